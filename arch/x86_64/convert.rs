@@ -1,0 +1,101 @@
+//! From and to the types of the `x86_64` crate, so that a kernel on that crate writes no conversions.
+
+use spin::mutex::SpinMutex;
+use spin::relax::{RelaxStrategy, Spin};
+use x86_64::addr::VirtAddrNotValid;
+use x86_64::structures::idt::PageFaultErrorCode;
+use x86_64::structures::paging::{FrameAllocator, FrameDeallocator, PhysFrame, Size4KiB};
+use x86_64::{PhysAddr, VirtAddr};
+
+use crate::addr::{PageAddr, Pfn};
+use crate::env::FrameSource;
+use crate::fault::{Fault, FaultAccess};
+
+impl From<PhysFrame<Size4KiB>> for Pfn {
+    fn from(frame: PhysFrame<Size4KiB>) -> Self {
+        Self::containing(frame.start_address().as_u64())
+    }
+}
+
+impl From<Pfn> for PhysFrame<Size4KiB> {
+    fn from(frame: Pfn) -> Self {
+        Self::containing_address(PhysAddr::new_truncate(frame.address()))
+    }
+}
+
+/// Fails for a page above 47 bits, which only an mm with five levels has: `VirtAddr` is a 48-bit type.
+impl TryFrom<PageAddr> for VirtAddr {
+    type Error = VirtAddrNotValid;
+
+    fn try_from(page: PageAddr) -> Result<Self, VirtAddrNotValid> {
+        Self::try_new(page.address())
+    }
+}
+
+/// The fault that the processor reports by `CR2` (raw: with five levels it has 57 bits) and the error code it pushed
+/// (SDM vol. 3, 4.7).
+#[must_use]
+pub fn fault_from_error_code(address: u64, code: PageFaultErrorCode) -> Fault {
+    let access = if code.contains(PageFaultErrorCode::INSTRUCTION_FETCH) {
+        FaultAccess::Execute
+    } else if code.contains(PageFaultErrorCode::CAUSED_BY_WRITE) {
+        FaultAccess::Write
+    } else {
+        FaultAccess::Read
+    };
+    Fault {
+        address,
+        access,
+        key_denied: code.contains(PageFaultErrorCode::PROTECTION_KEY),
+        malformed_table: code.contains(PageFaultErrorCode::MALFORMED_TABLE),
+    }
+}
+
+/// A [`FrameSource`] over any allocator with the `x86_64` crate's frame traits.
+///
+/// The allocator sits behind a spin lock that is held with interrupts off when the crate is built for bare metal with
+/// feature `instructions`, so frames may be freed from interrupt context; without the feature the kernel itself must
+/// keep interrupts off around every use. These allocators hand out single frames, so there are no large leaves.
+#[derive(Debug)]
+pub struct FrameAllocatorSource<A, R = Spin> {
+    allocator: SpinMutex<A, R>,
+    zero_frame: Option<Pfn>,
+}
+
+impl<A, R: RelaxStrategy> FrameAllocatorSource<A, R> {
+    /// # Safety
+    /// `allocator` hands out unused frames that the kernel's `PhysMap` reaches, and accepts them back; `zero_frame`, if
+    /// any, is a cleared frame that nobody ever writes.
+    pub const unsafe fn new(allocator: A, zero_frame: Option<Pfn>) -> Self {
+        Self { allocator: SpinMutex::new(allocator), zero_frame }
+    }
+
+    /// Runs `work` on the allocator.
+    pub fn with<T>(&self, work: impl FnOnce(&mut A) -> T) -> T {
+        let locked = || work(&mut self.allocator.lock());
+        #[cfg(all(feature = "instructions", target_os = "none"))]
+        return x86_64::instructions::interrupts::without_interrupts(locked);
+        #[cfg(not(all(feature = "instructions", target_os = "none")))]
+        locked()
+    }
+}
+
+// SAFETY: the constructor's caller vouches for the allocator.
+unsafe impl<A, R> FrameSource for FrameAllocatorSource<A, R>
+where
+    A: FrameAllocator<Size4KiB> + FrameDeallocator<Size4KiB> + Send,
+    R: RelaxStrategy,
+{
+    fn allocate(&self, order: u8) -> Option<Pfn> {
+        (order == 0).then(|| self.with(FrameAllocator::allocate_frame)).flatten().map(Pfn::from)
+    }
+
+    unsafe fn free(&self, frame: Pfn, _order: u8) {
+        // SAFETY: the caller gives back a frame that came from `allocate` and that nobody uses.
+        self.with(|allocator| unsafe { allocator.deallocate_frame(frame.into()) });
+    }
+
+    fn zero_frame(&self) -> Option<Pfn> {
+        self.zero_frame
+    }
+}

@@ -1,0 +1,41 @@
+//! Copying and clearing whole frames.
+//!
+//! A user thread or a device may write the source at the same moment, by design. `rep movs`/`rep stos` are opaque to
+//! the compiler, so no Rust memory access races, and both are the fastest way to move a page on any x86 of the last
+//! decade (without "enhanced rep movsb" as well, since they move 8 bytes a step).
+
+use core::ptr::NonNull;
+
+/// Copies `bytes` (a multiple of 8) from `from` to `to`.
+///
+/// # Safety
+/// Both must be mapped, 8-byte aligned and valid for `bytes`, and must not overlap; `to` is not accessed by anyone else.
+pub(crate) unsafe fn copy_frames(from: NonNull<u8>, to: NonNull<u8>, bytes: u64) {
+    // SAFETY: the caller vouches for both blocks; the direction flag is clear by the ABI.
+    unsafe {
+        core::arch::asm!(
+            "rep movsq",
+            inout("rcx") bytes / 8 => _,
+            inout("rsi") from.as_ptr() => _,
+            inout("rdi") to.as_ptr() => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Clears `bytes` (a multiple of 8) at `to`.
+///
+/// # Safety
+/// `to` must be mapped, 8-byte aligned and valid for `bytes`, and is not accessed by anyone else.
+pub(crate) unsafe fn zero_frames(to: NonNull<u8>, bytes: u64) {
+    // SAFETY: the caller vouches for the block; the direction flag is clear by the ABI.
+    unsafe {
+        core::arch::asm!(
+            "rep stosq",
+            inout("rcx") bytes / 8 => _,
+            inout("rdi") to.as_ptr() => _,
+            in("rax") 0u64,
+            options(nostack, preserves_flags),
+        );
+    }
+}

@@ -1,0 +1,299 @@
+//! One page-table entry, as a value. Entries in memory are only touched through [`PhysMap`](crate::PhysMap).
+
+use core::fmt;
+
+use super::software_bits::{FORK_EXCLUSIVE, FORK_WRITABLE, PARKED, SPECIAL};
+use super::{KeyRights, LeafSize, Level};
+use crate::addr::Pfn;
+use crate::area::Rights;
+use crate::frame::Shared;
+
+const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const WRITE_THROUGH: u64 = 1 << 3;
+const CACHE_DISABLE: u64 = 1 << 4;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+/// In levels 2 and 3: this entry is a leaf. In level 1 the same bit belongs to the memory type; in 4 and 5 it is
+/// reserved.
+const LARGE: u64 = 1 << 7;
+const NO_EXECUTE: u64 = 1 << 63;
+const KEY_SHIFT: u32 = 59;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// The value of a page-table entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Entry(u64);
+
+impl Entry {
+    /// No mapping.
+    pub const EMPTY: Self = Self(0);
+
+    /// The entry with these bits.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The entry's bits.
+    #[inline(always)]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// An entry that points to the table page `table`; rights are decided at the leaf.
+    pub(crate) const fn table(table: Pfn) -> Self {
+        Self(table.address() | PRESENT | WRITABLE | USER)
+    }
+
+    /// A user leaf of `size` for the block that starts at `frame`, with `rights`; without `WRITE` in `rights` it is
+    /// read-only whatever the area allows.
+    #[must_use]
+    pub fn leaf(frame: Pfn, size: LeafSize, rights: Rights, key: u8) -> Self {
+        let mut bits = frame.address() | PRESENT | USER | ACCESSED | (u64::from(key & 15) << KEY_SHIFT);
+        if rights.contains(Rights::WRITE) {
+            bits |= WRITABLE | DIRTY;
+        }
+        if !rights.contains(Rights::EXECUTE) {
+            bits |= NO_EXECUTE;
+        }
+        if size != LeafSize::Size4KiB {
+            bits |= LARGE;
+        }
+        Self(bits)
+    }
+
+    /// Marks a leaf as one that pins must not take as it is.
+    pub(crate) const fn special(self) -> Self {
+        Self(self.0 | SPECIAL)
+    }
+
+    /// The leaf as uncached device memory.
+    pub(crate) const fn uncached(self) -> Self {
+        Self(self.0 | WRITE_THROUGH | CACHE_DISABLE)
+    }
+
+    /// Hardware may use it.
+    #[inline(always)]
+    pub const fn is_present(self) -> bool {
+        self.0 & PRESENT != 0
+    }
+
+    /// Nothing at all.
+    #[inline(always)]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Present, or parked: there is a frame behind it.
+    #[inline(always)]
+    pub const fn has_frame(self) -> bool {
+        self.0 & (PRESENT | PARKED) != 0
+    }
+
+    /// The page is populated but has no rights at the moment.
+    pub const fn is_parked(self) -> bool {
+        self.0 & (PRESENT | PARKED) == PARKED
+    }
+
+    /// A leaf that pins must not take as it is.
+    #[inline(always)]
+    pub const fn is_special(self) -> bool {
+        self.0 & SPECIAL != 0
+    }
+
+    /// Whether an entry of a table at `level` is a leaf.
+    #[inline(always)]
+    pub fn is_leaf_at(self, level: Level) -> bool {
+        level == Level::LOWEST || self.0 & LARGE != 0
+    }
+
+    /// User code may use it.
+    #[inline(always)]
+    pub const fn is_user(self) -> bool {
+        self.0 & USER != 0
+    }
+
+    /// Writes are permitted by this entry.
+    #[inline(always)]
+    pub const fn is_writable(self) -> bool {
+        self.0 & WRITABLE != 0
+    }
+
+    /// Instruction fetches are permitted by this entry.
+    pub const fn is_executable(self) -> bool {
+        self.0 & NO_EXECUTE == 0
+    }
+
+    /// Hardware wrote through it.
+    #[inline(always)]
+    pub const fn is_dirty(self) -> bool {
+        self.0 & DIRTY != 0
+    }
+
+    /// Its protection key.
+    pub const fn key(self) -> u8 {
+        (self.0 >> KEY_SHIFT) as u8 & 15
+    }
+
+    /// The table page that a non-leaf entry points to.
+    #[inline(always)]
+    pub const fn table_frame(self) -> Pfn {
+        Pfn::containing(self.table_address())
+    }
+
+    /// Its physical address.
+    #[inline(always)]
+    pub(crate) const fn table_address(self) -> u64 {
+        self.0 & ADDRESS
+    }
+
+    /// The first frame of a leaf of `size`. The low address bits of a large leaf belong to the memory type (PAT).
+    #[inline(always)]
+    pub const fn leaf_frame(self, size: LeafSize) -> Pfn {
+        Pfn::containing(self.0 & ADDRESS & !(size.bytes() - 1))
+    }
+
+    /// The same up to the accessed and dirty bits, which hardware sets on its own.
+    #[inline(always)]
+    pub const fn same_mapping(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !(ACCESSED | DIRTY) == 0
+    }
+
+    /// Permits writes, as after a fault: hardware need not come back to set the two bits.
+    pub(crate) const fn made_writable(self) -> Self {
+        Self(self.0 | WRITABLE | DIRTY | ACCESSED)
+    }
+
+    /// Without the right to write.
+    pub(crate) const fn write_protected(self) -> Self {
+        Self(self.0 & !WRITABLE)
+    }
+
+    /// Not present, the rest kept so that it can be released or brought back; see [`Entry::unparked`].
+    pub(crate) const fn parked(self) -> Self {
+        Self((self.0 & !PRESENT) | PARKED)
+    }
+
+    /// A parked entry brought back, read-only.
+    pub(crate) const fn unparked(self) -> Self {
+        Self((self.0 & !(PARKED | WRITABLE)) | PRESENT | USER)
+    }
+
+    /// With writes permitted or not; the dirty bit is left to hardware.
+    #[inline(always)]
+    pub(crate) const fn with_write(self, permitted: bool) -> Self {
+        Self(if permitted { self.0 | WRITABLE } else { self.0 & !WRITABLE })
+    }
+
+    /// The same rights on another block of frames, with no notes of an earlier fork.
+    pub(crate) const fn with_frame(self, frame: Pfn, size: LeafSize) -> Self {
+        let address = ADDRESS & !(size.bytes() - 1);
+        Self((self.0 & !(address | FORK_EXCLUSIVE | FORK_WRITABLE)) | frame.address())
+    }
+
+    /// With execution permitted or not.
+    pub(crate) const fn with_execute(self, permitted: bool) -> Self {
+        Self(if permitted { self.0 & !NO_EXECUTE } else { self.0 | NO_EXECUTE })
+    }
+
+    /// With protection key `key`.
+    pub(crate) const fn with_key(self, key: u8) -> Self {
+        Self((self.0 & !(15 << KEY_SHIFT)) | ((key as u64 & 15) << KEY_SHIFT))
+    }
+
+    /// The child's entry for a frame shared by fork: read-only, untouched, with the undo note.
+    #[inline(always)]
+    pub(crate) const fn for_child(self, shared: Shared) -> Self {
+        let note =
+            if shared.was_exclusive { FORK_EXCLUSIVE } else { 0 } | if self.is_writable() { FORK_WRITABLE } else { 0 };
+        Self((self.0 & !(WRITABLE | ACCESSED | DIRTY | FORK_EXCLUSIVE | FORK_WRITABLE)) | note)
+    }
+
+    /// The undo note of [`Entry::for_child`]: what the share found, and whether the parent's entry was writable.
+    pub(crate) const fn fork_note(self) -> (Shared, bool) {
+        (Shared { was_exclusive: self.0 & FORK_EXCLUSIVE != 0 }, self.0 & FORK_WRITABLE != 0)
+    }
+
+    /// The mask that takes the present bit, and nothing else, away.
+    pub(crate) const CLEAR_PRESENT: u64 = !PRESENT;
+    /// The mask that takes the right to write, and nothing else, away.
+    pub(crate) const CLEAR_WRITABLE: u64 = !WRITABLE;
+    /// The bit that [`Entry::CLEAR_WRITABLE`] takes away.
+    pub(crate) const SET_WRITABLE: u64 = WRITABLE;
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("Entry(empty)");
+        }
+        write!(f, "Entry({:#x}", self.0 & ADDRESS)?;
+        let names = [
+            (PRESENT, " P"),
+            (WRITABLE, " W"),
+            (USER, " U"),
+            (ACCESSED, " A"),
+            (DIRTY, " D"),
+            (LARGE, " large"),
+            (NO_EXECUTE, " NX"),
+            (SPECIAL, " special"),
+            (PARKED, " parked"),
+        ];
+        for (bit, name) in names {
+            if self.0 & bit != 0 {
+                f.write_str(name)?;
+            }
+        }
+        write!(f, " key {})", self.key())
+    }
+}
+
+/// What a walk that reads, or writes (`WRITE`), requires of every entry it passes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Demand<const WRITE: bool> {
+    /// Protection keys that deny the access.
+    denied_keys: u16,
+}
+
+impl<const WRITE: bool> Demand<WRITE> {
+    /// Hardware grants a right only if every level does.
+    const RIGHTS: u64 = PRESENT | USER | if WRITE { WRITABLE } else { 0 };
+
+    /// Present, user-accessible, writable if `WRITE`; leaves not special; keys that `keys` denies refuse.
+    #[inline]
+    pub(crate) const fn new(keys: KeyRights) -> Self {
+        Self { denied_keys: keys.denied(WRITE) }
+    }
+
+    /// Whether any protection key denies the access, so that leaves must be asked for theirs.
+    #[inline(always)]
+    pub(crate) const fn depends_on_keys(&self) -> bool {
+        self.denied_keys != 0
+    }
+
+    /// Whether an upper entry lets the walk pass, to a table or a large leaf.
+    #[inline(always)]
+    pub(crate) const fn passes(entry: Entry) -> bool {
+        entry.0 & Self::RIGHTS == Self::RIGHTS
+    }
+
+    /// Whether an upper entry lets the walk pass to a table: one look for the usual case.
+    #[inline(always)]
+    pub(crate) const fn passes_to_table(entry: Entry) -> bool {
+        entry.0 & (Self::RIGHTS | LARGE) == Self::RIGHTS
+    }
+
+    /// Whether a leaf grants the access; its key is looked at if `KEYS`.
+    #[inline(always)]
+    pub(crate) const fn permits<const KEYS: bool>(&self, leaf: Entry) -> bool {
+        leaf.0 & (Self::RIGHTS | SPECIAL) == Self::RIGHTS && !(KEYS && self.key_denies(leaf))
+    }
+
+    /// Whether the leaf's protection key denies the access.
+    pub(crate) const fn key_denies(&self, leaf: Entry) -> bool {
+        self.denied_keys & (1 << leaf.key()) != 0
+    }
+}

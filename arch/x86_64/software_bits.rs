@@ -1,0 +1,47 @@
+//! The bits of an entry that hardware ignores and the crate uses. This is the only list of them.
+//!
+//! A kernel that already gives some of them a meaning moves ours: set `PAGEPIN_SOFTWARE_BITS` in the build
+//! environment (for example in `[env]` of `.cargo/config.toml`) to four comma-separated bit numbers, in the order of
+//! the constants below. Hardware leaves bits 9–11 and 52–58 to software in every entry (SDM vol. 3, table 4-20); with
+//! protection keys off, bits 59–62 are free as well, but they are not accepted here.
+
+/// Bit numbers, in the order special, parked, fork-exclusive, fork-writable.
+pub const SOFTWARE_BITS: [u32; 4] = match option_env!("PAGEPIN_SOFTWARE_BITS") {
+    None => [9, 10, 52, 53],
+    Some(list) => parse(list.as_bytes()),
+};
+
+/// A present leaf whose frame must not be pinned or counted as it is (the zero frame, foreign memory): every pin takes
+/// the slow path.
+pub(super) const SPECIAL: u64 = 1 << SOFTWARE_BITS[0];
+/// Not present, but the frame is still there: the page has no rights at the moment.
+pub(super) const PARKED: u64 = 1 << SOFTWARE_BITS[1];
+/// Fork's undo note in an entry of the child: the frame was `EXCLUSIVE`. Means nothing once fork has returned.
+pub(super) const FORK_EXCLUSIVE: u64 = 1 << SOFTWARE_BITS[2];
+/// Fork's undo note in an entry of the child: the parent's entry was writable. Means nothing once fork has returned.
+pub(super) const FORK_WRITABLE: u64 = 1 << SOFTWARE_BITS[3];
+
+const fn parse(list: &[u8]) -> [u32; 4] {
+    let (mut bits, mut slot, mut i) = ([0; 4], 0, 0);
+    while i < list.len() {
+        match list[i] {
+            b',' => slot += 1,
+            digit @ b'0'..=b'9' => bits[slot] = bits[slot] * 10 + (digit - b'0') as u32,
+            _ => panic!("PAGEPIN_SOFTWARE_BITS: four comma-separated bit numbers are expected"),
+        }
+        i += 1;
+    }
+    assert!(slot == 3, "PAGEPIN_SOFTWARE_BITS: four comma-separated bit numbers are expected");
+    bits
+}
+
+const _: () = {
+    let (mut seen, mut i) = (0u64, 0);
+    while i < SOFTWARE_BITS.len() {
+        let bit = SOFTWARE_BITS[i];
+        assert!(matches!(bit, 9..=11 | 52..=58), "hardware does not ignore this bit");
+        assert!(seen & (1 << bit) == 0, "two meanings for one bit");
+        seen |= 1 << bit;
+        i += 1;
+    }
+};

@@ -1,0 +1,239 @@
+//! Addresses in the crate's own words: frame numbers, user pages, user ranges.
+//!
+//! A [`UserRange`] is the only way into the pin calls, and its constructor is the only place where an address that
+//! came from user space is checked: for wrap-around, for the canonical hole, for the kernel half.
+
+use core::fmt;
+
+use crate::arch::Levels;
+
+/// log2 of the base page size.
+pub const PAGE_SHIFT: u32 = 12;
+/// Bytes in a base page.
+pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
+
+/// A physical frame number: the physical address divided by [`PAGE_SIZE`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Pfn(u64);
+
+impl Pfn {
+    /// The frame with number `number`.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The frame that contains the physical address `address` (in bytes).
+    #[must_use]
+    pub const fn containing(address: u64) -> Self {
+        Self(address >> PAGE_SHIFT)
+    }
+
+    /// The frame number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The physical address of the frame's first byte.
+    #[must_use]
+    pub const fn address(self) -> u64 {
+        self.0 << PAGE_SHIFT
+    }
+
+    /// The frame `frames` further on.
+    #[must_use]
+    pub const fn offset(self, frames: u64) -> Self {
+        Self(self.0.wrapping_add(frames))
+    }
+
+    /// The first frame of the naturally aligned block of `1 << order` frames that contains this one.
+    #[must_use]
+    pub const fn block_start(self, order: u8) -> Self {
+        Self(self.0 & !((1u64 << order) - 1))
+    }
+}
+
+impl fmt::Debug for Pfn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pfn({:#x})", self.0)
+    }
+}
+
+/// The address of a user page: page-aligned, in the user half.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct PageAddr(u64);
+
+impl PageAddr {
+    /// The page that contains `address`. The address is taken as it is; use [`UserRange`] for anything that came
+    /// from user space.
+    #[must_use]
+    pub const fn containing(address: u64) -> Self {
+        Self(address & !(PAGE_SIZE - 1))
+    }
+
+    /// The virtual address of the page's first byte.
+    #[must_use]
+    pub const fn address(self) -> u64 {
+        self.0
+    }
+
+    /// The page `pages` further on.
+    #[must_use]
+    pub const fn offset(self, pages: u64) -> Self {
+        Self(self.0.wrapping_add(pages << PAGE_SHIFT))
+    }
+
+    /// Pages from this one up to `end` (0 if `end` is not above).
+    #[must_use]
+    pub const fn pages_to(self, end: PageAddr) -> u64 {
+        end.0.saturating_sub(self.0) >> PAGE_SHIFT
+    }
+}
+
+impl fmt::Debug for PageAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PageAddr({:#x})", self.0)
+    }
+}
+
+/// Why a pair (start, length) is not a range of user memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RangeError {
+    /// The length is zero.
+    Empty,
+    /// `start + length` passes the end of the 64-bit address space.
+    Wraps,
+    /// Some byte lies outside both canonical halves, or in the guard page under the hole.
+    NonCanonical,
+    /// Some byte lies in the kernel's half.
+    KernelHalf,
+    /// The operation works on whole pages and start or length is not a multiple of [`PAGE_SIZE`].
+    Unaligned,
+}
+
+impl fmt::Display for RangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "the range is empty",
+            Self::Wraps => "start + length wraps around",
+            Self::NonCanonical => "the range leaves the canonical user half",
+            Self::KernelHalf => "the range lies in the kernel half",
+            Self::Unaligned => "start or length is not page aligned",
+        })
+    }
+}
+
+impl core::error::Error for RangeError {}
+
+/// A checked, non-empty range of bytes in the user half of an address space.
+///
+/// ```
+/// use pagepin::{Levels, RangeError, UserRange};
+/// let range = UserRange::new(Levels::Four, 0x1ff0, 0x20).unwrap();
+/// assert_eq!((range.first_page().address(), range.pages()), (0x1000, 2));
+/// assert_eq!(UserRange::new(Levels::Four, u64::MAX - 1, 4), Err(RangeError::Wraps));
+/// assert_eq!(UserRange::new(Levels::Four, 1 << 47, 1), Err(RangeError::NonCanonical));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct UserRange {
+    start: u64,
+    length: u64,
+}
+
+impl UserRange {
+    /// Checks `length` bytes from virtual address `start` against the user half of an address space with `levels`.
+    ///
+    /// # Errors
+    /// The first of [`RangeError::Empty`], `Wraps`, `KernelHalf`, `NonCanonical` that applies.
+    #[inline]
+    pub const fn new(levels: Levels, start: u64, length: u64) -> Result<Self, RangeError> {
+        if length == 0 {
+            return Err(RangeError::Empty);
+        }
+        let Some(last) = start.checked_add(length - 1) else {
+            return Err(RangeError::Wraps);
+        };
+        if last >= levels.user_end() {
+            return Err(if start >= levels.kernel_start() { RangeError::KernelHalf } else { RangeError::NonCanonical });
+        }
+        Ok(Self { start, length })
+    }
+
+    /// As [`UserRange::new`], for operations on whole pages.
+    ///
+    /// # Errors
+    /// Those of `new`, and [`RangeError::Unaligned`].
+    pub const fn pages_only(levels: Levels, start: u64, length: u64) -> Result<Self, RangeError> {
+        match Self::new(levels, start, length) {
+            Ok(range) if start.is_multiple_of(PAGE_SIZE) && length.is_multiple_of(PAGE_SIZE) => Ok(range),
+            Ok(_) => Err(RangeError::Unaligned),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The whole user half.
+    #[must_use]
+    pub const fn everything(levels: Levels) -> Self {
+        Self { start: 0, length: levels.user_end() }
+    }
+
+    /// The pages from `start` up to `end`, both from within a checked range.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn of_pages(start: PageAddr, end: PageAddr) -> Self {
+        debug_assert!(start < end);
+        Self { start: start.0, length: end.0 - start.0 }
+    }
+
+    /// First byte.
+    #[must_use]
+    pub const fn start(self) -> u64 {
+        self.start
+    }
+
+    /// One past the last byte.
+    #[must_use]
+    pub const fn end(self) -> u64 {
+        self.start + self.length
+    }
+
+    /// Length in bytes; never 0.
+    #[must_use]
+    pub const fn length(self) -> u64 {
+        self.length
+    }
+
+    /// The page that holds the first byte.
+    #[must_use]
+    pub const fn first_page(self) -> PageAddr {
+        PageAddr::containing(self.start)
+    }
+
+    /// The page after the one that holds the last byte.
+    #[must_use]
+    pub const fn end_page(self) -> PageAddr {
+        PageAddr::containing(self.start + (self.length - 1)).offset(1)
+    }
+
+    /// Number of pages touched.
+    #[must_use]
+    #[inline]
+    pub const fn pages(self) -> u64 {
+        (self.end_page().address() - self.first_page().address()) >> PAGE_SHIFT
+    }
+
+    /// Offset of the first byte within its page.
+    #[must_use]
+    pub const fn offset_in_page(self) -> u64 {
+        self.start & (PAGE_SIZE - 1)
+    }
+}
+
+impl fmt::Debug for UserRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UserRange({:#x}..{:#x})", self.start, self.end())
+    }
+}

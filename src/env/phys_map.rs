@@ -1,0 +1,180 @@
+//! [`PhysMap`]: from a frame number to memory, and the only way to touch a page-table entry.
+
+use core::ptr::NonNull;
+
+use crate::addr::Pfn;
+use crate::arch::{self, Entry};
+use crate::primitive::{AtomicU64, Ordering};
+
+/// The place of one entry: a table page and an index below 512.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryAddr {
+    /// Physical address of the table: one mask away from the entry that pointed there.
+    table: u64,
+    index: u64,
+}
+
+impl EntryAddr {
+    /// Entry `index` (0..512) of `table`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(table: Pfn, index: u64) -> Self {
+        debug_assert!(index < arch::ENTRIES);
+        Self { table: table.address(), index }
+    }
+
+    /// Entry `index` (0..512) of the table that the upper entry `above` points to.
+    #[inline(always)]
+    pub(crate) const fn below(above: Entry, index: u64) -> Self {
+        Self { table: above.table_address(), index }
+    }
+
+    /// The entry `entries` further on in the same table.
+    #[inline(always)]
+    #[must_use]
+    pub const fn offset(self, entries: u64) -> Self {
+        debug_assert!(self.index + entries < arch::ENTRIES);
+        Self { table: self.table, index: self.index + entries }
+    }
+
+    /// The table page.
+    #[must_use]
+    #[inline(always)]
+    pub const fn table(self) -> Pfn {
+        Pfn::containing(self.table)
+    }
+
+    /// The physical address of the entry.
+    #[must_use]
+    pub const fn address(self) -> u64 {
+        self.table + self.index * 8
+    }
+}
+
+/// The kernel's direct map of physical memory.
+///
+/// The provided methods access page-table entries, which hardware and other CPUs change at any time, as atomics in
+/// place. They may be overridden by a checker or an emulated machine; a kernel leaves them alone.
+///
+/// # Implementation safety
+/// [`PhysMap::frame_ptr`] of every frame that the kernel's [`FrameSource`](crate::FrameSource) hands out, and of every
+/// table page it gives to the crate, points to that frame's 4096 bytes, mapped readable and writable, page-aligned, for
+/// as long as the implementation lives; consecutive frames of one block are consecutive in memory.
+pub unsafe trait PhysMap {
+    /// The first byte of `frame` in the direct map. Makes no claim about who may access it.
+    fn frame_ptr(&self, frame: Pfn) -> NonNull<u8>;
+
+    /// Loads an entry (acquire: what it points to is initialised).
+    ///
+    /// # Safety
+    /// The table page is one of this kernel's and cannot be freed meanwhile.
+    #[inline(always)]
+    unsafe fn load_entry(&self, at: EntryAddr) -> Entry {
+        // SAFETY: forwarded from the caller.
+        Entry::from_bits(unsafe { atomic(self, at) }.load(Ordering::Acquire))
+    }
+
+    /// Stores an entry (release) and gives no care to what was there.
+    ///
+    /// # Safety
+    /// As [`PhysMap::load_entry`], and the caller holds the table lock, and the entry was not present.
+    #[inline(always)]
+    unsafe fn store_entry(&self, at: EntryAddr, entry: Entry) {
+        // SAFETY: forwarded from the caller.
+        unsafe { atomic(self, at) }.store(entry.bits(), Ordering::Release);
+    }
+
+    /// Clears the bits that are 0 in `mask`; returns the entry before.
+    ///
+    /// # Safety
+    /// As [`PhysMap::load_entry`], and the caller holds the table lock.
+    #[inline(always)]
+    unsafe fn mask_entry(&self, at: EntryAddr, mask: u64) -> Entry {
+        // SAFETY: forwarded from the caller.
+        Entry::from_bits(unsafe { atomic(self, at) }.fetch_and(mask, Ordering::AcqRel))
+    }
+
+    /// Sets `bits`; returns the entry before.
+    ///
+    /// # Safety
+    /// As [`PhysMap::load_entry`], and the caller holds the table lock.
+    #[inline(always)]
+    unsafe fn set_entry_bits(&self, at: EntryAddr, bits: u64) -> Entry {
+        // SAFETY: forwarded from the caller.
+        Entry::from_bits(unsafe { atomic(self, at) }.fetch_or(bits, Ordering::AcqRel))
+    }
+
+    /// Replaces `old` by `new`; on failure returns what is there (hardware may have set accessed or dirty).
+    ///
+    /// # Errors
+    /// The entry found, if it is not `old`.
+    ///
+    /// # Safety
+    /// As [`PhysMap::load_entry`], and the caller holds the table lock.
+    #[inline(always)]
+    unsafe fn exchange_entry(&self, at: EntryAddr, old: Entry, new: Entry) -> Result<(), Entry> {
+        // SAFETY: forwarded from the caller.
+        let slot = unsafe { atomic(self, at) };
+        match slot.compare_exchange(old.bits(), new.bits(), Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(()),
+            Err(now) => Err(Entry::from_bits(now)),
+        }
+    }
+
+    /// Copies `1 << order` frames. Another party may write the source meanwhile; then the copy holds some of it.
+    ///
+    /// # Safety
+    /// Both blocks are frames of this kernel that stay allocated; the caller owns `to`.
+    unsafe fn copy_frames(&self, from: Pfn, to: Pfn, order: u8) {
+        // SAFETY: both blocks are mapped by the implementation's contract; `to` is the caller's own.
+        unsafe { arch::copy_frames(self.frame_ptr(from), self.frame_ptr(to), Pfn::new(1 << order).address()) };
+    }
+
+    /// Clears `1 << order` frames.
+    ///
+    /// # Safety
+    /// The block is frames of this kernel and the caller owns it.
+    unsafe fn clear_frames(&self, frame: Pfn, order: u8) {
+        // SAFETY: the block is mapped by the implementation's contract and the caller's own.
+        unsafe { arch::zero_frames(self.frame_ptr(frame), Pfn::new(1 << order).address()) };
+    }
+}
+
+/// # Safety
+/// The table page is one of this kernel's and cannot be freed while the result is in use.
+#[inline(always)]
+unsafe fn atomic<P: PhysMap + ?Sized>(map: &P, at: EntryAddr) -> &AtomicU64 {
+    // SAFETY: the caller vouches for the table page, the implementation for the pointer; the index is below 512, so the
+    // entry lies within the page, aligned; every access to a live entry is atomic.
+    unsafe { AtomicU64::from_ptr(map.frame_ptr(at.table()).as_ptr().cast::<u64>().add(at.index as usize)) }
+}
+
+/// All physical memory, mapped at a fixed offset (`physical_memory_offset` of a boot loader).
+#[derive(Clone, Copy, Debug)]
+pub struct OffsetPhysMap {
+    offset: u64,
+}
+
+impl OffsetPhysMap {
+    /// # Safety
+    /// All physical memory that the kernel gives to the crate is mapped, readable and writable, at virtual address
+    /// `offset` + physical address, from now on; `offset` is page-aligned and not 0.
+    #[must_use]
+    pub const unsafe fn new(offset: u64) -> Self {
+        assert!(
+            offset != 0 && offset.is_multiple_of(crate::PAGE_SIZE),
+            "the direct map's offset is not a page address"
+        );
+        Self { offset }
+    }
+}
+
+// SAFETY: the constructor's caller vouches for the mapping.
+unsafe impl PhysMap for OffsetPhysMap {
+    #[inline(always)]
+    fn frame_ptr(&self, frame: Pfn) -> NonNull<u8> {
+        let address = self.offset.wrapping_add(frame.address()) as usize;
+        // SAFETY: `offset` is not 0 and the direct map does not wrap to address 0.
+        unsafe { NonNull::new_unchecked(core::ptr::with_exposed_provenance_mut(address)) }
+    }
+}

@@ -1,0 +1,43 @@
+//! [`ReadSide`]: what keeps a table page alive while a lockless walker may be in it (INV-13).
+
+/// The read side of lockless walks, and the wait for its end.
+///
+/// # Implementation safety
+/// When `synchronize` returns, every guard that existed when it was called has been dropped. A table page that was
+/// unlinked before the call can then be freed, because a walker that enters later cannot find it.
+///
+/// A guard is held for a short, bounded time, during which the walker neither faults, sleeps nor takes a lock. If
+/// guards are tied to a CPU the walker must not be moved off it while it holds one.
+///
+/// Ways to do it: interrupts off in `enter`, nothing in `synchronize`, if the kernel's [`Shootdown`](crate::Shootdown)
+/// interrupts *every* CPU that may walk (the acknowledgement is the grace period); RCU; [`EpochReadSide`](crate::EpochReadSide).
+pub unsafe trait ReadSide {
+    /// Inside a walk.
+    type Guard<'a>
+    where
+        Self: 'a;
+
+    /// Begins a walk.
+    fn enter(&self) -> Self::Guard<'_>;
+
+    /// Waits until every walk that is in progress has ended. Called with the table lock held, without a guard, after
+    /// the flush that follows the unlinking.
+    fn synchronize(&self);
+}
+
+// SAFETY: forwards to an implementation.
+unsafe impl<T: ReadSide + ?Sized> ReadSide for &T {
+    type Guard<'a>
+        = T::Guard<'a>
+    where
+        Self: 'a;
+
+    #[inline(always)]
+    fn enter(&self) -> Self::Guard<'_> {
+        (**self).enter()
+    }
+
+    fn synchronize(&self) {
+        (**self).synchronize();
+    }
+}

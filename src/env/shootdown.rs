@@ -1,0 +1,40 @@
+//! [`Shootdown`]: TLB flushes that are over when the call returns.
+
+use crate::addr::{PageAddr, Pfn};
+
+/// Which translations to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushRange {
+    /// Those of `pages` pages from `first` on, of any leaf size, and the cached upper entries above them.
+    Pages {
+        /// First page.
+        first: PageAddr,
+        /// Number of base pages.
+        pages: u64,
+    },
+    /// Every user translation of the mm.
+    Everything,
+}
+
+/// The kernel's TLB shootdown.
+///
+/// # Implementation safety
+/// When `flush` returns, no CPU has a translation of the range cached that it took from the tables under `root` before
+/// the call, nor the upper entries on the way to it; that includes CPUs that hold the mm lazily or are just switching
+/// to it, and every table root the mm has. If the kernel's [`ReadSide`](crate::ReadSide) relies on the interrupt, every
+/// CPU that may be walking was interrupted.
+///
+/// `flush` is called with the crate's table lock held and possibly with interrupts off: a CPU that waits for
+/// acknowledgements must answer other CPUs' requests meanwhile, and so must one that waits for a lock (see
+/// [`Env::Relax`](crate::Env::Relax)).
+pub unsafe trait Shootdown {
+    /// Flushes `range` of the mm whose top table is `root` on all CPUs and returns after all have acknowledged.
+    fn flush(&self, root: Pfn, range: FlushRange);
+}
+
+// SAFETY: forwards to an implementation.
+unsafe impl<T: Shootdown + ?Sized> Shootdown for &T {
+    fn flush(&self, root: Pfn, range: FlushRange) {
+        (**self).flush(root, range);
+    }
+}

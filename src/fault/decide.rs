@@ -1,0 +1,199 @@
+//! The copy-on-write / unshare decision as a pure function, and its whole table.
+//!
+//! `decide` looks at four small values and touches nothing. The driver in `resolve` carries the action out and asks
+//! again under the table lock after every moment in which it did not hold it.
+
+use crate::area::{Area, Backing, Rights};
+
+/// What an entry maps, by its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing.
+    Empty,
+    /// A frame without rights: it was protected away.
+    Parked,
+    /// The zero frame.
+    Zero,
+    /// An anonymous frame.
+    Anonymous {
+        /// The entry permits writes.
+        writable: bool,
+        /// What its frame's word says.
+        frame: FrameView,
+    },
+    /// A frame that is not counted: device registers, foreign memory.
+    Foreign {
+        /// The entry permits writes.
+        writable: bool,
+    },
+}
+
+/// What matters of an anonymous frame's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameView {
+    /// `EXCLUSIVE`: no other mm maps it.
+    pub exclusive: bool,
+    /// The mapping at hand is its only reference (INV-7).
+    pub sole: bool,
+}
+
+/// What is asked of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A load.
+    Read,
+    /// A store, or a write pin.
+    Write,
+    /// An instruction fetch.
+    Execute,
+    /// A read pin: the page must be this mm's own, without becoming writable.
+    Unshare,
+    /// A store by a debugger: the area may forbid writes now, as long as it may be given them (INV-9).
+    ForcedWrite,
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The access is not permitted.
+    Refuse(Refusal),
+    /// The entry already grants it: a stale TLB entry, or another CPU was faster.
+    Nothing,
+    /// Map the zero frame, read-only.
+    MapZero,
+    /// Map a cleared frame of its own.
+    MapFresh {
+        /// Writable at once.
+        writable: bool,
+    },
+    /// The frame is `EXCLUSIVE`: make the entry writable.
+    Reuse,
+    /// Nobody else refers to the frame: set `EXCLUSIVE`, then make the entry writable if asked. If the claim fails
+    /// because of a momentary reference: copy.
+    Claim {
+        /// Make the entry writable as well.
+        writable: bool,
+    },
+    /// Break, flush, and publish a copy (cleared, if the zero frame was mapped).
+    Copy {
+        /// Writable at once.
+        writable: bool,
+    },
+    /// Bring a parked frame back, read-only, and ask again.
+    Unpark,
+}
+
+/// Why an access is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The area lacks the right.
+    Denied,
+    /// Foreign memory without an entry, or that cannot be unshared.
+    Foreign,
+}
+
+/// Whether `area` permits `request` at all, whatever its entries say. Also asked before a page that is already there
+/// is pinned: the logical right is the area's, never the entry's.
+#[must_use]
+#[inline(always)]
+pub(crate) fn permits(area: &Area, request: Request) -> bool {
+    match request {
+        Request::Read | Request::Unshare => !area.rights.is_empty(),
+        Request::Write => area.rights.contains(Rights::WRITE),
+        Request::Execute => area.rights.contains(Rights::EXECUTE),
+        // Not where all rights were taken away: the entry of such a page must stay out of hardware's reach.
+        Request::ForcedWrite => {
+            area.may.contains(Rights::WRITE) && area.backing == Backing::Anonymous && !area.rights.is_empty()
+        }
+    }
+}
+
+/// What to do when `request` meets an entry in `state` in `area`.
+#[must_use]
+#[inline(always)]
+pub fn decide(state: State, area: &Area, request: Request) -> Action {
+    if !permits(area, request) {
+        return Action::Refuse(Refusal::Denied);
+    }
+    let writable = area.rights.contains(Rights::WRITE);
+    let writes = matches!(request, Request::Write | Request::ForcedWrite);
+    // A forced write gets its own frame, but the entry never says more than the area does.
+    let writable_after = writes && writable;
+    match state {
+        State::Empty if area.backing != Backing::Anonymous => Action::Refuse(Refusal::Foreign),
+        State::Empty if matches!(request, Request::Read | Request::Execute) => Action::MapZero,
+        State::Empty => Action::MapFresh { writable: writable_after },
+        State::Parked => Action::Unpark,
+        State::Zero if writes || request == Request::Unshare => Action::Copy { writable: writable_after },
+        State::Zero => Action::Nothing,
+        State::Foreign { .. } if request == Request::Unshare => Action::Refuse(Refusal::Foreign),
+        State::Foreign { writable: false } if writes => Action::Refuse(Refusal::Denied),
+        State::Foreign { .. } => Action::Nothing,
+        State::Anonymous { writable: now, frame } => match (writes, request == Request::Unshare) {
+            (false, false) => Action::Nothing,
+            _ if frame.exclusive && (now || !writable_after) => Action::Nothing,
+            _ if frame.exclusive => Action::Reuse,
+            _ if frame.sole => Action::Claim { writable: writable_after },
+            _ => Action::Copy { writable: writable_after },
+        },
+    }
+}
+
+/// One line of the decision table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What the entry maps.
+    pub state: State,
+    /// Rights of the area now.
+    pub rights: Rights,
+    /// Rights it may be given.
+    pub may: Rights,
+    /// What fills it.
+    pub backing: Backing,
+    /// What is asked.
+    pub request: Request,
+    /// What is done.
+    pub action: Action,
+}
+
+/// Every combination of entry state, rights, backing and request, with the decision. Impossible ones (INV-1: writable
+/// but not `EXCLUSIVE`) are left out.
+pub fn all_rows() -> impl Iterator<Item = Row> {
+    const REQUESTS: [Request; 5] =
+        [Request::Read, Request::Write, Request::Execute, Request::Unshare, Request::ForcedWrite];
+    const READ_EXECUTE: Rights = Rights::READ.union(Rights::EXECUTE);
+    const RIGHTS: [(Rights, Rights); 6] = [
+        (Rights::empty(), Rights::READ),
+        (Rights::empty(), Rights::all()),
+        (Rights::READ, Rights::READ),
+        (Rights::READ, Rights::all()),
+        (READ_EXECUTE, Rights::all()),
+        (Rights::READ.union(Rights::WRITE), Rights::all()),
+    ];
+    let anonymous = |writable, exclusive, sole| State::Anonymous { writable, frame: FrameView { exclusive, sole } };
+    let anonymous_states = [
+        State::Empty,
+        State::Parked,
+        State::Zero,
+        anonymous(false, false, false),
+        anonymous(false, false, true),
+        anonymous(false, true, false),
+        anonymous(false, true, true),
+        anonymous(true, true, false),
+        anonymous(true, true, true),
+    ];
+    let foreign_states = [State::Empty, State::Foreign { writable: false }, State::Foreign { writable: true }];
+    let states = anonymous_states
+        .into_iter()
+        .map(|state| (state, Backing::Anonymous))
+        .chain(foreign_states.into_iter().map(|state| (state, Backing::Foreign)));
+    states.flat_map(|(state, backing)| {
+        RIGHTS.into_iter().flat_map(move |(rights, may)| {
+            REQUESTS.into_iter().map(move |request| {
+                let nowhere = crate::PageAddr::containing(0);
+                let area = Area { start: nowhere, end: nowhere, rights, may, backing, key: 0 };
+                Row { state, rights, may, backing, request, action: decide(state, &area, request) }
+            })
+        })
+    })
+}

@@ -1,0 +1,62 @@
+//! Why a fault could not be resolved.
+
+use core::fmt;
+
+use super::Refusal;
+use crate::addr::RangeError;
+use crate::paging::TableError;
+
+/// Why a fault could not be resolved. Nothing was changed, except that a table page may have been added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FaultError {
+    /// The address is not in the user half. The process gets SIGSEGV.
+    Address(RangeError),
+    /// No area contains the page. SIGSEGV.
+    NoArea,
+    /// The area does not permit the access. SIGSEGV.
+    AccessDenied,
+    /// A protection key denies the access. SIGSEGV.
+    ProtectionKey,
+    /// Foreign memory without an entry. SIGBUS.
+    Foreign,
+    /// No memory for the page or for a table. The access may be retried when there is some.
+    NoMemory,
+    /// Reserved bits are set or the user half holds a kernel entry: somebody else damaged the tables.
+    MalformedTable,
+}
+
+impl fmt::Display for FaultError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(error) => return error.fmt(f),
+            Self::NoArea => "no area contains the address",
+            Self::AccessDenied => "the area does not permit the access",
+            Self::ProtectionKey => "a protection key denies the access",
+            Self::Foreign => "foreign memory that nothing maps",
+            Self::NoMemory => "out of memory",
+            Self::MalformedTable => "the page tables are malformed",
+        }
+        .fmt(f)
+    }
+}
+
+impl core::error::Error for FaultError {}
+
+impl From<TableError> for FaultError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::NoMemory => Self::NoMemory,
+            TableError::Malformed | TableError::LargeLeaf => Self::MalformedTable,
+        }
+    }
+}
+
+impl From<Refusal> for FaultError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Denied => Self::AccessDenied,
+            Refusal::Foreign => Self::Foreign,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The entry point for the kernel's page-fault exception.
+
+use super::{FaultError, FaultOutcome, Request, resolve};
+use crate::addr::{PageAddr, UserRange};
+use crate::area::Backing;
+use crate::env::Env;
+use crate::mm::{AddressSpace, Areas, Mm};
+
+/// What the faulting instruction tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultAccess {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// A page fault on a user address, whoever caused it: user code or a kernel copy.
+///
+/// On x86_64, `fault_from_error_code` makes one from `CR2` and the error code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The address that was accessed.
+    pub address: u64,
+    /// How.
+    pub access: FaultAccess,
+    /// Hardware says that a protection key denied it.
+    pub key_denied: bool,
+    /// Hardware says that a reserved bit is set in some entry.
+    pub malformed_table: bool,
+}
+
+/// Resolves a fault of the thread that runs in `space`, or says why the access is not possible.
+///
+/// After `Ok` the access is retried. The caller holds none of the mm's locks; a kernel copy that may fault must not
+/// hold them either.
+///
+/// # Errors
+/// [`FaultError`], one variant per cause.
+#[inline]
+pub fn handle_fault<K: Env, S: AddressSpace<K> + ?Sized>(
+    env: &K,
+    space: &S,
+    fault: Fault,
+) -> Result<FaultOutcome, FaultError> {
+    let mut result = Err(FaultError::NoArea);
+    space.with_areas(&mut |areas| result = fault_in_areas(env, space.mm(), areas, fault));
+    result
+}
+
+/// The same with the mm lock held.
+#[inline(always)]
+pub(crate) fn fault_in_areas<K: Env>(
+    env: &K,
+    mm: &Mm<K>,
+    areas: &(impl Areas + ?Sized),
+    fault: Fault,
+) -> Result<FaultOutcome, FaultError> {
+    if fault.malformed_table {
+        return Err(FaultError::MalformedTable);
+    }
+    if fault.key_denied {
+        return Err(FaultError::ProtectionKey);
+    }
+    let page = PageAddr::containing(fault.address);
+    let Some(area) = areas.area_at(page) else {
+        // No area lies outside the user half, so this is the only case in which the address can be a bad one.
+        return Err(UserRange::new(mm.levels(), fault.address, 1)
+            .err()
+            .map_or(FaultError::NoArea, FaultError::Address));
+    };
+    let result = match fault.access {
+        FaultAccess::Read => resolve(env, mm, &area, page, Request::Read),
+        FaultAccess::Write => resolve(env, mm, &area, page, Request::Write),
+        FaultAccess::Execute => resolve(env, mm, &area, page, Request::Execute),
+    };
+    match result {
+        Err(FaultError::Foreign) if area.backing == Backing::Foreign => {
+            areas.fault_foreign(page, fault.access).map(|()| FaultOutcome::MappedFresh)
+        }
+        result => result,
+    }
+}

@@ -1,0 +1,18 @@
+//! Page faults on user memory: what to do ([`decide`], a pure function) and doing it.
+//!
+//! The handler serves faults of user code and of kernel copies alike, and the pin family's own wish to have a page
+//! unshared; all of them go through the same table.
+
+mod decide;
+mod error;
+mod handler;
+mod resolve;
+
+pub(crate) use decide::permits;
+pub use decide::{Action, FrameView, Refusal, Request, Row, State, all_rows, decide};
+pub use error::FaultError;
+#[cfg(feature = "alloc")]
+pub(crate) use handler::fault_in_areas;
+pub use handler::{Fault, FaultAccess, handle_fault};
+pub use resolve::FaultOutcome;
+pub(crate) use resolve::resolve;

@@ -1,0 +1,159 @@
+//! Carrying a decision out.
+//!
+//! Look, decide, allocate, copy and publish happen under one hold of the table lock, so that nothing can change between
+//! the decision and the action and there is nothing to look at twice. The flush that a copy needs waits for other CPUs
+//! far longer than copying a page takes, and it must happen under the lock in any case: until it is over, an empty-looking
+//! entry must not be taken for an untouched page.
+
+use super::{Action, FaultError, FrameView, Request, State, decide};
+use crate::addr::{PageAddr, Pfn};
+use crate::arch::{Entry, LeafSize};
+use crate::area::{Area, Rights};
+use crate::env::{Env, FrameSource, FrameTable, OwnedFrame};
+use crate::frame::{FrameKind, PageFrame};
+use crate::mm::Mm;
+use crate::paging::{Slot, Tables};
+
+/// How a fault was resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultOutcome {
+    /// The entry already granted the access.
+    Spurious,
+    /// The zero frame was mapped.
+    MappedZero,
+    /// A cleared frame was mapped.
+    MappedFresh,
+    /// The frame was this mm's own; at most the entry changed.
+    Reused,
+    /// A copy replaced the shared frame.
+    Copied,
+}
+
+/// Makes `page` of `area` fit for `request`. The caller holds the mm lock (for reading).
+///
+/// Inlined where the request is a constant, so that the decision shrinks to the rows it can reach.
+#[inline(always)]
+pub(crate) fn resolve<K: Env>(
+    env: &K,
+    mm: &Mm<K>,
+    area: &Area,
+    page: PageAddr,
+    request: Request,
+) -> Result<FaultOutcome, FaultError> {
+    let mut tables = Tables::lock(env, mm);
+    // Bounded: the only action that asks again is unparking, after which the page is not parked.
+    loop {
+        let slot = tables.find(page)?;
+        let (state, frame) = observe(env, &slot)?;
+        match decide(state, area, request) {
+            Action::Refuse(refusal) => return Err(refusal.into()),
+            Action::Nothing => return Ok(FaultOutcome::Spurious),
+            // SAFETY: found under this lock; read-only, as the decision is asked again.
+            Action::Unpark => unsafe { tables.adjust(slot.at, slot.entry, Entry::unparked) },
+            Action::Reuse => return Ok(make_writable(tables, slot)),
+            Action::MapZero => return map_zero(tables, slot, area),
+            Action::MapFresh { writable } => return map_fresh(tables, slot, area, writable),
+            Action::Claim { writable } => {
+                return match frame.map(PageFrame::try_claim) {
+                    Some(Ok(())) if writable => Ok(make_writable(tables, slot)),
+                    Some(Ok(())) => Ok(FaultOutcome::Reused),
+                    // A lockless walker holds it for a moment. The copy is always right.
+                    _ => copy(tables, slot, area, state, writable),
+                };
+            }
+            Action::Copy { writable } => return copy(tables, slot, area, state, writable),
+        }
+    }
+}
+
+type FrameRef<'k, K> = &'k PageFrame<<<K as Env>::Frames as FrameTable>::Layout>;
+
+/// What an entry maps, in the terms of the decision.
+#[inline(always)]
+fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<(State, Option<FrameRef<'k, K>>), FaultError> {
+    let entry = slot.entry;
+    if !entry.is_present() {
+        return match entry {
+            _ if entry.is_empty() => Ok((State::Empty, None)),
+            _ if entry.is_parked() => Ok((State::Parked, None)),
+            _ => Err(FaultError::MalformedTable),
+        };
+    }
+    let pfn = match slot.size() {
+        // The same twice, but here the masks are constants.
+        LeafSize::Size4KiB => entry.leaf_frame(LeafSize::Size4KiB),
+        large => entry.leaf_frame(large),
+    };
+    if entry.is_special() {
+        let zero = env.source().zero_frame() == Some(pfn);
+        return Ok((if zero { State::Zero } else { State::Foreign { writable: entry.is_writable() } }, None));
+    }
+    let frame = env.frames().frame(pfn).ok_or(FaultError::MalformedTable)?;
+    let (exclusive, sole) = frame.exclusive_and_sole();
+    Ok((State::Anonymous { writable: entry.is_writable(), frame: FrameView { exclusive, sole } }, Some(frame)))
+}
+
+/// The leaf for a frame in `area`; not writable unless `writable`.
+fn leaf(frame: Pfn, size: LeafSize, area: &Area, writable: bool) -> Entry {
+    let mut rights = area.rights;
+    rights.set(Rights::WRITE, writable);
+    Entry::leaf(frame, size, rights, area.key)
+}
+
+/// The frame is exclusive, and stays so while the lock is held: only its mapper can share it.
+fn make_writable<K: Env>(mut tables: Tables<'_, K>, slot: Slot) -> FaultOutcome {
+    // SAFETY: found under this lock; the frame is exclusive.
+    unsafe { tables.adjust(slot.at, slot.entry, Entry::made_writable) };
+    FaultOutcome::Reused
+}
+
+#[inline(never)]
+fn map_zero<K: Env>(mut tables: Tables<'_, K>, slot: Slot, area: &Area) -> Result<FaultOutcome, FaultError> {
+    let Some(zero) = tables.env().source().zero_frame() else {
+        return map_fresh(tables, slot, area, false);
+    };
+    let at = tables.place_at(&slot, LeafSize::Size4KiB)?;
+    let entry = leaf(zero, LeafSize::Size4KiB, area, false).special();
+    // SAFETY: nothing is mapped there; the zero frame needs no reference and the entry is read-only.
+    unsafe { tables.fill(at, entry) };
+    Ok(FaultOutcome::MappedZero)
+}
+
+#[inline(never)]
+fn map_fresh<K: Env>(
+    mut tables: Tables<'_, K>,
+    slot: Slot,
+    area: &Area,
+    writable: bool,
+) -> Result<FaultOutcome, FaultError> {
+    let frame = OwnedFrame::zeroed(tables.env(), FrameKind::Anonymous, 0).ok_or(FaultError::NoMemory)?;
+    let at = tables.place_at(&slot, LeafSize::Size4KiB)?;
+    let entry = leaf(frame.into_entry(), LeafSize::Size4KiB, area, writable);
+    // SAFETY: nothing is mapped there; the frame's one reference goes to the entry, and it was handed out exclusive.
+    unsafe { tables.fill(at, entry) };
+    Ok(FaultOutcome::MappedFresh)
+}
+
+/// Break -> flush -> publish a copy (zeroes, for the zero frame), then release what was there.
+#[inline(never)]
+fn copy<K: Env>(
+    mut tables: Tables<'_, K>,
+    slot: Slot,
+    area: &Area,
+    state: State,
+    writable: bool,
+) -> Result<FaultOutcome, FaultError> {
+    let (env, size) = (tables.env(), slot.size());
+    let copy = match state {
+        State::Zero => OwnedFrame::zeroed(env, FrameKind::Anonymous, size.order()),
+        // SAFETY: the entry keeps the block allocated. It is shared, so nobody may write it: what is copied is what
+        // every mapper sees.
+        _ => unsafe { OwnedFrame::copied(env, slot.entry.leaf_frame(size), size.order()) },
+    };
+    let entry = leaf(copy.ok_or(FaultError::NoMemory)?.into_entry(), size, area, writable);
+    let settled = tables.break_leaf(slot).flush();
+    // SAFETY: the copy is of the same size; its one reference goes to the entry, and it was handed out exclusive.
+    let old = unsafe { settled.publish(entry) };
+    old.release(env);
+    Ok(FaultOutcome::Copied)
+}

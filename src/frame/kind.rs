@@ -1,0 +1,45 @@
+//! What a frame is used for.
+
+/// What a frame holds. Set when the frame is handed out, constant until its last reference is gone.
+///
+/// The large frames of a 2 MiB or 1 GiB leaf are of the same kinds; their head frame carries the order and stands
+/// for the whole block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum FrameKind {
+    /// Not handed out by the crate (free, or the kernel's own).
+    Unmanaged = 0,
+    /// Private memory of a process: may be pinned only while `EXCLUSIVE`.
+    Anonymous = 1,
+    /// The all-zero frame: mapped read-only any number of times, never counted (INV-6).
+    Zero = 2,
+    /// A page-table page: never a target of a pin.
+    Table = 3,
+    /// A page of a file. Reserved: no code path of this version makes one.
+    File = 4,
+    /// Memory owned by a device driver. Reserved: no code path of this version makes one.
+    Device = 5,
+}
+
+impl FrameKind {
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        match bits {
+            1 => Self::Anonymous,
+            2 => Self::Zero,
+            3 => Self::Table,
+            4 => Self::File,
+            5 => Self::Device,
+            _ => Self::Unmanaged,
+        }
+    }
+
+    /// Whether a pin needs `EXCLUSIVE` (`Some(true)`), can be had without (`Some(false)`), or never (`None`).
+    pub(super) const fn pin_needs_exclusive(self) -> Option<bool> {
+        match self {
+            Self::Anonymous => Some(true),
+            Self::File | Self::Device => Some(false),
+            Self::Unmanaged | Self::Zero | Self::Table => None,
+        }
+    }
+}

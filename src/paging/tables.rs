@@ -1,0 +1,245 @@
+//! [`Tables`]: the tables of one mm with their lock held.
+
+use core::fmt;
+
+use spin::mutex::SpinMutexGuard;
+
+use super::Broken;
+use crate::addr::{PageAddr, Pfn};
+use crate::arch::{Entry, LeafSize, Level};
+use crate::env::{EntryAddr, Env, FlushRange, OwnedFrame, PhysMap, Shootdown};
+use crate::frame::FrameKind;
+use crate::mm::Mm;
+
+/// Why tables could not be followed or extended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TableError {
+    /// A reserved bit is set, or a kernel-only entry lies in the user half: the tables were damaged by someone else.
+    Malformed,
+    /// A leaf of another size maps the place.
+    LargeLeaf,
+    /// No memory for a table page.
+    NoMemory,
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "the page tables are malformed",
+            Self::LargeLeaf => "a leaf of another size is in the way",
+            Self::NoMemory => "no memory for a table page",
+        })
+    }
+}
+
+impl core::error::Error for TableError {}
+
+/// Where the search for a page ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// The place of the entry.
+    pub at: EntryAddr,
+    /// The entry: a leaf, parked, or empty.
+    pub entry: Entry,
+    /// Level of the table it lies in.
+    pub level: Level,
+    /// The page that was looked up.
+    pub page: PageAddr,
+}
+
+impl Slot {
+    /// The size of the leaf; 4 KiB if nothing is mapped.
+    #[must_use]
+    #[inline(always)]
+    pub fn size(&self) -> LeafSize {
+        if self.level == Level::LOWEST { LeafSize::Size4KiB } else { self.large_size() }
+    }
+
+    #[cold]
+    fn large_size(&self) -> LeafSize {
+        match self.level.leaf_size() {
+            Some(size) if self.entry.has_frame() => size,
+            _ => LeafSize::Size4KiB,
+        }
+    }
+
+    /// The first page the leaf maps.
+    #[must_use]
+    pub fn first_page(&self) -> PageAddr {
+        PageAddr::containing(self.page.address() & !(self.size().bytes() - 1))
+    }
+}
+
+/// Where a step of a search leads.
+enum Step {
+    /// To the next table.
+    Down(Pfn),
+    /// No further.
+    End(Slot),
+}
+
+/// The tables of an mm, locked. All changes of user entries go through one of these.
+pub struct Tables<'a, K: Env> {
+    env: &'a K,
+    mm: &'a Mm<K>,
+    _lock: SpinMutexGuard<'a, (), K::Relax>,
+}
+
+impl<'a, K: Env> Tables<'a, K> {
+    /// Takes the table lock of `mm`.
+    #[inline]
+    pub fn lock(env: &'a K, mm: &'a Mm<K>) -> Self {
+        Self { env, mm, _lock: mm.lock() }
+    }
+
+    /// The kernel.
+    #[inline(always)]
+    pub fn env(&self) -> &'a K {
+        self.env
+    }
+
+    /// The mm.
+    #[inline(always)]
+    pub fn mm(&self) -> &'a Mm<K> {
+        self.mm
+    }
+
+    /// The entry at `at`.
+    #[inline(always)]
+    pub(crate) fn load(&self, at: EntryAddr) -> Entry {
+        // SAFETY: places of entries come from a descent under the lock that is still held, so the table is alive.
+        unsafe { self.env.phys_map().load_entry(at) }
+    }
+
+    /// Finds the entry that maps `page`, or the empty one where the search ends.
+    ///
+    /// # Errors
+    /// [`TableError::Malformed`].
+    #[inline(always)]
+    pub fn find(&self, page: PageAddr) -> Result<Slot, TableError> {
+        let mut table = self.mm.root();
+        if let Some(level) = self.mm.levels().extra() {
+            match self.step(table, level, page)? {
+                Step::Down(next) => table = next,
+                Step::End(slot) => return Ok(slot),
+            }
+        }
+        for level in Level::UPPER {
+            match self.step(table, level, page)? {
+                Step::Down(next) => table = next,
+                Step::End(slot) => return Ok(slot),
+            }
+        }
+        let level = Level::LOWEST;
+        let at = EntryAddr::new(table, level.index(page.address()));
+        let entry = self.load(at);
+        if entry.is_present() && !entry.is_user() {
+            return Err(TableError::Malformed);
+        }
+        Ok(Slot { at, entry, level, page })
+    }
+
+    /// One step of [`Tables::find`], at an upper level.
+    #[inline(always)]
+    fn step(&self, table: Pfn, level: Level, page: PageAddr) -> Result<Step, TableError> {
+        let at = EntryAddr::new(table, level.index(page.address()));
+        let entry = self.load(at);
+        if !entry.is_present() {
+            return Ok(Step::End(Slot { at, entry, level, page }));
+        }
+        if !entry.is_user() {
+            return Err(TableError::Malformed);
+        }
+        if !entry.is_leaf_at(level) {
+            return Ok(Step::Down(entry.table_frame()));
+        }
+        match level.leaf_size() {
+            Some(_) => Ok(Step::End(Slot { at, entry, level, page })),
+            None => Err(TableError::Malformed),
+        }
+    }
+
+    /// Finds the place of a leaf of `size` for `page`, adding the tables on the way.
+    ///
+    /// # Errors
+    /// [`TableError::NoMemory`], [`TableError::LargeLeaf`], [`TableError::Malformed`]. Tables that were added stay;
+    /// they are empty and go with the next unmap or with the mm.
+    pub fn place(&mut self, page: PageAddr, size: LeafSize) -> Result<EntryAddr, TableError> {
+        let (mut table, mut level) = (self.mm.root(), self.mm.levels().top());
+        loop {
+            let at = EntryAddr::new(table, level.index(page.address()));
+            if level == size.level() {
+                return Ok(at);
+            }
+            let entry = self.load(at);
+            table = if entry.is_empty() {
+                let new = OwnedFrame::zeroed(self.env, FrameKind::Table, 0).ok_or(TableError::NoMemory)?.into_entry();
+                // SAFETY: the lock is held and the entry is empty; the new table is cleared and ours.
+                unsafe { self.env.phys_map().store_entry(at, Entry::table(new)) };
+                new
+            } else if entry.is_leaf_at(level) {
+                return Err(if level.leaf_size().is_some() { TableError::LargeLeaf } else { TableError::Malformed });
+            } else {
+                entry.table_frame()
+            };
+            level = level.below();
+        }
+    }
+
+    /// As [`Tables::place`], from where the search for the page ended without finding anything.
+    ///
+    /// # Errors
+    /// As [`Tables::place`].
+    #[inline]
+    pub(crate) fn place_at(&mut self, slot: &Slot, size: LeafSize) -> Result<EntryAddr, TableError> {
+        if slot.level == size.level() { Ok(slot.at) } else { self.place(slot.page, size) }
+    }
+
+    /// Puts a leaf where nothing is.
+    ///
+    /// # Safety
+    /// `at` comes from [`Tables::place`] under this lock and its entry is empty; `entry` is a leaf of that size whose
+    /// frame the caller holds a reference to, which the entry now owns, and which is writable only if the frame is
+    /// `EXCLUSIVE` (INV-1).
+    #[inline]
+    pub unsafe fn fill(&mut self, at: EntryAddr, entry: Entry) {
+        debug_assert!(self.load(at).is_empty(), "fill() is for empty entries; present ones are broken first");
+        // SAFETY: the lock is held, the entry is not present, and the caller vouches for the new one.
+        unsafe { self.env.phys_map().store_entry(at, entry) };
+    }
+
+    /// Changes the rights in the leaf at `slot` from what was seen to what `change` makes of it, keeping the frame and
+    /// the accessed and dirty bits that hardware sets meanwhile. Rights that are taken away need a flush afterwards.
+    ///
+    /// # Safety
+    /// `slot` was found under this lock; `change` keeps the frame, and adds the right to write only if the frame is
+    /// `EXCLUSIVE` (INV-1).
+    #[inline]
+    pub(crate) unsafe fn adjust(&mut self, at: EntryAddr, seen: Entry, change: impl Fn(Entry) -> Entry) {
+        let mut old = seen;
+        // Bounded: only hardware writes under the lock, and it only sets two bits.
+        // SAFETY: the lock is held and the caller vouches for the change.
+        while let Err(now) = unsafe { self.env.phys_map().exchange_entry(at, old, change(old)) } {
+            debug_assert!(now.same_mapping(old), "an entry changed under the table lock");
+            old = now;
+        }
+    }
+
+    /// Takes the leaf at `slot` out of use. Nothing is released and nothing else is mapped until it is flushed.
+    pub fn break_leaf(&mut self, slot: Slot) -> Broken<'_, 'a, K> {
+        Broken::new(self, slot)
+    }
+
+    /// Flushes `range` of this mm on all CPUs.
+    #[inline]
+    pub(crate) fn flush(&self, range: FlushRange) {
+        self.env.shootdown().flush(self.mm.root(), range);
+    }
+}
+
+impl<K: Env> fmt::Debug for Tables<'_, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tables").field("mm", self.mm).finish_non_exhaustive()
+    }
+}

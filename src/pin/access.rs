@@ -1,0 +1,32 @@
+//! Read pins and write pins are different types.
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// What a pin's holder, or its device, does with the pages: [`Read`] or [`Write`].
+///
+/// Drivers that pinned for reading and then let a device write are a bug class of their own (CVE-2021-28664,
+/// CVE-2022-22706): here a [`Read`] pin has no way to give out a device-writable view.
+pub trait Access: sealed::Sealed + 'static {
+    /// Pages are written.
+    const WRITES: bool;
+}
+
+/// The holder only reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {}
+
+/// The holder writes, and may read. Pages are marked dirty on release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {}
+
+impl sealed::Sealed for Read {}
+impl sealed::Sealed for Write {}
+
+impl Access for Read {
+    const WRITES: bool = false;
+}
+impl Access for Write {
+    const WRITES: bool = true;
+}

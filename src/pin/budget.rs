@@ -1,0 +1,78 @@
+//! Who pays for pins.
+
+use super::PinFlags;
+use crate::primitive::{AtomicU64, Ordering};
+
+/// The owner of an mm may not pin more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetExceeded;
+
+/// A limit on what an mm pins. Asked before anything is taken, so that a limit is an error and never a saturated
+/// counter that user space can probe.
+///
+/// Gets are short and are not charged.
+pub trait PinBudget: Sync {
+    /// May `pages` base pages (more) be pinned? With [`PinFlags::LONGTERM`] they stay for as long as user space wants.
+    ///
+    /// # Errors
+    /// [`BudgetExceeded`]: nothing was charged.
+    fn charge(&self, pages: u64, flags: PinFlags) -> Result<(), BudgetExceeded>;
+
+    /// `pages` of an earlier charge with the same flags are no longer pinned. May be called from interrupt context.
+    fn uncharge(&self, pages: u64, flags: PinFlags);
+}
+
+/// No limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Unlimited;
+
+impl PinBudget for Unlimited {
+    #[inline(always)]
+    fn charge(&self, _: u64, _: PinFlags) -> Result<(), BudgetExceeded> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn uncharge(&self, _: u64, _: PinFlags) {}
+}
+
+/// A fixed number of base pages, all pins together.
+#[derive(Debug)]
+pub struct PinLimit {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl PinLimit {
+    /// At most `limit` base pages; `u64::MAX` means no limit, and then nothing is counted.
+    #[must_use]
+    pub const fn new(limit: u64) -> Self {
+        Self { limit, used: AtomicU64::new(0) }
+    }
+
+    /// Base pages charged now.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+impl PinBudget for PinLimit {
+    #[inline]
+    fn charge(&self, pages: u64, _: PinFlags) -> Result<(), BudgetExceeded> {
+        if self.limit == u64::MAX {
+            return Ok(());
+        }
+        let within = |used: u64| used.checked_add(pages).filter(|sum| *sum <= self.limit);
+        match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(BudgetExceeded),
+        }
+    }
+
+    #[inline]
+    fn uncharge(&self, pages: u64, _: PinFlags) {
+        if self.limit != u64::MAX {
+            self.used.fetch_sub(pages, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Why pages could not be pinned.
+
+use core::fmt;
+
+use super::BudgetExceeded;
+use crate::addr::RangeError;
+use crate::fault::FaultError;
+use crate::frame::CountError;
+use crate::paging::TableError;
+
+/// Why pages could not be pinned or referenced, one variant per cause.
+///
+/// Worth a retry as it is: `WouldFault` (with a form that may fault), `Contended`, `NoMemory`, and `BudgetExceeded` when
+/// pins have been released. The others need a different call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PinError {
+    /// The address range is not one of user memory.
+    Range(RangeError),
+    /// Unknown flag bits, or flags that contradict each other or the call.
+    InvalidFlags,
+    /// No area contains the page.
+    NoArea,
+    /// The area does not permit the access.
+    AccessDenied,
+    /// A protection key denies the access.
+    ProtectionKey,
+    /// Device registers, foreign memory, or memory without a frame table entry.
+    NotPinnable,
+    /// A form that never faults met a page that needs a fault, or that only the slow path may judge.
+    WouldFault,
+    /// Out of memory while a page was made ready.
+    NoMemory,
+    /// A frame's count is at its limit.
+    CountOverflow,
+    /// The owner of the mm may not pin more.
+    BudgetExceeded,
+    /// The caller's buffer has no room for another run.
+    BufferTooSmall,
+    /// Fewer pages than asked for, where all or nothing was wanted.
+    Incomplete,
+    /// Other threads kept changing the page; a bounded number of attempts was made.
+    Contended,
+    /// The page tables were damaged by someone else.
+    MalformedTable,
+}
+
+impl PinError {
+    /// The nearest Linux error number (positive). Limits and overflow are never `EFAULT`.
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        const EAGAIN: i32 = 11;
+        const ENOMEM: i32 = 12;
+        const EACCES: i32 = 13;
+        const EFAULT: i32 = 14;
+        const EINVAL: i32 = 22;
+        const ENOSPC: i32 = 28;
+        const EOVERFLOW: i32 = 75;
+        match self {
+            Self::Range(RangeError::Wraps) => EOVERFLOW,
+            Self::Range(RangeError::Empty | RangeError::Unaligned) | Self::InvalidFlags => EINVAL,
+            Self::Range(_) | Self::NoArea | Self::AccessDenied | Self::NotPinnable | Self::MalformedTable => EFAULT,
+            Self::ProtectionKey => EACCES,
+            Self::WouldFault | Self::Contended | Self::Incomplete => EAGAIN,
+            Self::NoMemory | Self::CountOverflow | Self::BudgetExceeded => ENOMEM,
+            Self::BufferTooSmall => ENOSPC,
+        }
+    }
+}
+
+impl fmt::Display for PinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Range(error) => return error.fmt(f),
+            Self::InvalidFlags => "invalid flags",
+            Self::NoArea => "no area contains the page",
+            Self::AccessDenied => "the area does not permit the access",
+            Self::ProtectionKey => "a protection key denies the access",
+            Self::NotPinnable => "not ordinary memory",
+            Self::WouldFault => "the page would have to be faulted in",
+            Self::NoMemory => "out of memory",
+            Self::CountOverflow => "the frame's count is at its limit",
+            Self::BudgetExceeded => "the pin budget is exhausted",
+            Self::BufferTooSmall => "the buffer has no room for another run",
+            Self::Incomplete => "only a part of the range could be pinned",
+            Self::Contended => "the page kept changing",
+            Self::MalformedTable => "the page tables are malformed",
+        }
+        .fmt(f)
+    }
+}
+
+impl core::error::Error for PinError {}
+
+impl From<RangeError> for PinError {
+    fn from(error: RangeError) -> Self {
+        Self::Range(error)
+    }
+}
+
+impl From<BudgetExceeded> for PinError {
+    fn from(_: BudgetExceeded) -> Self {
+        Self::BudgetExceeded
+    }
+}
+
+impl From<FaultError> for PinError {
+    fn from(error: FaultError) -> Self {
+        match error {
+            FaultError::Address(error) => Self::Range(error),
+            FaultError::NoArea => Self::NoArea,
+            FaultError::AccessDenied => Self::AccessDenied,
+            FaultError::ProtectionKey => Self::ProtectionKey,
+            FaultError::Foreign => Self::NotPinnable,
+            FaultError::NoMemory => Self::NoMemory,
+            FaultError::MalformedTable => Self::MalformedTable,
+        }
+    }
+}
+
+impl From<TableError> for PinError {
+    fn from(error: TableError) -> Self {
+        FaultError::from(error).into()
+    }
+}
+
+impl From<CountError> for PinError {
+    fn from(error: CountError) -> Self {
+        match error {
+            CountError::Overflow => Self::CountOverflow,
+            CountError::NotPinnable => Self::NotPinnable,
+            _ => Self::Contended,
+        }
+    }
+}
+
+/// Where and why an acquisition stopped short of its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Index of the first page that was not acquired, counted from the range's first page.
+    pub page_index: u64,
+    /// Why.
+    pub reason: PinError,
+}

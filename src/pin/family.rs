@@ -1,0 +1,270 @@
+//! The calls: one acquisition, in its forms.
+
+use super::run::Runs;
+use super::walk::{Stop, Walk};
+use super::{Access, GotPages, PhysRun, PinError, PinFlags, PinnedPages};
+use crate::addr::{PageAddr, UserRange};
+use crate::arch::{Demand, KeyRights};
+use crate::area::{Area, Backing, Rights};
+use crate::env::{Env, ReadSide};
+use crate::fault::{self, Request};
+use crate::mm::{AddressSpace, Areas};
+use crate::paging::Tables;
+
+/// How much was acquired, and why not more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acquired {
+    pub(super) runs: usize,
+    pub(super) pages: u64,
+    pub(super) stopped: Option<PinError>,
+}
+
+/// Which paths a form takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Path {
+    Fast,
+    FastThenSlow,
+    Slow,
+}
+
+/// What an acquisition asks for. Passed by value, so that the fast path needs none of it in memory.
+struct Wanted<'a, K: Env, S: ?Sized> {
+    env: &'a K,
+    space: &'a S,
+    range: UserRange,
+    flags: PinFlags,
+    keys: KeyRights,
+}
+
+/// A page is faulted in at most this often before the call gives up as contended. Under the mm lock one fault is
+/// enough; more means that the kernel's own areas are changing.
+const MAX_FAULTS_PER_PAGE: u32 = 16;
+
+impl<K: Env, S: ?Sized> Clone for Wanted<'_, K, S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K: Env, S: ?Sized> Copy for Wanted<'_, K, S> {}
+
+impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
+    #[inline(always)]
+    fn acquire<A: Access, const PIN: bool>(self, path: Path, buffer: &mut [PhysRun]) -> Acquired {
+        let mut runs = Runs::new(buffer);
+        let mut stopped = None;
+        if path != Path::Slow {
+            stopped = if A::WRITES {
+                self.acquire_fast::<true, PIN>(&mut runs)
+            } else {
+                self.acquire_fast::<false, PIN>(&mut runs)
+            };
+        }
+        let unfinished = stopped.is_some() || path == Path::Slow;
+        if unfinished && path != Path::Fast && stopped != Some(PinError::BufferTooSmall) {
+            stopped = self.acquire_slow::<A, PIN>(&mut runs);
+        }
+        self.env.counters().acquired(PIN, runs.pages());
+        Acquired { runs: runs.used(), pages: runs.pages(), stopped }
+    }
+
+    #[inline(always)]
+    fn acquire_fast<const WRITE: bool, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<PinError> {
+        let walk = Walk::<K, WRITE> { env: self.env, mm: self.space.mm(), demand: Demand::new(self.keys) };
+        let _inside = self.env.read_side().enter();
+        match walk.run::<true, PIN>(self.range.first_page(), self.range.end_page(), runs) {
+            None => None,
+            Some(Stop::Full) => Some(PinError::BufferTooSmall),
+            Some(Stop::Unready | Stop::Raced) => Some(PinError::WouldFault),
+            Some(Stop::Refused(error)) => Some(error),
+        }
+    }
+
+    #[inline(never)]
+    fn acquire_slow<A: Access, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<PinError> {
+        let mut stopped = None;
+        self.space.with_areas(&mut |areas| {
+            while stopped.is_none() && runs.pages() < self.range.pages() {
+                stopped = self.acquire_in_area::<A, PIN>(areas, runs).err();
+            }
+        });
+        stopped
+    }
+
+    /// What of the range lies in the area of its first missing page.
+    fn acquire_in_area<A: Access, const PIN: bool>(
+        &self,
+        areas: &dyn Areas,
+        runs: &mut Runs<'_>,
+    ) -> Result<(), PinError> {
+        let first = self.range.first_page();
+        let area = areas.area_at(first.offset(runs.pages())).ok_or(PinError::NoArea)?;
+        let end = area.end.min(self.range.end_page());
+        let request = self.request::<A>(&area)?;
+        match request {
+            Request::Write => self.acquire_pages::<true, PIN>(&area, end, request, runs),
+            // A forced write takes a page that is read-only for user code; the pin itself insists on EXCLUSIVE.
+            _ => self.acquire_pages::<false, PIN>(&area, end, request, runs),
+        }
+    }
+
+    /// The pages up to `end`, all in `area`, which permits `request`.
+    fn acquire_pages<const WRITE: bool, const PIN: bool>(
+        &self,
+        area: &Area,
+        end: PageAddr,
+        request: Request,
+        runs: &mut Runs<'_>,
+    ) -> Result<(), PinError> {
+        let first = self.range.first_page();
+        let walk = Walk::<K, WRITE> { env: self.env, mm: self.space.mm(), demand: Demand::new(self.keys) };
+        let mut faults = (first, 0);
+        loop {
+            let page = first.offset(runs.pages());
+            let tables = Tables::lock(self.env, walk.mm);
+            let stop = walk.run::<false, PIN>(page, end, runs);
+            drop(tables);
+            match stop {
+                None => return Ok(()),
+                Some(Stop::Full) => return Err(PinError::BufferTooSmall),
+                Some(Stop::Refused(error)) => return Err(error),
+                Some(Stop::Unready | Stop::Raced) if self.flags.contains(PinFlags::NOFAULT) => {
+                    return Err(PinError::WouldFault);
+                }
+                Some(Stop::Unready | Stop::Raced) => {
+                    let page = first.offset(runs.pages());
+                    faults = if faults.0 == page { (page, faults.1 + 1) } else { (page, 1) };
+                    if faults.1 > MAX_FAULTS_PER_PAGE {
+                        return Err(PinError::Contended);
+                    }
+                    match request {
+                        Request::Write => fault::resolve(self.env, walk.mm, area, page, Request::Write)?,
+                        Request::Unshare => fault::resolve(self.env, walk.mm, area, page, Request::Unshare)?,
+                        other => fault::resolve(self.env, walk.mm, area, page, other)?,
+                    };
+                }
+            }
+        }
+    }
+
+    /// What is asked of the pages of `area`, if it permits that.
+    fn request<A: Access>(&self, area: &Area) -> Result<Request, PinError> {
+        if !self.keys.permits(area.key, A::WRITES) {
+            return Err(PinError::ProtectionKey);
+        }
+        let request = match A::WRITES {
+            true if area.rights.contains(Rights::WRITE) => Request::Write,
+            true if self.flags.contains(PinFlags::FORCE) => Request::ForcedWrite,
+            true => return Err(PinError::AccessDenied),
+            // A read pin must see what its mm writes later; a plain reference need not, but the zero frame, which
+            // is never counted, cannot be given to either.
+            false => Request::Unshare,
+        };
+        // Asked here, because a page that is already there never reaches the fault handler.
+        if !fault::permits(area, request) {
+            return Err(PinError::AccessDenied);
+        }
+        if area.backing == Backing::Foreign { Err(PinError::NotPinnable) } else { Ok(request) }
+    }
+}
+
+#[inline(always)]
+fn pin<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: AsRef<[PhysRun]> + AsMut<[PhysRun]>>(
+    wanted: Wanted<'k, K, S>,
+    path: Path,
+    mut buffer: B,
+) -> Result<PinnedPages<'k, K, A, B>, PinError> {
+    let Wanted { env, space, range, flags, .. } = wanted;
+    flags.check(true, A::WRITES, path != Path::Fast)?;
+    let budget = space.budget();
+    let pages = range.pages();
+    budget.charge(pages, flags)?;
+    let acquired = wanted.acquire::<A, true>(path, buffer.as_mut());
+    if acquired.pages < pages {
+        budget.uncharge(pages - acquired.pages, flags);
+    }
+    match acquired {
+        Acquired { pages: 0, stopped: Some(reason), .. } => Err(reason),
+        _ => Ok(PinnedPages::new(env, budget, flags, range, acquired, buffer)),
+    }
+}
+
+fn get<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: AsRef<[PhysRun]> + AsMut<[PhysRun]>>(
+    wanted: Wanted<'k, K, S>,
+    path: Path,
+    mut buffer: B,
+) -> Result<GotPages<'k, K, B>, PinError> {
+    wanted.flags.check(false, A::WRITES, path != Path::Fast)?;
+    match wanted.acquire::<A, false>(path, buffer.as_mut()) {
+        Acquired { pages: 0, stopped: Some(reason), .. } => Err(reason),
+        acquired => Ok(GotPages::new(wanted.env, wanted.range, acquired, buffer)),
+    }
+}
+
+macro_rules! family {
+    ($(
+        $(#[$doc:meta])*
+        $pin:ident, $(#[$get_doc:meta])* $get:ident: $path:expr, $keys:expr;
+    )*) => {$(
+        $(#[$doc])*
+        ///
+        /// On success at least one page is pinned, from the start of `range` on;
+        /// [`stopped`](PinnedPages::stopped) says whether and why there are fewer than asked for.
+        ///
+        /// # Errors
+        /// [`PinError`]: nothing is pinned. Table pages and frames that were faulted in stay with the mm.
+        #[inline]
+        pub fn $pin<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: AsRef<[PhysRun]> + AsMut<[PhysRun]>>(
+            env: &'k K,
+            space: &'k S,
+            range: UserRange,
+            flags: PinFlags,
+            buffer: B,
+        ) -> Result<PinnedPages<'k, K, A, B>, PinError> {
+            let keys: fn(&S) -> KeyRights = $keys;
+            pin(Wanted { env, space, range, flags, keys: keys(space) }, $path, buffer)
+        }
+
+        $(#[$get_doc])*
+        ///
+        /// # Errors
+        /// [`PinError`]: nothing is referenced.
+        pub fn $get<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: AsRef<[PhysRun]> + AsMut<[PhysRun]>>(
+            env: &'k K,
+            space: &'k S,
+            range: UserRange,
+            flags: PinFlags,
+            buffer: B,
+        ) -> Result<GotPages<'k, K, B>, PinError> {
+            let keys: fn(&S) -> KeyRights = $keys;
+            get::<A, K, S, B>(Wanted { env, space, range, flags, keys: keys(space) }, $path, buffer)
+        }
+    )*};
+}
+
+family! {
+    /// Pins the pages of `range` in the caller's address space, faulting them in as needed, under the mm lock.
+    pin_user_pages,
+    /// References the pages of `range`, faulting them in as needed, under the mm lock: [`pin_user_pages`] without the
+    /// promise.
+    get_user_pages: Path::Slow, S::key_rights;
+
+    /// Pins the pages of `range` in the caller's address space: without locks as far as the pages are present and this
+    /// mm's own, then as [`pin_user_pages`] for the rest.
+    pin_user_pages_fast,
+    /// References the pages of `range`: without locks as far as they are present, then as [`get_user_pages`].
+    get_user_pages_fast: Path::FastThenSlow, S::key_rights;
+
+    /// Pins what of `range` can be pinned without a fault, a lock or a sleep: from interrupt context, too, if the read
+    /// side can be entered there. What needs more stops it with [`PinError::WouldFault`].
+    pin_user_pages_fast_only,
+    /// References what of `range` can be referenced without a fault, a lock or a sleep.
+    get_user_pages_fast_only: Path::Fast, S::key_rights;
+
+    /// Pins the pages of `range` in another address space (a debugger, a device that serves several mms). The caller's
+    /// protection keys do not apply. Always under that mm's lock: a lockless walk is only safe in a running mm.
+    pin_user_pages_remote,
+    /// References the pages of `range` in another address space.
+    get_user_pages_remote: Path::Slow, |_| KeyRights::ALLOW_ALL;
+}

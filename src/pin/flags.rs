@@ -1,0 +1,40 @@
+//! [`PinFlags`].
+
+use bitflags::bitflags;
+
+use super::PinError;
+
+bitflags! {
+    /// How to acquire pages. Whether they are written is in the type ([`Read`](super::Read), [`Write`](super::Write)),
+    /// not here.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct PinFlags: u32 {
+        /// Never fault a page in; what is not there or not this mm's own gives [`PinError::WouldFault`].
+        const NOFAULT = 1 << 0;
+        /// The pin lasts for as long as user space wants. The mm's budget is told.
+        const LONGTERM = 1 << 1;
+        /// Write although the area is read-only now, within what it may be given: for debuggers. The write gets a
+        /// private copy, and the page stays read-only for user code (INV-9). Write pins only.
+        const FORCE = 1 << 2;
+    }
+}
+
+impl PinFlags {
+    /// From the bits of a foreign ABI.
+    ///
+    /// # Errors
+    /// [`PinError::InvalidFlags`] for unknown bits.
+    pub fn from_raw(bits: u32) -> Result<Self, PinError> {
+        Self::from_bits(bits).ok_or(PinError::InvalidFlags)
+    }
+
+    /// Refuses unknown bits and combinations without a meaning.
+    #[inline]
+    pub(super) fn check(self, pin: bool, write: bool, may_take_slow_path: bool) -> Result<(), PinError> {
+        let unknown = !Self::all().contains(self);
+        let for_pins_only = !pin && self.intersects(Self::LONGTERM | Self::FORCE);
+        // A forced access is decided by the area, which only the slow path can ask.
+        let forced = self.contains(Self::FORCE) && !(write && may_take_slow_path);
+        if unknown || for_pins_only || forced { Err(PinError::InvalidFlags) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,92 @@
+//! [`GotPages`]: plain references, for a look at the bytes of this moment. Never for DMA.
+
+use core::fmt;
+use core::mem::ManuallyDrop;
+
+use super::family::Acquired;
+use super::release::release_runs;
+use super::{PhysRun, Stopped};
+use crate::addr::UserRange;
+use crate::env::Env;
+
+/// Referenced pages of a user range: the first [`pages`](Self::pages) of it, at least one.
+///
+/// The frames stay allocated, nothing more: after a fork or a copy-on-write the mm may map others. Dropping it gives
+/// the references back.
+#[must_use = "dropping it gives the references back at once"]
+pub struct GotPages<'k, K: Env, B: AsRef<[PhysRun]>> {
+    env: &'k K,
+    range: UserRange,
+    acquired: Acquired,
+    runs: B,
+}
+
+impl<'k, K: Env, B: AsRef<[PhysRun]>> GotPages<'k, K, B> {
+    pub(super) fn new(env: &'k K, range: UserRange, acquired: Acquired, runs: B) -> Self {
+        Self { env, range, acquired, runs }
+    }
+
+    /// The referenced frames, in the order of the range.
+    #[must_use]
+    pub fn runs(&self) -> &[PhysRun] {
+        self.runs.as_ref().get(..self.acquired.runs).unwrap_or(&[])
+    }
+
+    /// Number of base pages referenced.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.acquired.pages
+    }
+
+    /// Why this is not the whole range; `None` if it is.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.acquired.stopped.map(|reason| Stopped { page_index: self.acquired.pages, reason })
+    }
+
+    /// Gives the references away; they come back through [`from_raw`](Self::from_raw) or
+    /// [`put_user_pages`](super::put_user_pages).
+    pub fn into_raw(self) -> RawGets<B> {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never used or dropped again, so the buffer has one owner.
+        let runs = unsafe { core::ptr::read(&raw const this.runs) };
+        RawGets { runs, range: this.range, acquired: this.acquired }
+    }
+
+    /// Takes references back from [`into_raw`](Self::into_raw).
+    ///
+    /// # Safety
+    /// They were taken through the same kernel.
+    pub unsafe fn from_raw(env: &'k K, gets: RawGets<B>) -> Self {
+        Self::new(env, gets.range, gets.acquired, gets.runs)
+    }
+}
+
+impl<K: Env, B: AsRef<[PhysRun]>> Drop for GotPages<'_, K, B> {
+    fn drop(&mut self) {
+        release_runs::<K, false>(self.env, self.runs(), false);
+    }
+}
+
+impl<K: Env, B: AsRef<[PhysRun]>> fmt::Debug for GotPages<'_, K, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GotPages").field("range", &self.range).field("runs", &self.runs()).finish_non_exhaustive()
+    }
+}
+
+/// References without a guard.
+#[must_use = "these references are given back by nobody unless they are taken back"]
+#[derive(Debug)]
+pub struct RawGets<B: AsRef<[PhysRun]>> {
+    runs: B,
+    range: UserRange,
+    acquired: Acquired,
+}
+
+impl<B: AsRef<[PhysRun]>> RawGets<B> {
+    /// The referenced frames.
+    #[must_use]
+    pub fn runs(&self) -> &[PhysRun] {
+        self.runs.as_ref().get(..self.acquired.runs).unwrap_or(&[])
+    }
+}

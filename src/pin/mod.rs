@@ -1,0 +1,43 @@
+//! The pin family: `pin_user_pages` and `get_user_pages` in their forms, what they return, and how it is given back.
+//!
+//! A **pin** promises that the page stays what its mm maps until the owner unmaps it, through fork and copy-on-write
+//! (INV-3, INV-11): what DMA needs. A **get** only keeps the frame from being freed: what a look at the bytes of this
+//! moment needs. They are different types and cannot be given back as one another (INV-10).
+//!
+//! | form | locks | faults pages in | address space |
+//! |---|---|---|---|
+//! | [`pin_user_pages`] | mm, tables | yes | the caller's |
+//! | [`pin_user_pages_fast`] | none, then as above for what is left | yes | the caller's |
+//! | [`pin_user_pages_fast_only`] | none | no | the caller's |
+//! | [`pin_user_pages_remote`] | mm, tables | yes | any; protection keys do not apply |
+//!
+//! `Pin` in this crate is never `core::pin::Pin`.
+
+mod access;
+mod budget;
+mod error;
+mod family;
+mod flags;
+mod got;
+mod pinned;
+mod range;
+mod release;
+mod run;
+mod walk;
+
+pub use access::{Access, Read, Write};
+pub use budget::{BudgetExceeded, PinBudget, PinLimit, Unlimited};
+pub use error::{PinError, Stopped};
+pub use family::{
+    get_user_pages, get_user_pages_fast, get_user_pages_fast_only, get_user_pages_remote, pin_user_pages,
+    pin_user_pages_fast, pin_user_pages_fast_only, pin_user_pages_remote,
+};
+pub use flags::PinFlags;
+pub use got::{GotPages, RawGets};
+pub use pinned::{PinnedPages, RawPins};
+pub use range::{ByteRun, OutOfRange, PinnedPage, PinnedRange};
+pub use release::{
+    put_user_pages, unpin_user_page, unpin_user_page_dirty, unpin_user_page_range, unpin_user_page_range_dirty,
+    unpin_user_pages, unpin_user_pages_dirty, unpin_user_run, unpin_user_run_dirty,
+};
+pub use run::PhysRun;

@@ -1,0 +1,136 @@
+//! [`PinnedPages`]: what the pin family returns, possibly less than was asked for.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+
+use super::family::Acquired;
+use super::release::release_runs;
+use super::{Access, PhysRun, PinBudget, PinError, PinFlags, PinnedRange, Stopped};
+use crate::addr::UserRange;
+use crate::env::Env;
+
+/// Pinned pages of a user range: the first [`pages`](Self::pages) of it, at least one.
+///
+/// Dropping it unpins them (from any context, interrupts included) and marks them dirty if they were pinned for
+/// [`Write`](super::Write). Leaking it leaks the pins, which keeps the memory allocated and is otherwise harmless.
+#[must_use = "dropping it unpins the pages at once"]
+pub struct PinnedPages<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> {
+    env: &'k K,
+    budget: &'k dyn PinBudget,
+    flags: PinFlags,
+    range: UserRange,
+    acquired: Acquired,
+    runs: B,
+    access: PhantomData<A>,
+}
+
+impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedPages<'k, K, A, B> {
+    #[inline(always)]
+    pub(super) fn new(
+        env: &'k K,
+        budget: &'k dyn PinBudget,
+        flags: PinFlags,
+        range: UserRange,
+        acquired: Acquired,
+        runs: B,
+    ) -> Self {
+        Self { env, budget, flags, range, acquired, runs, access: PhantomData }
+    }
+
+    /// The pinned frames, in the order of the range.
+    #[must_use]
+    pub fn runs(&self) -> &[PhysRun] {
+        self.runs.as_ref().get(..self.acquired.runs).unwrap_or(&[])
+    }
+
+    /// Number of base pages pinned.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.acquired.pages
+    }
+
+    /// The range that was asked for.
+    #[must_use]
+    pub fn range(&self) -> UserRange {
+        self.range
+    }
+
+    /// Why this is not the whole range; `None` if it is.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.acquired.stopped.map(|reason| Stopped { page_index: self.acquired.pages, reason })
+    }
+
+    /// All or nothing: the whole range, or the reason why it is not, with everything unpinned again.
+    ///
+    /// # Errors
+    /// What stopped the acquisition.
+    pub fn complete(self) -> Result<PinnedRange<'k, K, A, B>, PinError> {
+        match self.acquired.stopped {
+            None => Ok(PinnedRange::new(self)),
+            Some(reason) => Err(reason),
+        }
+    }
+
+    /// Gives the pins away without unpinning: for completion interrupts and foreign ABIs. They come back through
+    /// [`from_raw`](Self::from_raw) or [`unpin_user_pages`](super::unpin_user_pages). The charge on the budget goes
+    /// with them.
+    pub fn into_raw(self) -> RawPins<A, B> {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never used or dropped again, so the buffer has one owner.
+        let runs = unsafe { core::ptr::read(&raw const this.runs) };
+        RawPins { runs, acquired: this.acquired, range: this.range, flags: this.flags, access: PhantomData }
+    }
+
+    /// Takes pins back from [`into_raw`](Self::into_raw).
+    ///
+    /// # Safety
+    /// They were taken through the same kernel, and charged to `budget`.
+    pub unsafe fn from_raw(env: &'k K, budget: &'k dyn PinBudget, pins: RawPins<A, B>) -> Self {
+        Self::new(env, budget, pins.flags, pins.range, pins.acquired, pins.runs)
+    }
+
+    pub(super) fn env(&self) -> &'k K {
+        self.env
+    }
+}
+
+impl<K: Env, A: Access, B: AsRef<[PhysRun]>> Drop for PinnedPages<'_, K, A, B> {
+    #[inline]
+    fn drop(&mut self) {
+        release_runs::<K, true>(self.env, self.runs(), A::WRITES);
+        self.budget.uncharge(self.acquired.pages, self.flags);
+    }
+}
+
+impl<K: Env, A: Access, B: AsRef<[PhysRun]>> fmt::Debug for PinnedPages<'_, K, A, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinnedPages").field("range", &self.range).field("runs", &self.runs()).finish_non_exhaustive()
+    }
+}
+
+/// Pins without a guard.
+#[must_use = "these pins are released by nobody unless they are taken back"]
+#[derive(Debug)]
+pub struct RawPins<A: Access, B: AsRef<[PhysRun]>> {
+    runs: B,
+    acquired: Acquired,
+    range: UserRange,
+    flags: PinFlags,
+    access: PhantomData<A>,
+}
+
+impl<A: Access, B: AsRef<[PhysRun]>> RawPins<A, B> {
+    /// The pinned frames.
+    #[must_use]
+    pub fn runs(&self) -> &[PhysRun] {
+        self.runs.as_ref().get(..self.acquired.runs).unwrap_or(&[])
+    }
+
+    /// Base pages pinned, and charged to the budget.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.acquired.pages
+    }
+}

@@ -1,0 +1,296 @@
+//! The walker: from a range of pages to counted frames, without faulting.
+//!
+//! One walker serves two callers. **Lockless** (`LOCKLESS = true`, inside a [`ReadSide`](crate::ReadSide) guard):
+//! load each entry once and walk the *value*; check rights; count the frame; then **re-read** the entry, and after the
+//! table's last page the entry that led to the table. If one changed, the mapping may have gone, and the frame may be
+//! somebody else's by now: the counts are undone. **Locked** (`LOCKLESS = false`, under the table lock): nothing can
+//! change, so nothing is read twice.
+//!
+//! Why the re-read is enough: a frame is recycled only after its entry was broken, so a walker that counted a recycled
+//! frame sees a changed entry; and exclusivity is tested in the very step that counts the pin, so fork either sees
+//! the pin or the pinner sees the frame shared. Entries further up need no second look: a table leaves the tree only
+//! after its own entries were emptied, which the re-read of the leaf, or of the entry just above it, notices.
+
+use super::run::Runs;
+use super::{PhysRun, PinError};
+use crate::addr::PageAddr;
+use crate::arch::{self, Demand, Entry, LeafSize, Level};
+use crate::env::{EntryAddr, Env, FrameTable, PhysMap};
+use crate::frame::{CountError, Layout, PageFrame};
+use crate::mm::Mm;
+use crate::pin::release::release_run;
+
+/// Why a walk ended before its range did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// No room for another run.
+    Full,
+    /// Nothing mapped, not writable, special, or shared: a fault can mend it.
+    Unready,
+    /// The entry or the frame changed during the walk.
+    Raced,
+    /// Nothing more can be done here.
+    Refused(PinError),
+}
+
+/// One walk's constant part: whose tables, and for reading or (`WRITE`) writing.
+pub(super) struct Walk<'a, K: Env, const WRITE: bool> {
+    pub(super) env: &'a K,
+    pub(super) mm: &'a Mm<K>,
+    pub(super) demand: Demand<WRITE>,
+}
+
+/// An entry as it was seen.
+#[derive(Clone, Copy)]
+struct Seen {
+    at: EntryAddr,
+    entry: Entry,
+}
+
+impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
+    /// Collects the pages from `first` up to `end`, at least one, in `runs`, with a pin (`PIN`) or a plain reference on
+    /// each.
+    #[inline(always)]
+    pub(super) fn run<const LOCKLESS: bool, const PIN: bool>(
+        &self,
+        first: PageAddr,
+        end: PageAddr,
+        runs: &mut Runs<'_>,
+    ) -> Option<Stop> {
+        let mut page = first;
+        loop {
+            let stop = match self.descend(page) {
+                Err(stop) => Some(stop),
+                Ok(Place::Table { first, above }) if page.offset(1) == end => {
+                    let leaf = Leaf { seen: self.see(first), above: Some(above), size: LeafSize::Size4KiB };
+                    self.take_leaf::<LOCKLESS, PIN>(leaf, end, &mut page, runs)
+                }
+                Ok(Place::Table { first, above }) => {
+                    self.take_table::<LOCKLESS, PIN>(first, above, end, &mut page, runs)
+                }
+                Ok(Place::Leaf(leaf)) => self.take_leaf::<LOCKLESS, PIN>(leaf, end, &mut page, runs),
+            };
+            if stop.is_some() || page >= end {
+                return stop;
+            }
+        }
+    }
+
+    /// From the root to the lowest table, or the large leaf, that maps `page`.
+    #[inline(always)]
+    fn descend(&self, page: PageAddr) -> Result<Place, Stop> {
+        let root = Entry::table(self.mm.root());
+        let mut above = Seen { at: EntryAddr::below(root, 0), entry: root };
+        if let Some(level) = self.mm.levels().extra() {
+            above = self.see(EntryAddr::below(above.entry, level.index(page.address())));
+            if !Demand::<WRITE>::passes_to_table(above.entry) {
+                return Err(self.no_table(above, level).err().unwrap_or(Stop::Refused(PinError::MalformedTable)));
+            }
+        }
+        for level in Level::UPPER {
+            above = self.see(EntryAddr::below(above.entry, level.index(page.address())));
+            if !Demand::<WRITE>::passes_to_table(above.entry) {
+                return self.no_table(above, level);
+            }
+        }
+        Ok(Place::Table { first: EntryAddr::below(above.entry, Level::LOWEST.index(page.address())), above })
+    }
+
+    /// What an upper entry is that does not let the walk pass to a table.
+    #[inline(always)]
+    fn no_table(&self, seen: Seen, level: Level) -> Result<Place, Stop> {
+        if !Demand::<WRITE>::passes(seen.entry) {
+            return Err(Stop::Unready);
+        }
+        match level.leaf_size() {
+            Some(size) => Ok(Place::Leaf(Leaf { seen, above: None, size })),
+            None => Err(Stop::Refused(PinError::MalformedTable)),
+        }
+    }
+
+    #[inline(always)]
+    fn load(&self, at: EntryAddr) -> Entry {
+        // SAFETY: the root lives as long as the mm, and every table below it until the guard or the lock, which the
+        // caller holds, is given up.
+        unsafe { self.env.phys_map().load_entry(at) }
+    }
+
+    #[inline(always)]
+    fn see(&self, at: EntryAddr) -> Seen {
+        Seen { at, entry: self.load(at) }
+    }
+
+    /// Whether an entry still maps what it did. Hardware may have set accessed or dirty.
+    #[inline(always)]
+    fn unchanged(&self, seen: Seen) -> bool {
+        let now = self.load(seen.at);
+        now == seen.entry || now.same_mapping(seen.entry)
+    }
+
+    /// The base pages up to `end`, as far as this table goes.
+    #[inline(always)]
+    fn take_table<const LOCKLESS: bool, const PIN: bool>(
+        &self,
+        first: EntryAddr,
+        above: Seen,
+        end: PageAddr,
+        page: &mut PageAddr,
+        runs: &mut Runs<'_>,
+    ) -> Option<Stop> {
+        let before = runs.pages();
+        let count = (arch::ENTRIES - Level::LOWEST.index(page.address())).min(page.pages_to(end));
+        let places = Places { first, count };
+        let (map, frames) = (self.env.phys_map(), self.env.frames());
+        // Threads that restrict a protection key are rare; only they pay for looking at each leaf's.
+        let mut stop = if self.demand.depends_on_keys() {
+            take_entries::<K, WRITE, true, LOCKLESS, PIN>(map, frames, self.env, self.demand, places, runs)
+        } else {
+            take_entries::<K, WRITE, false, LOCKLESS, PIN>(map, frames, self.env, self.demand, places, runs)
+        };
+        if LOCKLESS && !self.unchanged(above) {
+            runs.roll_back(before, |run| release_run::<K, PIN>(self.env, run, false));
+            stop = Some(Stop::Raced);
+        }
+        *page = page.offset(runs.pages() - before);
+        stop
+    }
+
+    /// One leaf of any size, or as much of it as lies in the range: one atomic step on its (head) frame.
+    #[inline(always)]
+    fn take_leaf<const LOCKLESS: bool, const PIN: bool>(
+        &self,
+        leaf: Leaf,
+        end: PageAddr,
+        page: &mut PageAddr,
+        runs: &mut Runs<'_>,
+    ) -> Option<Stop> {
+        let Leaf { seen, above, size } = leaf;
+        let permitted = self.demand.permits::<false>(seen.entry)
+            && !(self.demand.depends_on_keys() && self.demand.key_denies(seen.entry));
+        if !permitted {
+            return Some(refusal(self.demand, seen.entry));
+        }
+        let (inside, pages) = match size {
+            LeafSize::Size4KiB => (0, 1),
+            _ => {
+                let inside = (page.address() & (size.bytes() - 1)) / crate::PAGE_SIZE;
+                (inside, (size.pages() - inside).min(page.pages_to(end)))
+            }
+        };
+        let head = seen.entry.leaf_frame(size);
+        let Some(frame) = self.env.frames().frame(head) else {
+            return Some(Stop::Refused(PinError::NotPinnable));
+        };
+        let first = head.offset(inside);
+        let Some(room) = runs.room_for(first, size.order()) else { return Some(Stop::Full) };
+        if let Err(error) = hold::<_, LOCKLESS, PIN>(frame) {
+            return Some(refused::<LOCKLESS>(error));
+        }
+        // A large leaf over frames that were not handed out as one block has no word that stands for all of it.
+        let one_block = size == LeafSize::Size4KiB || frame.order() == size.order();
+        let raced = LOCKLESS && !(self.unchanged(seen) && above.is_none_or(|above| self.unchanged(above)));
+        if !one_block || raced {
+            release_run::<K, PIN>(self.env, PhysRun::from_parts(head, 1, size.order()), false);
+            return Some(if raced { Stop::Raced } else { Stop::Refused(PinError::NotPinnable) });
+        }
+        runs.push_leaf(room, first, pages as u32, size.order());
+        *page = page.offset(pages);
+        None
+    }
+}
+
+/// Where a walk to a page ends.
+enum Place {
+    /// At the page's entry in a lowest table, to which `above` led.
+    Table { first: EntryAddr, above: Seen },
+    /// At a large leaf.
+    Leaf(Leaf),
+}
+
+/// A leaf, and for a base page the entry that led to its table.
+struct Leaf {
+    seen: Seen,
+    above: Option<Seen>,
+    size: LeafSize,
+}
+
+/// Consecutive entries of a table at the lowest level.
+#[derive(Clone, Copy)]
+struct Places {
+    first: EntryAddr,
+    count: u64,
+}
+
+/// The hot loop of the crate: one atomic step per page.
+///
+/// A function of its own, with the two maps as arguments of their own: shared references to types without interior
+/// mutability are what lets the compiler keep their fields in registers across the atomic steps.
+#[inline(never)]
+fn take_entries<K: Env, const WRITE: bool, const KEYS: bool, const LOCKLESS: bool, const PIN: bool>(
+    map: &K::PhysMap,
+    frames: &K::Frames,
+    env: &K,
+    demand: Demand<WRITE>,
+    places: Places,
+    runs: &mut Runs<'_>,
+) -> Option<Stop> {
+    // SAFETY: the walk that found the table keeps it alive.
+    let load = |i: u64| unsafe { map.load_entry(places.first.offset(i)) };
+    let mut open = runs.open();
+    let mut done = 0;
+    let stop = loop {
+        if done == places.count {
+            break None;
+        }
+        let entry = load(done);
+        if !demand.permits::<KEYS>(entry) {
+            break Some(refusal(demand, entry));
+        }
+        let pfn = entry.leaf_frame(LeafSize::Size4KiB);
+        let Some(frame) = frames.frame(pfn) else {
+            break Some(Stop::Refused(PinError::NotPinnable));
+        };
+        if !open.continues_at(pfn) && !runs.begin(&mut open, pfn) {
+            break Some(Stop::Full);
+        }
+        if let Err(error) = hold::<_, LOCKLESS, PIN>(frame) {
+            break Some(refused::<LOCKLESS>(error));
+        }
+        if LOCKLESS && load(done) != entry && !load(done).same_mapping(entry) {
+            release_run::<K, PIN>(env, PhysRun::from_parts(pfn, 1, 0), false);
+            break Some(Stop::Raced);
+        }
+        open.extend();
+        done += 1;
+    };
+    runs.close(open, done);
+    stop
+}
+
+#[cold]
+fn refusal<const WRITE: bool>(demand: Demand<WRITE>, leaf: Entry) -> Stop {
+    if leaf.is_present() && !leaf.is_special() && demand.key_denies(leaf) {
+        Stop::Refused(PinError::ProtectionKey)
+    } else {
+        Stop::Unready
+    }
+}
+
+/// Counts the frame. Without the table lock only a step that decides by the one word will do.
+#[inline(always)]
+fn hold<L: Layout, const LOCKLESS: bool, const PIN: bool>(frame: &PageFrame<L>) -> Result<(), CountError> {
+    match (PIN, LOCKLESS) {
+        (true, true) => frame.try_pin_exclusive(),
+        (true, false) => frame.try_pin(),
+        (false, _) => frame.try_get(),
+    }
+}
+
+#[cold]
+fn refused<const LOCKLESS: bool>(error: CountError) -> Stop {
+    match error {
+        CountError::NotExclusive => Stop::Unready,
+        CountError::Free | CountError::Frozen if LOCKLESS => Stop::Raced,
+        error => Stop::Refused(error.into()),
+    }
+}

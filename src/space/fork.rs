@@ -1,0 +1,284 @@
+//! Fork: share what is not pinned, copy what is, or leave everything as it was.
+//!
+//! One pass over the parent's entries. Sharing a frame is one atomic step that refuses if the frame is pinned at that
+//! moment, so a lockless pinner that comes in the middle either is seen, and the child gets a copy, or finds the frame
+//! shared and goes to the slow path, where it waits for the mm lock that fork holds.
+//!
+//! When memory runs out the pass is undone exactly (INV-14). The child's own tables are the log: each entry says what
+//! the share found. Undoing cannot fail: the child has never run, and nobody else can have changed the parent's entries
+//! under the two locks. This is instead of planning first: a plan is out of date as soon as a pinner races with it.
+
+use core::fmt;
+use core::ops::ControlFlow;
+
+use crate::addr::Pfn;
+use crate::arch::Entry;
+use crate::area::Area;
+use crate::env::{EntryAddr, Env, FlushRange, FrameTable, OwnedFrame, PhysMap, release};
+use crate::frame::CountError;
+use crate::mm::Mm;
+use crate::paging::{Chunk, TableError, Tables, for_each_chunk};
+
+/// What fork did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Forked {
+    /// Base pages shared with the child.
+    pub shared_pages: u64,
+    /// Base pages copied for the child at once, because they are pinned.
+    pub copied_pages: u64,
+}
+
+/// Why fork failed. The parent has every right and every frame it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ForkError {
+    /// No memory for a table, a copy or an area.
+    NoMemory,
+    /// A frame's reference count is at its limit.
+    CountOverflow,
+    /// A frame is frozen by a migration or split; retry.
+    Frozen,
+    /// Somebody else damaged the tables.
+    MalformedTable,
+}
+
+impl ForkError {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::NoMemory | Self::CountOverflow => 12,
+            Self::Frozen => 11,
+            Self::MalformedTable => 14,
+        }
+    }
+}
+
+impl fmt::Display for ForkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoMemory => "out of memory",
+            Self::CountOverflow => "a frame's reference count is at its limit",
+            Self::Frozen => "a frame is being migrated",
+            Self::MalformedTable => "the page tables are malformed",
+        })
+    }
+}
+
+impl core::error::Error for ForkError {}
+
+impl From<TableError> for ForkError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::NoMemory => Self::NoMemory,
+            TableError::Malformed | TableError::LargeLeaf => Self::MalformedTable,
+        }
+    }
+}
+
+impl From<CountError> for ForkError {
+    fn from(error: CountError) -> Self {
+        match error {
+            CountError::Overflow => Self::CountOverflow,
+            CountError::Frozen => Self::Frozen,
+            _ => Self::MalformedTable,
+        }
+    }
+}
+
+/// Gives the empty `child` the pages of `areas` of `parent`, copied on write.
+///
+/// The caller holds the parent's mm lock exclusively until this returns; by then every CPU has acknowledged that the
+/// parent's entries are write-protected. The child is not running.
+///
+/// # Errors
+/// [`ForkError`]: the parent is as it was; the child may have empty tables.
+pub fn fork_areas<'a, K: Env>(
+    env: &K,
+    parent: &Mm<K>,
+    child: &Mm<K>,
+    areas: impl IntoIterator<Item = &'a Area> + Clone,
+) -> Result<Forked, ForkError> {
+    let mut fork = Fork {
+        env,
+        parent: Tables::lock(env, parent),
+        child: Tables::lock(env, child),
+        protected: false,
+        forked: Forked::default(),
+    };
+    for area in areas.clone() {
+        if let Err(error) = fork.share_area(area) {
+            // Areas after the failed one have nothing in the child.
+            for area in areas {
+                fork.undo_area(area);
+            }
+            return Err(error);
+        }
+    }
+    if fork.protected {
+        fork.parent.flush(FlushRange::Everything);
+    }
+    Ok(fork.forked)
+}
+
+struct Fork<'a, K: Env> {
+    env: &'a K,
+    parent: Tables<'a, K>,
+    child: Tables<'a, K>,
+    /// Some entry of the parent lost its W bit.
+    protected: bool,
+    forked: Forked,
+}
+
+impl<K: Env> Fork<'_, K> {
+    fn share_area(&mut self, area: &Area) -> Result<(), ForkError> {
+        // The visitor needs the whole of `self`, the iteration only the parent's tables, which it does not change.
+        let Self { env, parent, child, protected, forked } = self;
+        for_each_chunk(parent, area.start, area.end, |chunk| {
+            let mut pass = Pass { env: *env, parent, child, protected, forked };
+            match pass.share_chunk(chunk) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => ControlFlow::Break(error),
+            }
+        })
+    }
+
+    /// Takes back what the child got of `area`, and gives the parent back what it had.
+    fn undo_area(&mut self, area: &Area) {
+        let Self { env, parent, child, .. } = self;
+        let undone: Result<(), TableError> = for_each_chunk(child, area.start, area.end, |chunk| {
+            for i in 0..chunk.count {
+                let at = chunk.at(i);
+                let entry = child.load(at);
+                if entry.is_empty() {
+                    continue;
+                }
+                // SAFETY: the child's lock is held; the child has never run, so no TLB knows the entry.
+                unsafe { env.phys_map().store_entry(at, Entry::EMPTY) };
+                if let Ok(slot) = parent.find(chunk.page_at(i)) {
+                    undo_entry(*env, slot.at, slot.entry, entry, chunk);
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        // The child's tables were made by this fork, and what was followed in the parent was followed before.
+        debug_assert!(undone.is_ok());
+    }
+}
+
+fn undo_entry<K: Env>(env: &K, parent_at: EntryAddr, parent: Entry, child: Entry, chunk: Chunk) {
+    if child.is_special() {
+        return;
+    }
+    let pfn = child.leaf_frame(chunk.size);
+    let Some(frame) = env.frames().frame(pfn) else { return };
+    if parent.leaf_frame(chunk.size) != pfn {
+        // An early copy: the child's entry held its only reference.
+        release(env, pfn, frame.put());
+        return;
+    }
+    let (shared, writable) = child.fork_note();
+    if frame.unshare_with_child(shared).is_err() {
+        env.counters().bug_caught();
+    }
+    if writable {
+        // SAFETY: the parent's lock is held, and its frame is exclusive again, as it was.
+        unsafe { env.phys_map().set_entry_bits(parent_at, Entry::SET_WRITABLE) };
+    }
+}
+
+/// The parts of a [`Fork`] while the parent's tables are being iterated over.
+struct Pass<'f, 'a, K: Env> {
+    env: &'a K,
+    parent: &'f Tables<'a, K>,
+    child: &'f mut Tables<'a, K>,
+    protected: &'f mut bool,
+    forked: &'f mut Forked,
+}
+
+impl<K: Env> Pass<'_, '_, K> {
+    fn share_chunk(&mut self, chunk: Chunk) -> Result<(), ForkError> {
+        // Nothing there: the child needs no table.
+        if !(0..chunk.count).any(|i| self.parent.load(chunk.at(i)).has_frame()) {
+            return Ok(());
+        }
+        let table = self.child.place(chunk.page, chunk.size)?.table();
+        let (map, frames) = (self.env.phys_map(), self.env.frames());
+        let mut done = 0;
+        loop {
+            let shared = share_leaves(map, frames, &chunk, table, done);
+            *self.protected |= shared.protected;
+            self.forked.shared_pages += shared.count * chunk.size.pages();
+            let Some((at, refusal)) = shared.stopped else { return Ok(()) };
+            match refusal {
+                Some(CountError::Pinned) => self.copy_early(&chunk, table, at)?,
+                Some(error) => return Err(error.into()),
+                None => return Err(ForkError::MalformedTable),
+            }
+            done = at + 1;
+        }
+    }
+
+    /// The parent keeps the pinned frame (INV-3); the child gets the bytes of this moment. A device may be writing
+    /// them: then the copy holds a part of what it wrote.
+    #[cold]
+    fn copy_early(&mut self, chunk: &Chunk, table: Pfn, i: u64) -> Result<(), ForkError> {
+        let entry = self.parent.load(chunk.at(i));
+        let from = entry.leaf_frame(chunk.size);
+        // SAFETY: the parent's entry keeps the block allocated.
+        let copy = unsafe { OwnedFrame::copied(self.env, from, chunk.size.order()) }.ok_or(ForkError::NoMemory)?;
+        self.forked.copied_pages += chunk.size.pages();
+        let entry = entry.with_frame(copy.into_entry(), chunk.size);
+        // SAFETY: the child's lock is held; the child is empty there; the entry owns the copy, which is exclusive.
+        unsafe { self.env.phys_map().store_entry(EntryAddr::new(table, chunk.index + i), entry) };
+        Ok(())
+    }
+}
+
+/// What [`share_leaves`] did.
+struct Shares {
+    count: u64,
+    /// Some entry of the parent lost its W bit.
+    protected: bool,
+    /// The place of the first frame that could not be shared, and why (`None`: it has no word).
+    stopped: Option<(u64, Option<CountError>)>,
+}
+
+/// Shares the leaves of a chunk from place `first` on with the child, whose table is `table`. Both locks are held.
+///
+/// A function of its own, as the walker's loop is: see there.
+#[inline(never)]
+fn share_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, table: Pfn, first: u64) -> Shares {
+    let (mut count, mut protected) = (0, false);
+    let mut i = first;
+    let stopped = loop {
+        if i == chunk.count {
+            break None;
+        }
+        let (at, child_at) = (chunk.at(i), EntryAddr::new(table, chunk.index + i));
+        // SAFETY: the parent's lock is held, so its table is alive.
+        let entry = unsafe { map.load_entry(at) };
+        if entry.has_frame() {
+            let mut given = entry;
+            if !entry.is_special() {
+                let Some(frame) = frames.frame(entry.leaf_frame(chunk.size)) else { break Some((i, None)) };
+                match frame.try_share_with_child() {
+                    Ok(shared) => given = entry.for_child(shared),
+                    Err(error) => break Some((i, Some(error))),
+                }
+                count += 1;
+                if entry.is_writable() {
+                    // Not a compare-and-exchange: hardware may set accessed or dirty at any time, and nothing else
+                    // changes.
+                    // SAFETY: the parent's lock is held.
+                    unsafe { map.mask_entry(at, Entry::CLEAR_WRITABLE) };
+                    protected = true;
+                }
+            }
+            // SAFETY: the child's lock is held; the child is empty there; the entry owns the reference just taken.
+            unsafe { map.store_entry(child_at, given) };
+        }
+        i += 1;
+    };
+    Shares { count, protected, stopped }
+}

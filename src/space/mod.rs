@@ -1,0 +1,18 @@
+//! The operations that must agree with the fault handler: fork, unmap, protect, discard; and [`UserSpace`], which
+//! bundles them with areas and the mm lock (feature `alloc`).
+//!
+//! A kernel with areas of its own calls the functions here on its [`Mm`](crate::Mm)s.
+
+#[cfg(feature = "alloc")]
+mod area_map;
+mod fork;
+mod protect;
+#[cfg(feature = "alloc")]
+mod user_space;
+mod zap;
+
+pub use fork::{ForkError, Forked, fork_areas};
+pub use protect::{ProtectError, ProtectPolicy, protect_pages};
+#[cfg(feature = "alloc")]
+pub use user_space::{SpaceError, SpaceOptions, UserSpace};
+pub use zap::{Unmapped, ZapError, free_tables, zap_pages};

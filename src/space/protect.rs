@@ -1,0 +1,184 @@
+//! Changing the rights of mapped pages.
+
+use core::fmt;
+use core::ops::ControlFlow;
+
+use super::zap::reject_split_leaves;
+use crate::addr::{PageAddr, UserRange};
+use crate::arch::{Entry, LeafSize};
+use crate::area::{Area, Backing, Rights};
+use crate::env::{Env, FlushRange, FrameTable};
+use crate::mm::Mm;
+use crate::paging::{Chunk, TableError, Tables, for_each_chunk};
+
+/// What protect does about pinned pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ProtectPolicy {
+    /// Rights are user code's; a device keeps what it was given (as on Linux).
+    #[default]
+    Allow,
+    /// Taking rights away from a page that is pinned is refused. A pin that is being taken at the same moment may come
+    /// before or after.
+    RefusePinned,
+}
+
+/// Why rights were not changed. Nothing was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProtectError {
+    /// The range begins or ends inside a large leaf.
+    LargeLeaf,
+    /// The page is pinned and the policy says no.
+    Pinned(PageAddr),
+    /// Somebody else damaged the tables.
+    MalformedTable,
+}
+
+impl fmt::Display for ProtectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LargeLeaf => f.write_str("the range begins or ends inside a large leaf"),
+            Self::Pinned(page) => write!(f, "the page at {:#x} is pinned", page.address()),
+            Self::MalformedTable => f.write_str("the page tables are malformed"),
+        }
+    }
+}
+
+impl core::error::Error for ProtectError {}
+
+impl From<TableError> for ProtectError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::LargeLeaf => Self::LargeLeaf,
+            TableError::Malformed | TableError::NoMemory => Self::MalformedTable,
+        }
+    }
+}
+
+/// Gives the mapped pages of `range`, all of which lie in `areas`, the rights `rights`; their protection keys stay. The
+/// caller holds the mm lock exclusively; when this returns, every CPU obeys.
+///
+/// The right to write is put into an entry at once only where the frame is `EXCLUSIVE` (INV-1); elsewhere the first
+/// write faults and decides.
+///
+/// # Errors
+/// [`ProtectError`]: nothing was changed.
+pub fn protect_pages<K: Env>(
+    env: &K,
+    mm: &Mm<K>,
+    range: UserRange,
+    areas: &[Area],
+    rights: Rights,
+    policy: ProtectPolicy,
+) -> Result<(), ProtectError> {
+    let (first, end) = (range.first_page(), range.end_page());
+    let mut tables = Tables::lock(env, mm);
+    reject_split_leaves(&tables, first, end)?;
+    if policy == ProtectPolicy::RefusePinned {
+        reject_pinned(&tables, first, end, rights)?;
+    }
+    let mut weakened = false;
+    for area in areas {
+        let change = Change { rights, key: area.key, backing: area.backing };
+        let (mut next, end) = (area.start.max(first), area.end.min(end));
+        // One table at a time, so that the tables can be changed between two looks at their shape.
+        while let Some(chunk) = next_chunk(&tables, next, end)? {
+            weakened |= change.apply(&mut tables, chunk);
+            next = chunk.page_at(chunk.count);
+        }
+    }
+    if weakened {
+        tables.flush(FlushRange::Pages { first, pages: first.pages_to(end) });
+    }
+    Ok(())
+}
+
+fn next_chunk<K: Env>(tables: &Tables<'_, K>, first: PageAddr, end: PageAddr) -> Result<Option<Chunk>, ProtectError> {
+    enum Found {
+        Chunk(Chunk),
+        Error(TableError),
+    }
+    impl From<TableError> for Found {
+        fn from(error: TableError) -> Self {
+            Self::Error(error)
+        }
+    }
+    match for_each_chunk(tables, first, end, |chunk| ControlFlow::Break(Found::Chunk(chunk))) {
+        Ok(()) => Ok(None),
+        Err(Found::Chunk(chunk)) => Ok(Some(chunk)),
+        Err(Found::Error(error)) => Err(error.into()),
+    }
+}
+
+fn reject_pinned<K: Env>(
+    tables: &Tables<'_, K>,
+    first: PageAddr,
+    end: PageAddr,
+    rights: Rights,
+) -> Result<(), ProtectError> {
+    for_each_chunk(tables, first, end, |chunk| {
+        for i in 0..chunk.count {
+            let entry = tables.load(chunk.at(i));
+            let loses = entry.is_present()
+                && !entry.is_special()
+                && (rights.is_empty() || (entry.is_writable() && !rights.contains(Rights::WRITE)));
+            let frame = tables.env().frames().frame(entry.leaf_frame(chunk.size));
+            if loses && frame.is_some_and(|frame| frame.snapshot().pins != 0) {
+                return ControlFlow::Break(ProtectError::Pinned(chunk.page_at(i)));
+            }
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+struct Change {
+    rights: Rights,
+    key: u8,
+    backing: Backing,
+}
+
+impl Change {
+    /// Changes the entries of a chunk; whether some lost a right that a TLB may still grant.
+    #[inline]
+    fn apply<K: Env>(&self, tables: &mut Tables<'_, K>, chunk: Chunk) -> bool {
+        let mut weakened = false;
+        for i in 0..chunk.count {
+            let at = chunk.at(i);
+            let old = tables.load(at);
+            if !old.has_frame() {
+                continue;
+            }
+            let may_write = self.may_write(tables, old, chunk.size);
+            let new = self.entry(old, may_write);
+            if new != old {
+                weakened |= old.is_present();
+                // SAFETY: read under this lock; the frame stays, and W is added only for an exclusive frame or one
+                // that is not counted.
+                unsafe { tables.adjust(at, old, |seen| self.entry(seen, may_write)) };
+            }
+        }
+        weakened
+    }
+
+    /// Whether the entry may permit writes without a fault.
+    #[inline]
+    fn may_write<K: Env>(&self, tables: &Tables<'_, K>, entry: Entry, size: LeafSize) -> bool {
+        if !self.rights.contains(Rights::WRITE) {
+            return false;
+        }
+        if entry.is_special() {
+            return self.backing == Backing::Foreign;
+        }
+        entry.is_writable()
+            || tables.env().frames().frame(entry.leaf_frame(size)).is_some_and(|frame| frame.snapshot().exclusive)
+    }
+
+    #[inline(always)]
+    fn entry(&self, old: Entry, may_write: bool) -> Entry {
+        if self.rights.is_empty() {
+            return old.write_protected().parked();
+        }
+        let entry = if old.is_present() { old } else { old.unparked() };
+        entry.with_write(may_write).with_execute(self.rights.contains(Rights::EXECUTE)).with_key(self.key)
+    }
+}

@@ -1,0 +1,260 @@
+//! Every row of the decision table, carried out by the real handler on the machine.
+
+use std::collections::BTreeMap;
+
+use pagepin::fault::{Action, Fault, FaultAccess, FaultError, FaultOutcome, Refusal, Request, Row, State, all_rows};
+use pagepin::frame::Layout;
+use pagepin::pin::{PinError, PinFlags, Read, Write};
+use pagepin::space::SpaceOptions;
+use pagepin::{Backing, Pfn, Rights};
+
+use crate::machine::{A, FIRST, Machine, PAGE, Process, RW};
+
+/// Where foreign memory lies: outside the arena.
+const REGISTERS: Pfn = Pfn::new(0xfee0);
+const NOT_DIRTY: u64 = !0x60;
+
+/// A process whose page at `A` is in the row's state, with the row's area, and what else is needed to keep it so.
+struct Scene<'m, L: Layout> {
+    process: Process<'m, L>,
+    /// Shares the page.
+    child: Option<Process<'m, L>>,
+    /// References that no mapping explains: (refs, pins).
+    held: (u64, u64),
+}
+
+/// Builds the state through the library's own operations. `None`: the crate never makes it so.
+fn scene<'m, L: Layout>(machine: &'m Machine<L>, row: &Row) -> Option<Scene<'m, L>> {
+    let process = machine.process_with(SpaceOptions::default());
+    let mut scene = Scene { process, child: None, held: (0, 0) };
+    let process = &scene.process;
+    if row.backing == Backing::Foreign {
+        if let State::Foreign { writable } = row.state {
+            if !row.may.contains(row.rights) || writable != row.rights.contains(Rights::WRITE) {
+                return None;
+            }
+            // SAFETY: registers of the emulated machine.
+            unsafe { process.map_foreign(A, PAGE, REGISTERS, row.rights).unwrap() };
+            return Some(scene);
+        }
+        // SAFETY: as above.
+        unsafe { process.map_foreign(A, PAGE, REGISTERS, row.rights).unwrap() };
+        let leaf = machine.leaf(process, A)?;
+        machine.poke(leaf.at, 0);
+        return Some(scene);
+    }
+    let writable_first = row.may.contains(Rights::WRITE);
+    let rights = if writable_first { RW } else { Rights::READ };
+    process.map_with_key(A, PAGE, rights, row.may | rights, 0).unwrap();
+    match row.state {
+        State::Empty => {}
+        State::Zero => assert_eq!(machine.get(process, A), 0),
+        State::Parked | State::Anonymous { .. } if !writable_first => {
+            // Never writable, so its own frame comes from a read pin.
+            drop(machine.pin::<Read>(process, A, 1).unwrap());
+        }
+        State::Parked | State::Anonymous { .. } => machine.put(process, A, 0x5a),
+        State::Foreign { .. } => return None,
+    }
+    let word = || machine.word(machine.leaf(process, A).unwrap().frame());
+    if let State::Anonymous { frame, .. } = row.state {
+        match (frame.exclusive, frame.sole) {
+            (true, true) => {}
+            (true, false) => {
+                word().try_get().unwrap();
+                scene.held = (1, 0);
+            }
+            (false, sole) => {
+                let child = process.fork().unwrap();
+                scene.child = (!sole).then_some(child);
+            }
+        }
+    }
+    process.protect(A, PAGE, row.rights).unwrap();
+    if let Some(leaf) = machine.leaf(process, A) {
+        // The states that protect leaves behind only on the way: the entry says less or more than the area.
+        match row.state {
+            State::Parked => machine.poke(leaf.at, (leaf.bits & !3) | 1 << pagepin::SOFTWARE_BITS[1]),
+            State::Anonymous { writable, .. } => {
+                let bits = (leaf.bits | 5) & !(1 << pagepin::SOFTWARE_BITS[1]) & !2;
+                machine.poke(leaf.at, bits | if writable { 2 } else { 0 });
+                pagepin::Shootdown::flush(machine, process.root(), pagepin::FlushRange::Everything);
+            }
+            State::Zero => {
+                let bits = (leaf.bits | 5) & !(1 << pagepin::SOFTWARE_BITS[1]);
+                machine.poke(leaf.at, bits);
+            }
+            _ => {}
+        }
+    }
+    Some(scene)
+}
+
+/// Asks the handler, or for the pin requests the slow path of the pin family.
+fn ask<L: Layout>(
+    machine: &Machine<L>,
+    process: &Process<'_, L>,
+    request: Request,
+) -> Result<Option<FaultOutcome>, Refused> {
+    let fault = |access| {
+        let fault = Fault { address: A + 5, access, key_denied: false, malformed_table: false };
+        process.fault(fault).map(Some).map_err(Refused::Fault)
+    };
+    match request {
+        Request::Read => fault(FaultAccess::Read),
+        Request::Write => fault(FaultAccess::Write),
+        Request::Execute => fault(FaultAccess::Execute),
+        Request::Unshare => {
+            machine.pin_slow::<Read>(process, A, 1, PinFlags::empty()).map(|_| None).map_err(Refused::Pin)
+        }
+        Request::ForcedWrite => {
+            machine.pin_slow::<Write>(process, A, 1, PinFlags::FORCE).map(|_| None).map_err(Refused::Pin)
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Refused {
+    Fault(FaultError),
+    Pin(PinError),
+}
+
+fn expected_outcome(action: Action) -> Option<FaultOutcome> {
+    Some(match action {
+        Action::Nothing => FaultOutcome::Spurious,
+        Action::MapZero => FaultOutcome::MappedZero,
+        Action::MapFresh { .. } => FaultOutcome::MappedFresh,
+        Action::Reuse | Action::Claim { .. } => FaultOutcome::Reused,
+        Action::Copy { .. } => FaultOutcome::Copied,
+        _ => return None,
+    })
+}
+
+fn check_row<L: Layout>(row: &Row) {
+    let machine = Machine::<L>::new(48);
+    let Some(scene) = scene(&machine, row) else { return };
+    let process = &scene.process;
+    let before = machine.leaf(process, A);
+    let content = before.map(|leaf| if leaf.is_special() { 0 } else { machine.memory().read(leaf.frame().address()) });
+    let result = ask(&machine, process, row.request);
+    let after = machine.leaf(process, A);
+    let same_mapping = before.map(|leaf| leaf.bits & NOT_DIRTY) == after.map(|leaf| leaf.bits & NOT_DIRTY);
+    match row.action {
+        Action::Refuse(refusal) => {
+            let wanted = match (row.request, refusal) {
+                (Request::Unshare | Request::ForcedWrite, Refusal::Foreign) => Refused::Pin(PinError::NotPinnable),
+                (Request::Unshare | Request::ForcedWrite, Refusal::Denied) => Refused::Pin(PinError::AccessDenied),
+                (_, Refusal::Foreign) => Refused::Fault(FaultError::Foreign),
+                (_, Refusal::Denied) => Refused::Fault(FaultError::AccessDenied),
+            };
+            // A forced write to foreign memory is refused for either reason.
+            let either = row.backing == Backing::Foreign && result == Err(Refused::Pin(PinError::NotPinnable));
+            assert!(either || result == Err(wanted), "{row:?}: {result:?}");
+            assert!(same_mapping, "{row:?}: refused, but changed to {after:x?}");
+        }
+        // The state behind the parked entry is that of an exclusive frame.
+        Action::Unpark => {
+            assert!(result.is_ok(), "{row:?}: {result:?}");
+            let leaf = after.unwrap();
+            assert!(leaf.is_present() && leaf.frame() == before.unwrap().frame(), "{row:?}: {leaf:x?}");
+        }
+        action => {
+            let outcome = result.unwrap_or_else(|error| panic!("{row:?}: {error:?}"));
+            if outcome.is_some() {
+                assert_eq!(outcome, expected_outcome(action), "{row:?}");
+            }
+            let leaf = after.unwrap_or_else(|| panic!("{row:?}: nothing is mapped"));
+            let writable = Machine::<L>::is_writable(leaf.bits);
+            let frame = leaf.frame();
+            let stays = before.is_some_and(|leaf| leaf.frame() == frame);
+            match action {
+                Action::Nothing => assert!(same_mapping, "{row:?}: {after:x?}"),
+                Action::MapZero => assert!(frame == Pfn::new(FIRST) && leaf.is_special() && !writable, "{row:?}"),
+                Action::MapFresh { writable: wanted } => assert!(!stays && writable == wanted, "{row:?}: {leaf:x?}"),
+                Action::Reuse => assert!(stays && writable, "{row:?}: {leaf:x?}"),
+                Action::Claim { writable: wanted } => assert!(stays && writable == wanted, "{row:?}: {leaf:x?}"),
+                Action::Copy { writable: wanted } => assert!(!stays && writable == wanted, "{row:?}: {leaf:x?}"),
+                Action::Refuse(_) | Action::Unpark => unreachable!(),
+            }
+            if !leaf.is_special() {
+                let byte = machine.memory().read(frame.address());
+                assert_eq!(byte, content.unwrap_or(0), "{row:?}: the bytes changed");
+                if !matches!(action, Action::Nothing) {
+                    assert!(machine.word(frame).snapshot().exclusive, "{row:?}");
+                }
+            }
+        }
+    }
+    if row.backing == Backing::Anonymous {
+        let mut held = BTreeMap::new();
+        if let Some(leaf) = before.filter(|leaf| scene.held.0 > 0 && !leaf.is_special()) {
+            held.insert(leaf.frame(), scene.held);
+        }
+        let spaces: Vec<_> = std::iter::once(process).chain(scene.child.as_ref()).collect();
+        machine.audit(&spaces, &held);
+    }
+    if scene.held.0 > 0 {
+        let frame = before.unwrap().frame();
+        assert!(machine.word(frame).put().is_ok());
+    }
+}
+
+fn every_row_is_carried_out_as_decided<L: Layout>() {
+    let mut rows = 0;
+    for row in all_rows() {
+        check_row::<L>(&row);
+        rows += 1;
+    }
+    assert_eq!(rows, 360);
+}
+
+/// A claim that fails because a lockless walker holds the frame for a moment becomes a copy, which is always right.
+fn a_claim_that_loses_to_a_walker_copies<L: Layout>() {
+    let machine = Machine::<L>::new(48);
+    let process = machine.populated(1, 9);
+    drop(process.fork().unwrap());
+    let (frame, word) = machine.frame_at(&process, A);
+    assert!(word.is_sole() && !word.exclusive);
+    machine.word(frame).try_get().unwrap();
+    let fault = Fault { address: A, access: FaultAccess::Write, key_denied: false, malformed_table: false };
+    assert_eq!(process.fault(fault), Ok(FaultOutcome::Copied));
+    assert_ne!(machine.frame_at(&process, A).0, frame);
+    assert_eq!(machine.get(&process, A), 9);
+    assert!(matches!(machine.word(frame).put(), Ok(pagepin::frame::Released::Last { .. })));
+    // SAFETY: that was the last reference.
+    unsafe { pagepin::FrameSource::free(&machine, frame, 0) };
+}
+
+/// Without a zero frame a read gets a cleared frame of its own, read-only until it is written.
+fn without_a_zero_frame_reads_get_a_frame<L: Layout>() {
+    let machine = Machine::<L>::new(48);
+    machine.without_zero_frame();
+    let process = machine.process();
+    process.map(A, PAGE, RW).unwrap();
+    assert_eq!(machine.get(&process, A), 0);
+    let (frame, word) = machine.frame_at(&process, A);
+    assert!(word.exclusive && !Machine::<L>::is_writable(machine.leaf(&process, A).unwrap().bits));
+    machine.put(&process, A, 1);
+    assert_eq!(machine.frame_at(&process, A).0, frame, "reused");
+}
+
+/// Hardware sets accessed and dirty while the handler changes the entry: both are kept.
+fn bits_set_by_hardware_meanwhile_are_kept<L: Layout>() {
+    let machine = Machine::<L>::new(48);
+    let process = machine.populated(1, 9);
+    process.protect(A, PAGE, Rights::READ).unwrap();
+    let leaf = machine.leaf(&process, A).unwrap();
+    machine.poke(leaf.at, leaf.bits & NOT_DIRTY);
+    let hardware = || machine.poke(leaf.at, leaf.bits & NOT_DIRTY | 0x60);
+    machine.before_exchange(hardware, || process.protect(A, PAGE, Rights::READ | Rights::EXECUTE).unwrap());
+    let now = machine.leaf(&process, A).unwrap().bits;
+    assert_eq!(now & 0x60, 0x60);
+    assert_eq!(now >> 63, 0);
+}
+
+both_layouts!(
+    every_row_is_carried_out_as_decided,
+    a_claim_that_loses_to_a_walker_copies,
+    without_a_zero_frame_reads_get_a_frame,
+    bits_set_by_hardware_meanwhile_are_kept,
+);

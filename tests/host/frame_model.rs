@@ -1,0 +1,239 @@
+//! The packed word against a plain struct that does the same with ordinary numbers.
+
+use pagepin::PageFrame;
+use pagepin::frame::{CountError, FrameKind, Layout, Released, Shared};
+use proptest::prelude::*;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    HandOut {
+        anonymous: bool,
+        order: u8,
+        exclusive: bool,
+    },
+    Get,
+    Put,
+    Pin,
+    PinExclusive,
+    Unpin {
+        dirty: bool,
+    },
+    Share,
+    ShareWithChild,
+    UnshareWithChild {
+        was_exclusive: bool,
+    },
+    Claim,
+    Freeze {
+        refs: u64,
+    },
+    Unfreeze {
+        refs: u64,
+    },
+    /// To one below the limit, where the model and the word must still agree.
+    NearLimit {
+        below: u64,
+    },
+    MarkDirty,
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => (any::<bool>(), 0u8..19, any::<bool>())
+            .prop_map(|(anonymous, order, exclusive)| Step::HandOut { anonymous, order, exclusive }),
+        4 => Just(Step::Get),
+        4 => Just(Step::Put),
+        4 => Just(Step::Pin),
+        4 => Just(Step::PinExclusive),
+        6 => any::<bool>().prop_map(|dirty| Step::Unpin { dirty }),
+        1 => Just(Step::Share),
+        2 => Just(Step::ShareWithChild),
+        2 => any::<bool>().prop_map(|was_exclusive| Step::UnshareWithChild { was_exclusive }),
+        2 => Just(Step::Claim),
+        1 => (0u64..4).prop_map(|refs| Step::Freeze { refs }),
+        2 => (0u64..4).prop_map(|refs| Step::Unfreeze { refs }),
+        1 => (0u64..3).prop_map(|below| Step::NearLimit { below }),
+        1 => Just(Step::MarkDirty),
+    ]
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+struct Model {
+    /// Without the pins.
+    refs: u64,
+    pins: u64,
+    exclusive: bool,
+    frozen: bool,
+    dirty: bool,
+    anonymous: bool,
+    order: u8,
+}
+
+type Answer = Result<Option<Released>, CountError>;
+
+impl Model {
+    fn unreferenced(&self) -> Result<(), CountError> {
+        match (self.refs + self.pins, self.frozen) {
+            (0, true) => Err(CountError::Frozen),
+            (0, false) => Err(CountError::Free),
+            _ => Ok(()),
+        }
+    }
+
+    fn can_reference<L: Layout>(&self) -> Result<(), CountError> {
+        self.unreferenced()?;
+        if self.refs >= PageFrame::<L>::MAX_REFS { Err(CountError::Overflow) } else { Ok(()) }
+    }
+
+    fn release(&mut self) -> Released {
+        if self.refs + self.pins == 0 {
+            let order = self.order;
+            *self = Self::default();
+            return Released::Last { order };
+        }
+        Released::Held { pinned: self.pins > 0 }
+    }
+
+    fn apply<L: Layout>(&mut self, step: Step) -> Answer {
+        match step {
+            Step::HandOut { .. } if self.refs + self.pins > 0 || self.frozen => return Err(CountError::InUse),
+            Step::HandOut { anonymous, order, exclusive } => {
+                *self = Self { refs: 1, exclusive, anonymous, order, ..Self::default() };
+            }
+            Step::Get => {
+                self.can_reference::<L>()?;
+                self.refs += 1;
+            }
+            Step::Put if self.refs > 0 => {
+                self.refs -= 1;
+                return Ok(Some(self.release()));
+            }
+            Step::Put => return Err(CountError::Underflow),
+            Step::Pin | Step::PinExclusive => {
+                self.unreferenced()?;
+                if !self.exclusive {
+                    let by_kind = matches!(step, Step::Pin) && !self.anonymous;
+                    return Err(if by_kind { CountError::NotPinnable } else { CountError::NotExclusive });
+                }
+                if self.pins >= PageFrame::<L>::MAX_PINS {
+                    return Err(CountError::Overflow);
+                }
+                self.pins += 1;
+            }
+            Step::Unpin { dirty } if self.pins > 0 => {
+                self.dirty |= dirty;
+                self.pins -= 1;
+                return Ok(Some(self.release()));
+            }
+            Step::Unpin { .. } => return Err(CountError::Underflow),
+            Step::Share | Step::ShareWithChild => {
+                self.unreferenced()?;
+                if self.pins > 0 {
+                    return Err(CountError::Pinned);
+                }
+                self.can_reference::<L>()?;
+                self.exclusive = false;
+                self.refs += u64::from(matches!(step, Step::ShareWithChild));
+            }
+            Step::UnshareWithChild { .. } if self.refs < 2 => return Err(CountError::Underflow),
+            Step::UnshareWithChild { was_exclusive } => {
+                self.refs -= 1;
+                self.exclusive |= was_exclusive;
+            }
+            Step::Claim | Step::Freeze { .. } => {
+                self.unreferenced()?;
+                let refs = if let Step::Freeze { refs } = step { refs } else { 1 };
+                if self.pins > 0 {
+                    return Err(CountError::Pinned);
+                }
+                if self.refs != refs {
+                    return Err(CountError::Referenced);
+                }
+                if matches!(step, Step::Claim) {
+                    self.exclusive = true;
+                } else {
+                    (self.refs, self.frozen) = (0, true);
+                }
+            }
+            Step::Unfreeze { refs } if self.frozen && refs > 0 => (self.refs, self.frozen) = (refs, false),
+            Step::Unfreeze { .. } => return Err(CountError::Underflow),
+            Step::NearLimit { below } => {
+                if self.frozen {
+                    (self.refs, self.frozen) = (PageFrame::<L>::MAX_REFS - below, false);
+                }
+            }
+            Step::MarkDirty => self.dirty |= self.refs + self.pins > 0 || self.frozen,
+        }
+        Ok(None)
+    }
+}
+
+fn apply<L: Layout>(frame: &PageFrame<L>, step: Step) -> Answer {
+    let unit = |result: Result<(), CountError>| result.map(|()| None);
+    match step {
+        Step::HandOut { anonymous, order, exclusive } => {
+            let kind = if anonymous { FrameKind::Anonymous } else { FrameKind::Table };
+            unit(frame.hand_out(kind, order, exclusive))
+        }
+        Step::Get => unit(frame.try_get()),
+        Step::Put => frame.put().map(Some),
+        Step::Pin => unit(frame.try_pin()),
+        Step::PinExclusive => unit(frame.try_pin_exclusive()),
+        Step::Unpin { dirty } => frame.unpin(dirty).map(Some),
+        Step::Share => frame.try_share().map(|_| None),
+        Step::ShareWithChild => frame.try_share_with_child().map(|_| None),
+        Step::UnshareWithChild { was_exclusive } => unit(frame.unshare_with_child(Shared { was_exclusive })),
+        Step::Claim => unit(frame.try_claim()),
+        Step::Freeze { refs } => unit(frame.try_freeze(refs)),
+        Step::Unfreeze { refs } => unit(frame.unfreeze(refs)),
+        Step::NearLimit { below } => {
+            if frame.snapshot().frozen {
+                frame.unfreeze(PageFrame::<L>::MAX_REFS - below).unwrap();
+            }
+            Ok(None)
+        }
+        Step::MarkDirty => {
+            // On a free frame nobody may call it.
+            if !frame.snapshot().is_free() {
+                frame.mark_dirty();
+            }
+            Ok(None)
+        }
+    }
+}
+
+fn agrees<L: Layout>(steps: &[Step]) -> Result<(), TestCaseError> {
+    let (frame, mut model) = (PageFrame::<L>::new(), Model::default());
+    for step in steps {
+        let before = frame.snapshot();
+        let (got, wanted) = (apply(&frame, *step), model.apply::<L>(*step));
+        prop_assert_eq!(got, wanted, "{:?} on {:?}", step, before);
+        let word = frame.snapshot();
+        if got.is_err() {
+            // A caller that unpins what is not pinned may have marked it; nothing else moves.
+            prop_assert_eq!((word.refs, word.pins, word.exclusive), (before.refs, before.pins, before.exclusive));
+        }
+        prop_assert_eq!((word.refs, word.pins, word.frozen), (model.refs + model.pins, model.pins, model.frozen));
+        if !word.is_free() {
+            prop_assert_eq!(word.exclusive, model.exclusive);
+            prop_assert_eq!(word.order, model.order);
+            prop_assert_eq!(word.kind == FrameKind::Anonymous, model.anonymous);
+            prop_assert!(word.dirty || !model.dirty, "dirt was lost: {:?}", word);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_wide_word_agrees_with_the_model(steps in proptest::collection::vec(steps(), 1..60)) {
+        agrees::<pagepin::frame::Wide>(&steps)?;
+    }
+
+    #[test]
+    fn the_split_word_agrees_with_the_model(steps in proptest::collection::vec(steps(), 1..60)) {
+        agrees::<pagepin::frame::Split23x8>(&steps)?;
+    }
+}

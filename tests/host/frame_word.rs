@@ -1,0 +1,254 @@
+//! The frame word: every transition, every refusal, and the counts at their limits.
+
+use pagepin::PageFrame;
+use pagepin::frame::{CountError, FrameKind, Layout, Released, Shared};
+
+fn anonymous<L: Layout>(exclusive: bool) -> PageFrame<L> {
+    let frame = PageFrame::new();
+    frame.hand_out(FrameKind::Anonymous, 0, exclusive).unwrap();
+    frame
+}
+
+/// Sets the reference count of a frame that has one reference.
+fn set_refs<L: Layout>(frame: &PageFrame<L>, refs: u64) {
+    frame.try_freeze(1).unwrap();
+    frame.unfreeze(refs).unwrap();
+}
+
+const HELD: Result<Released, CountError> = Ok(Released::Held { pinned: false });
+const HELD_PINNED: Result<Released, CountError> = Ok(Released::Held { pinned: true });
+
+fn a_free_frame_refuses_everything_but_being_handed_out<L: Layout>() {
+    let frame = PageFrame::<L>::new();
+    assert!(frame.snapshot().is_free() && !frame.snapshot().is_sole());
+    assert_eq!(frame.try_get(), Err(CountError::Free));
+    assert_eq!(frame.try_pin_exclusive(), Err(CountError::Free));
+    assert_eq!(frame.try_pin(), Err(CountError::Free));
+    assert_eq!(frame.put(), Err(CountError::Underflow));
+    assert_eq!(frame.unpin(true), Err(CountError::Underflow));
+    assert_eq!(frame.try_share(), Err(CountError::Free));
+    assert_eq!(frame.try_share_with_child(), Err(CountError::Free));
+    assert_eq!(frame.unshare_with_child(Shared { was_exclusive: true }), Err(CountError::Underflow));
+    assert_eq!(frame.try_claim(), Err(CountError::Free));
+    assert_eq!(frame.try_freeze(0), Err(CountError::Free));
+    assert_eq!(frame.try_freeze(1), Err(CountError::Free));
+    assert_eq!(frame.unfreeze(1), Err(CountError::Underflow));
+    assert!(frame.snapshot().is_free());
+    assert_eq!(frame.hand_out(FrameKind::Anonymous, 3, true), Ok(()));
+    let word = frame.snapshot();
+    assert_eq!((word.refs, word.pins, word.exclusive, word.frozen, word.dirty), (1, 0, true, false, false));
+    assert_eq!((word.kind, word.order, frame.kind(), frame.order()), (FrameKind::Anonymous, 3, word.kind, 3));
+    assert_eq!(frame.hand_out(FrameKind::Table, 0, false), Err(CountError::InUse));
+    assert_eq!(frame.put(), Ok(Released::Last { order: 3 }));
+}
+
+fn a_frozen_frame_refuses_everything_but_being_unfrozen<L: Layout>() {
+    let frame = anonymous::<L>(true);
+    frame.try_get().unwrap();
+    assert_eq!(frame.try_freeze(1), Err(CountError::Referenced));
+    frame.try_freeze(2).unwrap();
+    let word = frame.snapshot();
+    assert!(word.frozen && !word.is_free() && word.refs == 0 && word.pins == 0);
+    assert_eq!(frame.hand_out(FrameKind::Anonymous, 0, true), Err(CountError::InUse));
+    assert_eq!(frame.try_get(), Err(CountError::Frozen));
+    assert_eq!(frame.try_pin_exclusive(), Err(CountError::Frozen));
+    assert_eq!(frame.try_pin(), Err(CountError::Frozen));
+    assert_eq!(frame.put(), Err(CountError::Underflow));
+    assert_eq!(frame.unpin(false), Err(CountError::Underflow));
+    assert_eq!(frame.try_share(), Err(CountError::Frozen));
+    assert_eq!(frame.try_share_with_child(), Err(CountError::Frozen));
+    assert_eq!(frame.unshare_with_child(Shared { was_exclusive: true }), Err(CountError::Underflow));
+    assert_eq!(frame.try_claim(), Err(CountError::Frozen));
+    assert_eq!(frame.try_freeze(2), Err(CountError::Frozen));
+    assert_eq!(frame.unfreeze(0), Err(CountError::Underflow));
+    assert_eq!(frame.unfreeze(PageFrame::<L>::MAX_REFS + 1), Err(CountError::Overflow));
+    assert_eq!(frame.snapshot(), word);
+    frame.unfreeze(2).unwrap();
+    let word = frame.snapshot();
+    assert_eq!((word.refs, word.exclusive, word.kind), (2, true, FrameKind::Anonymous));
+    assert_eq!(frame.unfreeze(2), Err(CountError::Underflow), "not frozen");
+    frame.try_share().unwrap();
+    frame.try_freeze(2).unwrap();
+    assert!(frame.snapshot().frozen && !frame.snapshot().exclusive);
+    assert_eq!(frame.try_pin(), Err(CountError::Frozen));
+    assert_eq!(frame.try_share(), Err(CountError::Frozen));
+    assert_eq!(frame.hand_out(FrameKind::Anonymous, 0, true), Err(CountError::InUse));
+    frame.unfreeze(1).unwrap();
+    assert!(!frame.snapshot().exclusive && frame.snapshot().is_sole());
+}
+
+/// INV-3, INV-4: pins and sharing exclude each other, in both orders.
+fn pins_and_sharing_exclude_each_other<L: Layout>() {
+    let frame = anonymous::<L>(true);
+    frame.try_pin().unwrap();
+    assert_eq!(frame.try_share(), Err(CountError::Pinned));
+    assert_eq!(frame.try_share_with_child(), Err(CountError::Pinned));
+    assert_eq!(frame.try_freeze(2), Err(CountError::Pinned));
+    assert_eq!(frame.try_claim(), Err(CountError::Pinned));
+    assert!(frame.snapshot().exclusive);
+    assert_eq!(frame.unpin(false), HELD);
+    assert_eq!(frame.try_share_with_child(), Ok(Shared { was_exclusive: true }));
+    assert_eq!(frame.snapshot().refs, 2);
+    assert_eq!(frame.try_pin_exclusive(), Err(CountError::NotExclusive));
+    assert_eq!(frame.try_pin(), Err(CountError::NotExclusive));
+    assert_eq!(frame.try_share_with_child(), Ok(Shared { was_exclusive: false }));
+    assert_eq!(frame.try_share(), Ok(Shared { was_exclusive: false }));
+    assert_eq!(frame.snapshot().refs, 3);
+}
+
+/// INV-7: claimed only when the one mapping explains every reference.
+fn a_claim_needs_the_sole_reference<L: Layout>() {
+    let frame = anonymous::<L>(true);
+    frame.try_share_with_child().unwrap();
+    assert_eq!(frame.try_claim(), Err(CountError::Referenced));
+    assert_eq!(frame.put(), HELD);
+    assert!(frame.snapshot().is_sole() && !frame.snapshot().exclusive);
+    assert_eq!(frame.try_claim(), Ok(()));
+    assert!(frame.snapshot().exclusive);
+    assert_eq!(frame.try_claim(), Ok(()), "already its own");
+    assert_eq!(frame.try_pin_exclusive(), Ok(()));
+}
+
+/// INV-14: fork's undo gives back exactly what it took.
+fn undoing_a_share_restores_the_word<L: Layout>() {
+    for exclusive in [true, false] {
+        let frame = anonymous::<L>(exclusive);
+        let before = frame.snapshot();
+        let shared = frame.try_share_with_child().unwrap();
+        assert_eq!(shared.was_exclusive, exclusive);
+        frame.unshare_with_child(shared).unwrap();
+        assert_eq!(frame.snapshot(), before);
+        assert_eq!(frame.unshare_with_child(shared), Err(CountError::Underflow), "no child left");
+    }
+}
+
+/// INV-10: a reference is not given back as a pin, nor a pin as a reference.
+fn releases_of_the_wrong_kind_are_refused<L: Layout>() {
+    let frame = anonymous::<L>(true);
+    assert_eq!(frame.unpin(true), Err(CountError::Underflow));
+    frame.try_pin().unwrap();
+    assert_eq!(frame.put(), HELD_PINNED, "the mapping goes, the pin stays");
+    assert_eq!(frame.put(), Err(CountError::Underflow), "what is left is a pin");
+    frame.try_pin().unwrap();
+    assert_eq!(frame.unpin(false), HELD_PINNED);
+    assert_eq!(frame.unpin(false), Ok(Released::Last { order: 0 }));
+    assert!(frame.snapshot().is_free() && !frame.snapshot().exclusive);
+}
+
+fn only_some_kinds_are_pinnable<L: Layout>() {
+    let pinned = |kind, exclusive| {
+        let frame = PageFrame::<L>::new();
+        frame.hand_out(kind, 0, exclusive).unwrap();
+        (frame.try_pin(), frame.try_get())
+    };
+    assert_eq!(pinned(FrameKind::Anonymous, true), (Ok(()), Ok(())));
+    assert_eq!(pinned(FrameKind::Anonymous, false), (Err(CountError::NotExclusive), Ok(())));
+    for kind in [FrameKind::Table, FrameKind::Zero, FrameKind::Unmanaged] {
+        assert_eq!(pinned(kind, false), (Err(CountError::NotPinnable), Ok(())), "{kind:?}");
+    }
+    for kind in [FrameKind::File, FrameKind::Device] {
+        assert_eq!(pinned(kind, false), (Ok(()), Ok(())), "{kind:?}");
+    }
+}
+
+fn dirt_is_noted_and_goes_with_the_last_reference<L: Layout>() {
+    for by_unpin in [true, false] {
+        let frame = anonymous::<L>(true);
+        frame.try_pin().unwrap();
+        assert_eq!(frame.unpin(by_unpin), HELD);
+        assert_eq!(frame.snapshot().dirty, by_unpin);
+        frame.mark_dirty();
+        frame.mark_dirty();
+        let word = frame.snapshot();
+        assert_eq!(
+            (word.dirty, word.refs, word.pins, word.exclusive, word.kind),
+            (true, 1, 0, true, FrameKind::Anonymous)
+        );
+        assert_eq!(frame.put(), Ok(Released::Last { order: 0 }));
+        frame.hand_out(FrameKind::Anonymous, 0, false).unwrap();
+        assert!(!frame.snapshot().dirty && !frame.snapshot().exclusive);
+    }
+}
+
+/// S11: a count at its limit refuses, and nothing wraps into another field.
+fn references_stop_at_the_limit<L: Layout>() {
+    let frame = anonymous::<L>(true);
+    set_refs(&frame, PageFrame::<L>::MAX_REFS - 1);
+    frame.try_get().unwrap();
+    let word = frame.snapshot();
+    assert_eq!((word.refs, word.pins, word.exclusive), (PageFrame::<L>::MAX_REFS, 0, true));
+    assert_eq!(frame.try_get(), Err(CountError::Overflow));
+    assert_eq!(frame.try_share_with_child(), Err(CountError::Overflow));
+    assert_eq!(frame.try_claim(), Err(CountError::Referenced));
+    assert_eq!(frame.snapshot(), word);
+    let pins = PageFrame::<L>::MAX_PINS;
+    (0..pins).for_each(|_| frame.try_pin_exclusive().unwrap());
+    let full = frame.snapshot();
+    assert_eq!((full.refs, full.pins, full.exclusive, full.kind), (word.refs + pins, pins, true, word.kind));
+    assert_eq!(frame.try_pin(), Err(CountError::Overflow));
+    assert_eq!(frame.try_get(), Err(CountError::Overflow));
+    assert_eq!(frame.snapshot(), full);
+    (0..pins).for_each(|_| assert!(frame.unpin(false).is_ok()));
+    assert_eq!(frame.snapshot(), word);
+}
+
+fn pins_stop_at_the_limit<L: Layout>() {
+    let frame = anonymous::<L>(true);
+    let limit = PageFrame::<L>::MAX_PINS;
+    for count in 0..limit {
+        let step = if count % 2 == 0 { frame.try_pin() } else { frame.try_pin_exclusive() };
+        assert_eq!(step, Ok(()), "pin {count}");
+    }
+    let word = frame.snapshot();
+    assert_eq!((word.refs, word.pins, word.frozen, word.exclusive), (limit + 1, limit, false, true));
+    assert_eq!(frame.try_pin(), Err(CountError::Overflow));
+    assert_eq!(frame.try_pin_exclusive(), Err(CountError::Overflow));
+    assert_eq!(frame.try_get(), Ok(()), "references have room");
+    assert_eq!(frame.put(), HELD_PINNED);
+    for _ in 1..limit {
+        assert_eq!(frame.unpin(false), HELD_PINNED);
+    }
+    assert_eq!(frame.unpin(false), HELD);
+    assert!(frame.snapshot().is_sole());
+    assert!(limit >= 253 && PageFrame::<L>::MAX_REFS > 1 << 22);
+}
+
+/// The mapping that is taken away under the most pins does not read as frozen.
+fn all_pins_and_no_mapping_is_not_frozen<L: Layout>() {
+    let frame = anonymous::<L>(true);
+    (0..PageFrame::<L>::MAX_PINS).for_each(|_| frame.try_pin().unwrap());
+    assert_eq!(frame.put(), HELD_PINNED);
+    let word = frame.snapshot();
+    assert!(!word.frozen && word.pins == PageFrame::<L>::MAX_PINS && word.refs == PageFrame::<L>::MAX_PINS);
+    (1..PageFrame::<L>::MAX_PINS).for_each(|_| assert_eq!(frame.unpin(true), HELD_PINNED));
+    assert_eq!(frame.unpin(true), Ok(Released::Last { order: 0 }));
+}
+
+fn debug_text_names_the_state<L: Layout>() {
+    let frame = PageFrame::<L>::default();
+    assert_eq!(format!("{frame:?}"), "Frame(free)");
+    frame.hand_out(FrameKind::Anonymous, 9, true).unwrap();
+    frame.try_pin().unwrap();
+    frame.mark_dirty();
+    assert_eq!(format!("{frame:?}"), "Frame(Anonymous, refs 2, pins 1, exclusive, dirty, order 9)");
+    assert_eq!(frame.unpin(false), HELD);
+    frame.try_freeze(1).unwrap();
+    assert_eq!(format!("{frame:?}"), "Frame(Anonymous, frozen)");
+    let plain = anonymous::<L>(false);
+    assert_eq!(format!("{plain:?}"), "Frame(Anonymous, refs 1, pins 0)");
+}
+
+both_layouts!(
+    a_free_frame_refuses_everything_but_being_handed_out,
+    a_frozen_frame_refuses_everything_but_being_unfrozen,
+    pins_and_sharing_exclude_each_other,
+    a_claim_needs_the_sole_reference,
+    undoing_a_share_restores_the_word,
+    releases_of_the_wrong_kind_are_refused,
+    only_some_kinds_are_pinnable,
+    dirt_is_noted_and_goes_with_the_last_reference,
+    references_stop_at_the_limit,
+    pins_stop_at_the_limit,
+    all_pins_and_no_mapping_is_not_frozen,
+    debug_text_names_the_state,
+);

@@ -1,0 +1,36 @@
+//! The host tests: the library on an emulated machine (see `machine`), one file per topic.
+
+#[path = "../machine/mod.rs"]
+mod machine;
+
+/// Runs each generic test for every layout of the frame word.
+macro_rules! both_layouts {
+    ($($name:ident),* $(,)?) => {
+        mod wide {
+            $(#[test] fn $name() { super::$name::<pagepin::frame::Wide>(); })*
+        }
+        mod split {
+            $(#[test] fn $name() { super::$name::<pagepin::frame::Split23x8>(); })*
+        }
+    };
+}
+
+mod adapters;
+mod decision_driven;
+mod decision_table;
+mod failures;
+mod fork_cow;
+mod forms;
+mod frame_model;
+mod frame_word;
+mod pin_family;
+mod protect;
+mod random;
+mod random_model;
+mod ranges;
+mod the_machine;
+mod tlb;
+mod unmap;
+mod walker_races;
+mod walker_refusals;
+mod walker_runs;

@@ -1,0 +1,132 @@
+//! Ranges from user space at every edge, for every operation that takes one (INV-15).
+
+use pagepin::fault::{Fault, FaultAccess, FaultError};
+use pagepin::frame::Wide;
+use pagepin::pin::PinError;
+use pagepin::space::SpaceError;
+use pagepin::{Levels, PageAddr, RangeError, UserRange};
+
+use crate::machine::{Machine, PAGE, R};
+
+const LEVELS: [(Levels, u32); 2] = [(Levels::Four, 47), (Levels::Five, 56)];
+
+#[test]
+fn ranges_are_checked_at_every_edge() {
+    for (levels, bits) in LEVELS {
+        let half = 1u64 << bits;
+        let end = half - PAGE;
+        assert_eq!((levels.user_end(), levels.kernel_start()), (end, half.wrapping_neg()));
+        let new = |start, length| UserRange::new(levels, start, length);
+        for start in [0, 5, end, half, u64::MAX] {
+            assert_eq!(new(start, 0), Err(RangeError::Empty));
+        }
+        assert!(new(0, 1).is_ok() && new(0, end).is_ok() && new(end - 1, 1).is_ok());
+        assert_eq!(new(0, end).unwrap(), UserRange::everything(levels));
+        for (start, length) in [(end, 1), (end - 1, 2), (0, end + 1), (half - 1, 1), (half, 1), (half, half)] {
+            assert_eq!(new(start, length), Err(RangeError::NonCanonical), "{start:#x} + {length:#x}");
+        }
+        let kernel = levels.kernel_start();
+        assert_eq!(new(kernel - 1, 1), Err(RangeError::NonCanonical));
+        assert_eq!(new(kernel, 1), Err(RangeError::KernelHalf));
+        assert_eq!(new(u64::MAX, 1), Err(RangeError::KernelHalf));
+        assert_eq!(new(0, u64::MAX), Err(RangeError::NonCanonical));
+        for (start, length) in [(u64::MAX, 2), (1, u64::MAX), (2, u64::MAX), (kernel, kernel.wrapping_neg() + 1)] {
+            let wraps = start.checked_add(length - 1).is_none();
+            assert_eq!(new(start, length) == Err(RangeError::Wraps), wraps, "{start:#x} + {length:#x}");
+        }
+        let pages = |start, length| UserRange::pages_only(levels, start, length);
+        assert!(pages(0, PAGE).is_ok() && pages(end - PAGE, PAGE).is_ok());
+        assert_eq!(pages(1, PAGE), Err(RangeError::Unaligned));
+        assert_eq!(pages(PAGE, PAGE - 1), Err(RangeError::Unaligned));
+        assert_eq!(pages(end, PAGE), Err(RangeError::NonCanonical));
+    }
+}
+
+#[test]
+fn pages_of_a_range_are_counted_to_the_byte() {
+    for (start, length, first, pages, offset) in [
+        (0, 1, 0, 1, 0),
+        (0xfff, 1, 0, 1, 0xfff),
+        (0xfff, 2, 0, 2, 0xfff),
+        (0x1000, 0x1000, 0x1000, 1, 0),
+        (0x1001, 0x1000, 0x1000, 2, 1),
+        (0x1fff, 0x2002, 0x1000, 4, 0xfff),
+    ] {
+        let range = UserRange::new(Levels::Four, start, length).unwrap();
+        assert_eq!((range.first_page().address(), range.pages(), range.offset_in_page()), (first, pages, offset));
+        assert_eq!((range.start(), range.length(), range.end()), (start, length, start + length));
+        assert_eq!(range.end_page(), PageAddr::containing(first).offset(pages));
+    }
+    let range = UserRange::new(Levels::Four, 0x1ff0, 0x20).unwrap();
+    assert_eq!(format!("{range:?}"), "UserRange(0x1ff0..0x2010)");
+}
+
+#[test]
+fn operations_refuse_what_is_not_user_memory() {
+    for (levels, _) in LEVELS {
+        let machine = Machine::<Wide>::new(16);
+        let process = machine.process_of(levels);
+        let kernel = levels.kernel_start();
+        for (start, length, error) in [
+            (0, 0, RangeError::Empty),
+            (kernel, PAGE, RangeError::KernelHalf),
+            (u64::MAX - PAGE + 1, 2 * PAGE, RangeError::Wraps),
+            (levels.user_end(), PAGE, RangeError::NonCanonical),
+            (levels.user_end() - PAGE, 2 * PAGE, RangeError::NonCanonical),
+        ] {
+            let wanted = Err(SpaceError::Range(error));
+            assert_eq!(process.map(start, length, R), wanted);
+            assert_eq!(process.protect(start, length, R), wanted);
+            assert_eq!(process.unmap(start, length).map(drop), wanted);
+            assert_eq!(process.discard(start, length).map(drop), wanted);
+            assert_eq!(process.range(start, length), Err(error));
+        }
+        for address in [levels.user_end(), kernel - 1, kernel, u64::MAX] {
+            for access in [FaultAccess::Read, FaultAccess::Write, FaultAccess::Execute] {
+                let fault = Fault { address, access, key_denied: false, malformed_table: false };
+                assert!(matches!(process.fault(fault), Err(FaultError::Address(_))), "{address:#x}");
+            }
+        }
+    }
+}
+
+/// What hardware reports about keys and reserved bits is believed.
+#[test]
+fn faults_that_hardware_explains_are_not_resolved() {
+    let machine = Machine::<Wide>::new(16);
+    let process = machine.populated(1, 1);
+    let fault =
+        Fault { address: crate::machine::A, access: FaultAccess::Read, key_denied: false, malformed_table: false };
+    assert_eq!(process.fault(Fault { key_denied: true, ..fault }), Err(FaultError::ProtectionKey));
+    assert_eq!(process.fault(Fault { malformed_table: true, ..fault }), Err(FaultError::MalformedTable));
+    assert_eq!(process.fault(Fault { address: 0, ..fault }), Err(FaultError::NoArea));
+}
+
+/// Limits and overflow are never EFAULT, and every error has a text.
+#[test]
+fn errors_map_to_error_numbers() {
+    let (again, memory, access, fault, invalid, space, overflow) = (11, 12, 13, 14, 22, 28, 75);
+    for (error, number) in [
+        (PinError::Range(RangeError::Empty), invalid),
+        (PinError::Range(RangeError::Unaligned), invalid),
+        (PinError::Range(RangeError::Wraps), overflow),
+        (PinError::Range(RangeError::KernelHalf), fault),
+        (PinError::Range(RangeError::NonCanonical), fault),
+        (PinError::InvalidFlags, invalid),
+        (PinError::NoArea, fault),
+        (PinError::AccessDenied, fault),
+        (PinError::ProtectionKey, access),
+        (PinError::NotPinnable, fault),
+        (PinError::WouldFault, again),
+        (PinError::NoMemory, memory),
+        (PinError::CountOverflow, memory),
+        (PinError::BudgetExceeded, memory),
+        (PinError::BufferTooSmall, space),
+        (PinError::Incomplete, again),
+        (PinError::Contended, again),
+        (PinError::MalformedTable, fault),
+    ] {
+        assert_eq!(error.errno(), number, "{error:?}");
+        assert!(!error.to_string().is_empty());
+    }
+}

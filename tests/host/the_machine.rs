@@ -1,0 +1,150 @@
+//! The fakes can fail: deliberately wrong sequences are caught by the machine, so a passing test means something.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pagepin::fault::FaultAccess;
+use pagepin::frame::{Layout, Released};
+use pagepin::pin::Write;
+use pagepin::{Entry, FrameSource, PhysMap, ReadSide, Shootdown};
+
+use crate::machine::{A, Machine, NONE, PAGE, Process};
+
+/// Runs a wrong sequence; the panic's message. The machine is lost afterwards.
+fn caught<L: Layout>(wrong: impl FnOnce(&Machine<L>, &Process<'_, L>)) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        let machine = Machine::<L>::new(64);
+        let process = machine.populated(2, 1);
+        wrong(&machine, &process);
+    }))
+    .expect_err("the machine did not notice");
+    panic.downcast::<String>().map_or_else(|panic| (*panic.downcast::<&str>().unwrap()).to_string(), |text| *text)
+}
+
+fn free_before_flush_is_caught<L: Layout>() {
+    let text = caught::<L>(|machine, process| {
+        let leaf = machine.leaf(process, A).unwrap();
+        machine.poke(leaf.at, 0);
+        assert_eq!(machine.word(leaf.frame()).put(), Ok(Released::Last { order: 0 }));
+        // SAFETY: wrong on purpose: a TLB still maps the frame.
+        unsafe { machine.free(leaf.frame(), 0) };
+    });
+    assert!(text.contains("INV-12"), "{text}");
+}
+
+fn publish_before_flush_is_caught<L: Layout>() {
+    let text = caught::<L>(|machine, process| {
+        let leaf = machine.leaf(process, A).unwrap();
+        // SAFETY: wrong on purpose: no flush between the two.
+        unsafe {
+            machine.mask_entry(leaf.at, !1);
+            machine.store_entry(leaf.at, Entry::from_bits(leaf.bits));
+        }
+    });
+    assert!(text.contains("INV-8"), "{text}");
+}
+
+fn table_freed_without_waiting_for_walkers_is_caught<L: Layout>() {
+    let text = caught::<L>(|machine, process| {
+        let leaf = machine.leaf(process, A).unwrap();
+        let (_, tables) = machine.leaves(process);
+        let above = tables.iter().find_map(|table| {
+            (0..512).map(|index| pagepin::EntryAddr::new(*table, index)).find(|at| {
+                // SAFETY: the tables are in use.
+                unsafe { machine.load_entry(*at) }.table_frame() == leaf.at.table()
+            })
+        });
+        // SAFETY: wrong on purpose: flushed, but no grace period.
+        unsafe { machine.mask_entry(above.unwrap(), !1) };
+        machine.flush(process.root(), pagepin::FlushRange::Everything);
+        assert_eq!(machine.word(leaf.at.table()).put(), Ok(Released::Last { order: 0 }));
+        // SAFETY: wrong on purpose.
+        unsafe { machine.free(leaf.at.table(), 0) };
+    });
+    assert!(text.contains("INV-13"), "{text}");
+}
+
+fn use_after_free_double_free_and_leak_are_caught<L: Layout>() {
+    let text = caught::<L>(|machine, _| {
+        let frame = machine.allocate(0).unwrap();
+        // SAFETY: the second free is wrong on purpose.
+        unsafe {
+            machine.free(frame, 0);
+            machine.free(frame, 0);
+        }
+    });
+    assert!(text.contains("freed twice"), "{text}");
+    let text = caught::<L>(|machine, _| {
+        let frame = machine.allocate(0).unwrap();
+        // SAFETY: the write after the free is wrong on purpose, but stays within the arena.
+        unsafe {
+            machine.free(frame, 0);
+            machine.frame_ptr(frame).write(1);
+        }
+        machine.allocate(0);
+    });
+    assert!(text.contains("written after it was freed"), "{text}");
+    let text = caught::<L>(|machine, _| _ = machine.allocate(0));
+    assert!(text.contains("frames were lost"), "{text}");
+    let text = caught::<L>(|machine, process| {
+        let pins = machine.pin::<Write>(process, A, 1).unwrap();
+        std::mem::forget(pins);
+    });
+    assert!(text.contains("frames were lost"), "{text}");
+}
+
+fn device_access_to_freed_memory_is_caught<L: Layout>() {
+    let text = caught::<L>(|machine, process| {
+        let physical = machine.physical(process, A);
+        process.unmap(A, PAGE).unwrap();
+        machine.dma_write(physical, &[1]);
+    });
+    assert!(text.contains("Free memory"), "{text}");
+}
+
+fn waiting_for_a_lock_of_ones_own_is_caught<L: Layout>() {
+    let text = caught::<L>(|machine, process| {
+        machine.before_acknowledgement(|| _ = process.unmap(A, PAGE), || process.protect(A, PAGE, NONE).unwrap());
+    });
+    assert!(text.contains("deadlock"), "{text}");
+}
+
+/// Stale translations work until the flush, and not after it.
+fn translations_stay_until_they_are_flushed<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.populated(1, 5);
+    let leaf = machine.leaf(&process, A).unwrap();
+    assert_eq!(machine.store(1, &process, A, 6, 1), Ok(()));
+    machine.poke(leaf.at, leaf.bits & !3);
+    assert!(machine.attempt(1, &process, A, FaultAccess::Write).is_ok(), "CPU 1 has it cached");
+    assert!(machine.attempt(2, &process, A, FaultAccess::Read).is_err(), "CPU 2 has not");
+    machine.flush(process.root(), pagepin::FlushRange::Everything);
+    assert!(machine.attempt(1, &process, A, FaultAccess::Read).is_err());
+    machine.poke(leaf.at, leaf.bits);
+    assert_eq!(machine.get(&process, A), 6);
+}
+
+/// A table that is freed during a walk keeps its bytes until the walk is over.
+fn a_walk_keeps_tables_in_limbo<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.populated(1, 5);
+    let before = machine.memory().allocated().len();
+    let walk = machine.enter();
+    let table = machine.leaf(&process, A).unwrap().at;
+    process.unmap(A, PAGE).unwrap();
+    assert!(machine.memory().allocated().len() < before);
+    // SAFETY: the walk keeps the table alive.
+    assert!(unsafe { machine.load_entry(table) }.is_empty());
+    drop(walk);
+    assert!(machine.word(table.table()).snapshot().is_free());
+}
+
+both_layouts!(
+    free_before_flush_is_caught,
+    publish_before_flush_is_caught,
+    table_freed_without_waiting_for_walkers_is_caught,
+    use_after_free_double_free_and_leak_are_caught,
+    device_access_to_freed_memory_is_caught,
+    waiting_for_a_lock_of_ones_own_is_caught,
+    translations_stay_until_they_are_flushed,
+    a_walk_keeps_tables_in_limbo,
+);

@@ -1,0 +1,216 @@
+//! Taking mappings away, and the areas they lie in.
+
+use std::collections::BTreeMap;
+
+use pagepin::fault::FaultError;
+use pagepin::frame::Layout;
+use pagepin::pin::{Read, Write};
+use pagepin::space::{SpaceError, Unmapped};
+use pagepin::{AddressSpace, LeafSize, Levels, PageAddr, Pfn, RangeError};
+
+use crate::machine::{A, CPUS, Machine, NONE, PAGE, Process, R, RW};
+
+const NOTHING: Unmapped = Unmapped { pages: 0, pinned_pages: 0 };
+
+fn areas<L: Layout>(process: &Process<'_, L>, first: u64, pages: u64) -> Vec<bool> {
+    let mut found = Vec::new();
+    process.with_areas(&mut |areas| {
+        for page in 0..pages {
+            let page = PageAddr::containing(first).offset(page);
+            let area = areas.area_at(page);
+            assert!(area.is_none_or(|area| area.contains(page)));
+            found.push(area.is_some());
+        }
+    });
+    found
+}
+
+fn a_hole_splits_the_area_and_frees_what_was_in_it<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.populated(5, 10);
+    let before = machine.memory().allocated().len();
+    assert_eq!(process.unmap(A + PAGE, 2 * PAGE), Ok(Unmapped { pages: 2, pinned_pages: 0 }));
+    assert_eq!(machine.memory().allocated().len(), before - 2);
+    assert_eq!(areas(&process, A, 5), [true, false, false, true, true]);
+    for cpu in 0..CPUS {
+        assert_eq!(machine.load(cpu, &process, A + PAGE, 1), Err(FaultError::NoArea));
+        assert_eq!(machine.load(cpu, &process, A + 3 * PAGE, 1), Ok(13));
+    }
+    assert_eq!(process.unmap(A - 4 * PAGE, 64 * PAGE), Ok(Unmapped { pages: 3, pinned_pages: 0 }), "over holes");
+    assert_eq!(process.unmap(A, 5 * PAGE), Ok(NOTHING));
+    process.map(A, 5 * PAGE, RW).unwrap();
+    assert_eq!(machine.get(&process, A), 0, "nothing of the old contents");
+}
+
+/// INV-13: tables go with their last page, and only then.
+fn tables_go_with_their_last_page<L: Layout>() {
+    for levels in [Levels::Four, Levels::Five] {
+        let machine = Machine::<L>::new(64);
+        let process = machine.process_of(levels);
+        let tables = |process| machine.leaves(process).1.len();
+        assert_eq!(tables(&process), 1);
+        process.map(A, 2 * PAGE, RW).unwrap();
+        machine.put_pages(&process, A, 2, 1);
+        let near = (A & !0x1f_ffff) + 0x20_0000;
+        process.map(near, PAGE, RW).unwrap();
+        machine.put(&process, near, 3);
+        let all = tables(&process);
+        assert_eq!(all, if levels == Levels::Four { 5 } else { 6 });
+        process.unmap(A, PAGE).unwrap();
+        assert_eq!(tables(&process), all, "its other page is in use");
+        process.unmap(A + PAGE, PAGE).unwrap();
+        assert_eq!(tables(&process), all - 1);
+        process.unmap(near, PAGE).unwrap();
+        assert_eq!(tables(&process), 1);
+        // Parked, zero and foreign entries keep tables, and go.
+        process.map(A, 2 * PAGE, RW).unwrap();
+        assert_eq!(machine.get(&process, A), 0);
+        process.protect(A, PAGE, NONE).unwrap();
+        process.unmap(A + PAGE, PAGE).unwrap();
+        assert_eq!(tables(&process), all - 1);
+        process.unmap(A, PAGE).unwrap();
+        assert_eq!(tables(&process), 1);
+    }
+}
+
+/// A device that still works on a page: the page leaves its mm, but not the device, and unmap says so.
+fn an_unmapped_pinned_page_survives_until_it_is_unpinned<L: Layout>() {
+    for discard in [false, true] {
+        let machine = Machine::<L>::new(64);
+        let process = machine.populated(3, 10);
+        let pins = machine.pin::<Write>(&process, A + PAGE, 1).unwrap();
+        let frame = pins.runs()[0].first();
+        let gone = if discard { process.discard(A, 3 * PAGE) } else { process.unmap(A, 3 * PAGE) };
+        assert_eq!(gone, Ok(Unmapped { pages: 3, pinned_pages: 1 }));
+        if discard {
+            assert_eq!(machine.get(&process, A + PAGE), 0);
+            machine.put(&process, A + PAGE, 1);
+            assert_ne!(machine.frame_at(&process, A + PAGE).0, frame);
+        }
+        machine.dma_write(frame.address(), &[99]);
+        machine.audit(&[&process], &BTreeMap::from([(frame, (1, 1))]));
+        drop(pins);
+        assert!(machine.word(frame).snapshot().is_free());
+    }
+}
+
+fn exit_frees_all_but_pinned_pages<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.populated(3, 10);
+    let raw = machine.pin::<Read>(&process, A, 2 * PAGE).unwrap().into_raw();
+    drop(process);
+    assert_eq!(machine.memory().allocated().len(), 2);
+    // SAFETY: pinned above, through this machine.
+    unsafe { pagepin::pin::unpin_user_pages(&machine, raw) };
+    assert_eq!(machine.memory().allocated().len(), 0);
+}
+
+/// MADV_DONTNEED: the area stays, the next access finds zeroes, foreign memory is left alone.
+fn discarded_pages_read_as_zero<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.populated(3, 10);
+    // SAFETY: registers of the emulated machine.
+    unsafe { process.map_foreign(A + 4 * PAGE, PAGE, Pfn::new(0xfee0), RW).unwrap() };
+    machine.put(&process, A + 4 * PAGE, 44);
+    let child = process.fork().unwrap();
+    process.protect(A + 2 * PAGE, PAGE, NONE).unwrap();
+    assert_eq!(process.discard(A + PAGE, 8 * PAGE), Ok(Unmapped { pages: 2, pinned_pages: 0 }));
+    process.protect(A + 2 * PAGE, PAGE, RW).unwrap();
+    let contents = [0, 1, 2, 4].map(|page| machine.get(&process, A + page * PAGE));
+    assert_eq!(contents, [10, 0, 0, 44]);
+    assert_eq!([0, 1, 2].map(|page| machine.get(&child, A + page * PAGE)), [10, 11, 12]);
+    assert_eq!(process.discard(A, 0).err(), Some(SpaceError::Range(RangeError::Empty)));
+    assert_eq!(process.discard(A + 100 * PAGE, PAGE), Ok(NOTHING));
+}
+
+fn overlaps_and_bad_ranges_are_refused<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.process();
+    process.map(A, 4 * PAGE, RW).unwrap();
+    for (start, pages) in [(A, 4), (A - PAGE, 2), (A + 3 * PAGE, 2), (A + PAGE, 1), (A - PAGE, 64)] {
+        assert_eq!(process.map(start, pages * PAGE, R), Err(SpaceError::Overlap));
+        // SAFETY: refused, so nothing is mapped.
+        assert_eq!(unsafe { process.map_foreign(start, pages * PAGE, Pfn::new(0xfee0), R) }, Err(SpaceError::Overlap));
+    }
+    process.map(A + 4 * PAGE, PAGE, R).unwrap();
+    process.map(A - PAGE, PAGE, R).unwrap();
+    for bad in [(A + 1, PAGE), (A, PAGE + 1)] {
+        let error = Some(SpaceError::Range(RangeError::Unaligned));
+        assert_eq!(process.map(bad.0 + (1 << 40), bad.1, R).err(), error);
+        assert_eq!(process.unmap(bad.0, bad.1).err(), error);
+        assert_eq!(process.discard(bad.0, bad.1).err(), error);
+    }
+    let wraps = SpaceError::Range(RangeError::Wraps);
+    assert_eq!(process.map(PAGE, u64::MAX - PAGE + 1, R).err(), Some(SpaceError::Range(RangeError::NonCanonical)));
+    assert_eq!(process.unmap(2 * PAGE, (u64::MAX - PAGE) + 1), Err(wraps));
+}
+
+/// The whole user half in one call, and its first and last page.
+fn the_ends_of_the_user_half_work<L: Layout>() {
+    for levels in [Levels::Four, Levels::Five] {
+        let machine = Machine::<L>::new(64);
+        let process = machine.process_of(levels);
+        let last = levels.user_end() - PAGE;
+        process.map(0, levels.user_end(), RW).unwrap();
+        for address in [0, 1, last - 1, last + PAGE - 1] {
+            machine.put(&process, address, 7);
+            assert_eq!(machine.get(&process, address), 7);
+        }
+        let pins = machine.pin::<Write>(&process, last, PAGE).unwrap();
+        drop(pins);
+        let child = process.fork().unwrap();
+        assert_eq!(machine.get(&child, last + PAGE - 1), 7);
+        process.protect(0, levels.user_end(), R).unwrap();
+        assert!(machine.store(1, &process, last, 1, 1).is_err());
+        assert_eq!(process.unmap(0, levels.user_end()), Ok(Unmapped { pages: 3, pinned_pages: 0 }));
+        assert_eq!(machine.leaves(&process).1.len(), 1);
+        drop(child);
+    }
+}
+
+fn large_leaves_are_unmapped_whole<L: Layout>() {
+    let (size, address) = (LeafSize::Size2MiB, 1 << 30);
+    let machine = Machine::<L>::new(2048);
+    let process = machine.process();
+    process.map(address, 2 * size.bytes(), RW).unwrap();
+    let block = machine.block(size);
+    machine.install(&process, address, size, block, 7);
+    (0..CPUS).for_each(|cpu| machine.store(cpu, &process, address + 9 * PAGE, 1, 1).unwrap());
+    let pins = machine.pin::<Read>(&process, address + 3 * PAGE, PAGE).unwrap();
+    let unmapped = process.unmap(address, size.bytes()).unwrap();
+    assert_eq!(unmapped, Unmapped { pages: 512, pinned_pages: 512 }, "the leaf counts as a whole");
+    assert_eq!(machine.word(block).snapshot().pins, 1);
+    drop(pins);
+    assert!(machine.word(block).snapshot().is_free());
+}
+
+/// A process at the limit of areas may still give memory back, and change whole areas.
+#[test]
+fn the_limit_of_areas_stops_what_adds_areas_only() {
+    let machine = Machine::<pagepin::frame::Wide>::new(16);
+    let process = machine.process();
+    let area = |index: u64| A + index * 4 * PAGE;
+    let mut count = 0;
+    while process.map(area(count), 3 * PAGE, RW).is_ok() {
+        count += 1;
+    }
+    assert_eq!(count, 65_530);
+    assert_eq!(process.map(area(count), PAGE, RW), Err(SpaceError::TooManyAreas));
+    assert_eq!(process.unmap(area(7) + PAGE, PAGE).err(), Some(SpaceError::TooManyAreas), "a split");
+    assert_eq!(process.protect(area(7), PAGE, R), Err(SpaceError::TooManyAreas), "a split");
+    assert_eq!(areas(&process, area(7), 3), [true; 3], "unchanged");
+    assert_eq!(process.protect(area(7), 3 * PAGE, R), Ok(()));
+    assert_eq!(process.unmap(area(8), 3 * PAGE), Ok(NOTHING));
+    assert_eq!(process.map(area(count), PAGE, RW), Ok(()));
+}
+
+both_layouts!(
+    a_hole_splits_the_area_and_frees_what_was_in_it,
+    tables_go_with_their_last_page,
+    an_unmapped_pinned_page_survives_until_it_is_unpinned,
+    exit_frees_all_but_pinned_pages,
+    discarded_pages_read_as_zero,
+    overlaps_and_bad_ranges_are_refused,
+    the_ends_of_the_user_half_work,
+    large_leaves_are_unmapped_whole,
+);

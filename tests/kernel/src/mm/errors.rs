@@ -1,0 +1,38 @@
+//! The library's errors as this kernel's error numbers.
+
+use pagepin::{
+    pin::PinError,
+    space::{ForkError, SpaceError},
+};
+use pagepin_abi::Error;
+
+pub fn space(error: SpaceError) -> Error {
+    match error {
+        SpaceError::Range(_) | SpaceError::LargeLeaf => Error::Invalid,
+        SpaceError::Overlap | SpaceError::Pinned(_) => Error::Busy,
+        SpaceError::NoArea => Error::NotFound,
+        SpaceError::AccessDenied => Error::Denied,
+        SpaceError::TooManyAreas => Error::Limit,
+        SpaceError::NoMemory => Error::NoMemory,
+        _ => Error::Fault,
+    }
+}
+
+pub fn fork(error: ForkError) -> Error {
+    match error {
+        ForkError::NoMemory => Error::NoMemory,
+        ForkError::CountOverflow => Error::Limit,
+        _ => Error::Fault,
+    }
+}
+
+pub fn pin(error: PinError) -> Error {
+    match error {
+        PinError::Range(_) | PinError::InvalidFlags => Error::Invalid,
+        PinError::AccessDenied | PinError::ProtectionKey => Error::Denied,
+        PinError::NoMemory => Error::NoMemory,
+        PinError::CountOverflow | PinError::BudgetExceeded | PinError::BufferTooSmall => Error::Limit,
+        PinError::WouldFault | PinError::Contended | PinError::Incomplete => Error::Busy,
+        _ => Error::Fault,
+    }
+}

@@ -1,0 +1,181 @@
+//! The library under test, plugged in: address spaces, faults and pins of this kernel.
+
+mod errors;
+mod frames;
+mod picture;
+mod pins;
+mod platform;
+mod twin;
+
+use alloc::sync::Arc;
+
+use pagepin::{PageAddr, Pfn, Rights, SpaceOptions, UserSpace, fault_from_error_code, paging::Tables, pin};
+use pagepin_abi::{Error, MmCall, PROT_EXEC, PROT_NONE, PROT_WRITE, USER_START};
+use x86_64::structures::idt::PageFaultErrorCode;
+
+use crate::{memory, percpu};
+
+pub use frames::{free_count as free_frame_count, kernel_frame};
+pub use picture::print_memory;
+pub use pins::Pin;
+pub use platform::{Kernel, delay_flushes, kernel};
+pub use twin::register;
+
+/// Before the first address space.
+pub fn init() {
+    platform::init();
+}
+
+/// One process's memory.
+pub struct AddressSpace {
+    space: UserSpace<'static, Kernel>,
+    twin: twin::Choice,
+}
+
+fn rights(prot: u64) -> Result<Rights, Error> {
+    if prot == PROT_NONE {
+        return Ok(Rights::empty());
+    }
+    if prot & !(PROT_WRITE | PROT_EXEC) != 0 {
+        return Err(Error::Invalid);
+    }
+    let mut rights = Rights::READ;
+    rights.set(Rights::WRITE, prot & PROT_WRITE != 0);
+    rights.set(Rights::EXECUTE, prot & PROT_EXEC != 0);
+    Ok(rights)
+}
+
+impl AddressSpace {
+    /// Nothing mapped in the lower half, the kernel in the upper.
+    pub fn new() -> Result<Self, Error> {
+        let kernel_half = Some(Pfn::containing(memory::boot_root()));
+        let options = SpaceOptions { kernel_half, ..SpaceOptions::default() };
+        Ok(Self { space: UserSpace::new(kernel(), options).map_err(errors::space)?, twin: twin::Choice::default() })
+    }
+
+    pub fn root(&self) -> u64 {
+        self.space.root().address()
+    }
+
+    pub fn user_space(&self) -> &UserSpace<'static, Kernel> {
+        &self.space
+    }
+
+    pub fn map(&self, addr: u64, len: u64, prot: u64) -> Result<(), Error> {
+        if addr < USER_START {
+            return Err(Error::Invalid);
+        }
+        self.space.map(addr, len, rights(prot)?).map_err(errors::space)
+    }
+
+    /// Returns how many pages left while pinned.
+    pub fn unmap(&self, addr: u64, len: u64) -> Result<u64, Error> {
+        self.space.unmap(addr, len).map(|unmapped| unmapped.pinned_pages).map_err(errors::space)
+    }
+
+    pub fn protect(&self, addr: u64, len: u64, prot: u64) -> Result<(), Error> {
+        self.space.protect(addr, len, rights(prot)?).map_err(errors::space)
+    }
+
+    /// Returns how many pages left while pinned.
+    pub fn discard(&self, addr: u64, len: u64) -> Result<u64, Error> {
+        self.space.discard(addr, len).map(|unmapped| unmapped.pinned_pages).map_err(errors::space)
+    }
+
+    pub fn fork(&self) -> Result<Self, Error> {
+        let space = self.space.fork().map_err(errors::fork)?;
+        Ok(Self { space, twin: twin::Choice::default() })
+    }
+
+    /// Whether the access may be tried again.
+    #[inline]
+    pub fn fault(&self, address: u64, code: u64) -> bool {
+        let code = PageFaultErrorCode::from_bits_truncate(code);
+        if self.twin.is_chosen() && twin::fault(self, address, code) {
+            return true;
+        }
+        let fault = fault_from_error_code(address, code);
+        self.space.fault(fault).is_ok()
+    }
+
+    /// Stores into this space from outside, whatever the protection: for the loader.
+    pub fn load(&self, addr: u64, bytes: &[u8]) -> Result<(), Error> {
+        for (index, part) in bytes.chunks(memory::PAGE as usize).enumerate() {
+            let start = addr + index as u64 * memory::PAGE;
+            let range = self.space.range(start, part.len() as u64).map_err(|_| Error::Fault)?;
+            let (force, buffer) = (pin::PinFlags::FORCE, [pin::PhysRun::default(); 2]);
+            pin::pin_user_pages_remote::<pin::Write, _, _, _>(kernel(), &self.space, range, force, buffer)
+                .and_then(pin::PinnedPages::complete)
+                .map_err(errors::pin)?
+                .copy_from(0, part)
+                .map_err(|_| Error::Fault)?;
+        }
+        Ok(())
+    }
+
+    /// Calls of the memory system's own (see [`pagepin_abi::Call::Mm`]).
+    pub fn call(&self, number: u64, [a, b, c]: [u64; 3]) -> Result<u64, Error> {
+        match MmCall::from_number(number).ok_or(Error::NoSuchCall)? {
+            MmCall::Picture => picture::print(self, a, b, c).map(|()| 0),
+            MmCall::Frame => Ok(self.frame_of(a)?.map_or(0, picture::pack)),
+            MmCall::DelayFlushes => {
+                platform::delay_flushes(a.min(1_000_000));
+                Ok(0)
+            }
+            MmCall::Twin => self.twin.choose(a).map(|()| 0),
+            MmCall::Memory => {
+                picture::print_memory("all of memory");
+                Ok(0)
+            }
+            MmCall::PinsHeld => {
+                let counters = pagepin::Env::counters(kernel()).values();
+                Ok(counters.pins_acquired - counters.pins_released)
+            }
+        }
+    }
+
+    /// The frame that the page of `addr` is mapped to, with the entry that says so.
+    fn frame_of(&self, addr: u64) -> Result<Option<picture::Mapped>, Error> {
+        let range = self.space.range(addr, 1).map_err(|_| Error::Invalid)?;
+        self.mapped(range.first_page())
+    }
+
+    fn mapped(&self, page: PageAddr) -> Result<Option<picture::Mapped>, Error> {
+        let mm = pagepin::AddressSpace::<Kernel>::mm(&self.space);
+        let slot = Tables::lock(kernel(), mm).find(page).map_err(|_| Error::Fault)?;
+        Ok(picture::Mapped::of(slot))
+    }
+}
+
+/// A fault of a user copy at `address`; whether the copy may be tried again.
+pub fn kernel_fault(address: u64, code: u64) -> bool {
+    percpu::current_space().is_some_and(|space| space.fault(address, code))
+}
+
+/// A frame for a page table of the kernel's own.
+pub fn table() -> Result<u64, Error> {
+    kernel_frame().ok_or(Error::NoMemory)
+}
+
+/// What is left of the library's work when no process is: anything is a leak.
+pub fn leftovers() -> Result<(), alloc::string::String> {
+    let counters = pagepin::Env::counters(kernel()).values();
+    if counters.pins_acquired != counters.pins_released
+        || counters.gets_acquired != counters.gets_released
+        || counters.bugs_caught != 0
+    {
+        return Err(alloc::format!("{counters:?}"));
+    }
+    let free = memory::free_frames();
+    let table = pagepin::Env::frames(kernel());
+    let used = (free.start..free.end).map(Pfn::new).find_map(|pfn| {
+        let frame = pagepin::FrameTable::frame(table, pfn)?;
+        (!frame.snapshot().is_free()).then(|| alloc::format!("{pfn:?}: {frame:?}"))
+    });
+    used.map_or(Ok(()), Err)
+}
+
+/// Pins user memory for a device, or takes the plain reference that a twin uses.
+pub fn pin(space: &Arc<AddressSpace>, addr: u64, len: u64, flags: u64) -> Result<Pin, Error> {
+    Pin::new(space, addr, len, flags)
+}

@@ -1,0 +1,124 @@
+//! What a process's devices may use.
+
+use alloc::{sync::Arc, vec, vec::Vec};
+
+use pagepin::pin::{
+    Access, GotPages, PhysRun, PinFlags, PinnedPages, RawGets, RawPins, Read, Write, get_user_pages_fast,
+    pin_user_pages_fast, put_user_pages,
+};
+use pagepin::{AddressSpace as _, UserRange};
+use pagepin_abi::{Error, PIN_LONGTERM, PIN_PLAIN, PIN_READ, PIN_WRITE};
+
+use super::{AddressSpace, Kernel, errors, kernel};
+use crate::memory::PAGE;
+
+/// Most pages a handle stands for.
+const PAGES_MAX: u64 = 1024;
+
+/// Physical address and length of each piece, in order.
+type Segments = Vec<(u64, u64)>;
+
+/// User memory lent to a device. Ends with the value.
+pub struct Pin {
+    /// Whose budget it is charged to. Also keeps nothing alive that unmapping would
+    /// take away: the pin alone keeps the frames.
+    space: Arc<AddressSpace>,
+    held: Option<Held>,
+    segments: Segments,
+    writable: bool,
+}
+
+type Raw<A> = RawPins<A, Vec<PhysRun>>;
+
+/// Raw, because the table of handles outlives the borrow of the address space.
+enum Held {
+    Read(Raw<Read>),
+    Write(Raw<Write>),
+    /// What a kernel without pins takes: the frame stays allocated, and that is all.
+    Plain(RawGets<Vec<PhysRun>>),
+}
+
+impl Pin {
+    pub fn new(space: &Arc<AddressSpace>, addr: u64, len: u64, flags: u64) -> Result<Self, Error> {
+        if flags & !(PIN_READ | PIN_WRITE | PIN_LONGTERM | PIN_PLAIN) != 0 || flags & (PIN_READ | PIN_WRITE) == 0 {
+            return Err(Error::Invalid);
+        }
+        let range = space.space.range(addr, len).map_err(|_| Error::Invalid)?;
+        if range.pages() > PAGES_MAX {
+            return Err(Error::Limit);
+        }
+        let writable = flags & PIN_WRITE != 0;
+        let long = if flags & PIN_LONGTERM != 0 { PinFlags::LONGTERM } else { PinFlags::empty() };
+        let (held, segments) = match (flags & PIN_PLAIN != 0, writable) {
+            (true, true) => Self::plain::<Write>(space, range)?,
+            (true, false) => Self::plain::<Read>(space, range)?,
+            (false, true) => {
+                let (raw, segments) = Self::pinned::<Write>(space, range, long)?;
+                (Held::Write(raw), segments)
+            }
+            (false, false) => {
+                let (raw, segments) = Self::pinned::<Read>(space, range, long)?;
+                (Held::Read(raw), segments)
+            }
+        };
+        Ok(Self { space: space.clone(), held: Some(held), segments, writable })
+    }
+
+    fn pinned<A: Access>(space: &AddressSpace, range: UserRange, flags: PinFlags) -> Result<(Raw<A>, Segments), Error> {
+        let buffer = vec![PhysRun::default(); range.pages() as usize];
+        let pinned = pin_user_pages_fast::<A, _, _, _>(kernel(), &space.space, range, flags, buffer)
+            .and_then(PinnedPages::complete)
+            .map_err(errors::pin)?;
+        let segments = pinned.byte_runs().map(|run| (run.address, run.length)).collect();
+        Ok((pinned.into_raw(), segments))
+    }
+
+    fn plain<A: Access>(space: &AddressSpace, range: UserRange) -> Result<(Held, Segments), Error> {
+        let buffer = vec![PhysRun::default(); range.pages() as usize];
+        let got: GotPages<'_, Kernel, _> =
+            get_user_pages_fast::<A, _, _, _>(kernel(), &space.space, range, PinFlags::empty(), buffer)
+                .map_err(errors::pin)?;
+        if let Some(stopped) = got.stopped() {
+            return Err(errors::pin(stopped.reason));
+        }
+        let (mut skip, mut left) = (range.offset_in_page(), range.length());
+        let mut segments = Vec::new();
+        for run in got.runs() {
+            let length = (run.pages() * PAGE - skip).min(left);
+            segments.push((run.first().address() + skip, length));
+            (skip, left) = (0, left - length);
+        }
+        Ok((Held::Plain(got.into_raw()), segments))
+    }
+
+    /// Where `offset` is in physical memory, and how many bytes follow it there.
+    pub fn segment(&self, mut offset: u64) -> Option<(u64, u64)> {
+        for &(address, length) in &self.segments {
+            if offset < length {
+                return Some((address + offset, length - offset));
+            }
+            offset -= length;
+        }
+        None
+    }
+
+    /// Whether the device may write.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let budget = self.space.space.budget();
+        match self.held.take() {
+            // SAFETY: taken through the same kernel, charged to this space's budget.
+            Some(Held::Read(raw)) => drop(unsafe { PinnedPages::from_raw(kernel(), budget, raw) }),
+            // SAFETY: as above.
+            Some(Held::Write(raw)) => drop(unsafe { PinnedPages::from_raw(kernel(), budget, raw) }),
+            // SAFETY: taken through the same kernel.
+            Some(Held::Plain(raw)) => unsafe { put_user_pages(kernel(), raw) },
+            None => {}
+        }
+    }
+}

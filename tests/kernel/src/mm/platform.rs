@@ -1,0 +1,83 @@
+//! The library's environment in this kernel.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use pagepin::{FlatFrameTable, FlushRange, OffsetPhysMap, PageFrame, Pfn, Platform, ReadSide, Shootdown};
+use spin::Once;
+
+use super::frames::{self, Frames};
+use crate::{memory, poll::Poll, shootdown, time};
+
+pub type Kernel = Platform<OffsetPhysMap, FlatFrameTable<'static>, Frames, InterruptsOff, Ipi, Poll>;
+
+static KERNEL: Once<Kernel> = Once::new();
+
+pub fn init() {
+    frames::init();
+    KERNEL.call_once(|| {
+        let free = memory::free_frames();
+        let words: Vec<PageFrame> = (free.start..free.end).map(|_| PageFrame::new()).collect();
+        let zero = frames::kernel_frame().map(Pfn::containing);
+        // SAFETY: the bootloader has mapped all memory at this offset; each of these
+        // frames is RAM that belongs to the pool.
+        let (map, table) = unsafe {
+            (OffsetPhysMap::new(memory::direct_map_offset()), FlatFrameTable::new(Pfn::new(free.start), words.leak()))
+        };
+        Platform::new(map, table, Frames { zero }, InterruptsOff, Ipi)
+    });
+}
+
+pub fn kernel() -> &'static Kernel {
+    KERNEL.get().expect("mm::init comes first")
+}
+
+/// Lockless walks of this kernel: interrupts are off in all of its code, and a walk is
+/// made only in the space that the CPU has loaded, so the shootdown that follows the
+/// unlinking of a table waits for it.
+#[derive(Debug)]
+pub struct InterruptsOff;
+
+// SAFETY: see above; `shootdown::flush` interrupts every CPU that has the root loaded,
+// and a CPU in a walk neither takes interrupts nor polls.
+unsafe impl ReadSide for InterruptsOff {
+    type Guard<'a> = ();
+
+    #[inline(always)]
+    fn enter(&self) {}
+
+    fn synchronize(&self) {}
+}
+
+#[derive(Debug)]
+pub struct Ipi;
+
+/// How long a flush waits before it begins, in microseconds: for scenes that want to
+/// look into the time between a changed entry and the acknowledgement.
+static DELAY: AtomicU64 = AtomicU64::new(0);
+
+pub fn delay_flushes(microseconds: u64) {
+    DELAY.store(microseconds, Ordering::Relaxed);
+}
+
+/// The delay, if one is set.
+pub fn wait_before_flush() {
+    let delay = DELAY.load(Ordering::Relaxed);
+    if delay != 0 {
+        time::spin_microseconds(delay);
+    }
+}
+
+// SAFETY: `shootdown::flush` returns after every CPU that uses the root, or may be about
+// to, has flushed; it answers the requests of others meanwhile.
+unsafe impl Shootdown for Ipi {
+    fn flush(&self, root: Pfn, range: FlushRange) {
+        wait_before_flush();
+        match range {
+            FlushRange::Pages { first, pages } => {
+                shootdown::flush(root.address(), first.address() / memory::PAGE, pages);
+            }
+            FlushRange::Everything => shootdown::flush(root.address(), 0, shootdown::ALL_PAGES),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What the library costs, per page, in ticks of the cycle counter: instructions, under
+//! `-icount shift=0`. Each figure is the difference of two sizes; what a call costs
+//! however few pages it is for stays in, where pages are passed in calls of a fixed
+//! size (`_b512`, `_b1`), and drops out elsewhere.
+
+use alloc::{sync::Arc, vec, vec::Vec};
+use core::{arch::asm, hint::black_box, mem};
+
+use pagepin::pin::{
+    PhysRun, PinFlags, PinnedPages, Read, Write, pin_user_pages, pin_user_pages_fast, unpin_user_run_dirty,
+};
+use pagepin::{
+    Entry, FrameKind, FrameSource, FrameTable, LeafSize, Rights, UserRange, UserSpace,
+    fault::{Fault, FaultAccess},
+    paging::Tables,
+};
+use pagepin::{AddressSpace as _, Env, PageAddr, PhysMap};
+
+use crate::{
+    memory::PAGE,
+    mm::{AddressSpace, Kernel, kernel},
+    percpu, println, time,
+};
+
+const AREA: u64 = 0x1_0000_0000;
+const HUGE: u64 = 512 * PAGE;
+/// Pages of the two sizes.
+const SMALL: u64 = 512;
+const LARGE: u64 = 5 * 512;
+const CALL: u64 = 512;
+
+/// Ticks that `work` takes, without the two looks at the counter.
+fn ticks(work: impl FnOnce()) -> u64 {
+    let empty = {
+        let start = time::ticks();
+        time::ticks() - start
+    };
+    let start = time::ticks();
+    work();
+    (time::ticks() - start).saturating_sub(empty)
+}
+
+/// `measure(LARGE) - measure(SMALL)`, per page.
+fn per_page(mut measure: impl FnMut(u64) -> u64) -> f64 {
+    // Once before, so that nothing is done for the first time.
+    measure(SMALL);
+    let (small, large) = (measure(SMALL), measure(LARGE));
+    large.saturating_sub(small) as f64 / (LARGE - SMALL) as f64
+}
+
+fn report(key: &str, value: f64) {
+    println!("@bench {key} {value:.2}");
+}
+
+/// Ticks that copying one page takes; clearing takes the same.
+pub fn copy_ticks() -> u64 {
+    let source = kernel().source();
+    let (Some(from), Some(to)) = (source.allocate(0), source.allocate(0)) else { return 0 };
+    // SAFETY: both frames were just allocated, are nobody else's, and go back.
+    unsafe {
+        let once = ticks(|| kernel().phys_map().copy_frames(from, to, 0));
+        let twice = ticks(|| {
+            kernel().phys_map().copy_frames(from, to, 0);
+            kernel().phys_map().copy_frames(from, to, 0);
+        });
+        source.free(from, 0);
+        source.free(to, 0);
+        twice - once
+    }
+}
+
+/// An address space of its own, loaded on this CPU while it is measured.
+struct Subject(Arc<AddressSpace>);
+
+impl Subject {
+    fn new() -> Self {
+        let space = Arc::new(AddressSpace::new().expect("memory for a table"));
+        percpu::enter_space(&space);
+        Self(space)
+    }
+
+    /// With `pages` pages of private memory, all written to, in the order given.
+    fn touched(pages: u64, order: impl Fn(u64) -> u64) -> Self {
+        let this = Self::new();
+        this.space().map(AREA, pages * PAGE, Rights::READ | Rights::WRITE).expect("room for an area");
+        for page in 0..pages {
+            let address = AREA + order(page) * PAGE;
+            let fault = Fault { address, access: FaultAccess::Write, key_denied: false, malformed_table: false };
+            this.space().fault(fault).expect("memory for a page");
+        }
+        this
+    }
+
+    fn space(&self) -> &UserSpace<'static, Kernel> {
+        self.0.user_space()
+    }
+
+    fn range(&self, first: u64, pages: u64) -> UserRange {
+        self.space().range(AREA + first * PAGE, pages * PAGE).expect("a user range")
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        percpu::leave_space();
+    }
+}
+
+fn in_order(page: u64) -> u64 {
+    page
+}
+
+/// Neighbours in memory are far apart in the address space.
+fn scattered(page: u64) -> u64 {
+    page / 512 * 512 + page * 205 % 512
+}
+
+/// Pins the ranges for writing, one call each. The pins are left to `unpin_all`.
+#[inline(never)]
+fn pin_all(kernel: &Kernel, space: &UserSpace<'static, Kernel>, ranges: &[UserRange], buffers: &mut [PhysRun], slow: bool) {
+    let per_call = buffers.len() / ranges.len();
+    for (range, buffer) in ranges.iter().zip(buffers.chunks_exact_mut(per_call)) {
+        let flags = PinFlags::empty();
+        let pinned: Result<PinnedPages<'_, Kernel, Write, _>, _> = match slow {
+            false => pin_user_pages_fast(kernel, space, *range, flags, buffer),
+            true => pin_user_pages(kernel, space, *range, flags, buffer),
+        };
+        // As a driver that keeps the runs and looks at nothing else.
+        match pinned {
+            Ok(pinned) => mem::forget(pinned),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Gives back what `pin_all` took; each call's runs are at the front of its part of the buffers.
+#[inline(never)]
+fn unpin_all(kernel: &Kernel, buffers: &[PhysRun], per_call: usize) {
+    for buffer in buffers.chunks_exact(per_call) {
+        for run in buffer.iter().take_while(|run| run.pages() != 0) {
+            // SAFETY: `pin_all` took these pins through this kernel; nobody else gives them back.
+            unsafe { unpin_user_run_dirty(kernel, *run) };
+        }
+    }
+}
+
+/// Pin and unpin of `ranges`: ticks of each.
+fn pin_and_unpin(subject: &Subject, ranges: &[UserRange], per_call: usize, slow: bool) -> (u64, u64) {
+    let mut buffers = vec![PhysRun::default(); ranges.len() * per_call];
+    let pinned = ticks(|| pin_all(kernel(), subject.space(), ranges, &mut buffers, slow));
+    let held: u64 = buffers.iter().map(PhysRun::pages).sum();
+    assert_eq!(held, ranges.iter().map(|range| range.pages()).sum::<u64>(), "everything was pinned");
+    (pinned, ticks(|| unpin_all(kernel(), &buffers, per_call)))
+}
+
+/// The same for `pages` base pages in calls of `call`.
+fn base_pages(pages: u64, call: u64, order: fn(u64) -> u64, slow: bool) -> (u64, u64) {
+    let subject = Subject::touched(pages, order);
+    let ranges: Vec<_> = (0..pages / call).map(|index| subject.range(index * call, call)).collect();
+    pin_and_unpin(&subject, &ranges, call as usize, slow)
+}
+
+fn pins() {
+    report("pin_fast_4k_b512", per_page(|pages| base_pages(pages, CALL, in_order, false).0));
+    report("pin_fast_4k_b512_scattered", per_page(|pages| base_pages(pages, CALL, scattered, false).0));
+    report("pin_fast_4k_b1", per_page(|pages| base_pages(pages, 1, in_order, false).0));
+    report("pin_slow_4k_b512", per_page(|pages| base_pages(pages, CALL, in_order, true).0));
+    report("pin_slow_4k_b1", per_page(|pages| base_pages(pages, 1, in_order, true).0));
+    report("unpin_4k", per_page(|pages| base_pages(pages, CALL, in_order, false).1));
+    report("unpin_4k_scattered", per_page(|pages| base_pages(pages, CALL, scattered, false).1));
+    report("unpin_4k_b1", per_page(|pages| base_pages(pages, 1, in_order, false).1));
+}
+
+/// One call for each of `leaves` leaves of 2 MiB, mapped by hand.
+fn large(leaves: u64) -> (u64, u64) {
+    let subject = Subject::new();
+    subject.space().map(AREA, leaves * HUGE, Rights::READ | Rights::WRITE).expect("room for an area");
+    for leaf in 0..leaves {
+        let size = LeafSize::Size2MiB;
+        let block = kernel().source().allocate(size.order()).expect("a block");
+        let head = kernel().frames().frame(block).expect("a frame of the pool");
+        head.hand_out(FrameKind::Anonymous, size.order(), true).expect("a free frame");
+        let page = PageAddr::containing(AREA + leaf * HUGE);
+        let mut tables = Tables::lock(kernel(), subject.space().mm());
+        let at = tables.place(page, size).expect("memory for a table");
+        // SAFETY: the area is new; the block is ours and exclusive, and the entry owns it now.
+        unsafe { tables.fill(at, Entry::leaf(block, size, Rights::READ | Rights::WRITE, 0)) };
+    }
+    let ranges: Vec<_> = (0..leaves).map(|leaf| subject.range(leaf * 512, 512)).collect();
+    pin_and_unpin(&subject, &ranges, 1, false)
+}
+
+fn large_leaves() {
+    large(1);
+    let (one, five) = (large(1), large(5));
+    report("pin_fast_2m_leaf", (five.0 - one.0) as f64 / 4.0);
+    report("unpin_2m_leaf", (five.1 - one.1) as f64 / 4.0);
+}
+
+fn operations() {
+    report("fork_4k", per_page(|pages| {
+        let subject = Subject::touched(pages, in_order);
+        let mut child = None;
+        let taken = ticks(|| child = subject.space().fork().ok());
+        black_box(child);
+        taken
+    }));
+    report("unmap_4k", per_page(|pages| {
+        let subject = Subject::touched(pages, in_order);
+        ticks(|| _ = black_box(subject.space().unmap(AREA, pages * PAGE)))
+    }));
+    report("protect_4k", per_page(|pages| {
+        let subject = Subject::touched(pages, in_order);
+        ticks(|| _ = black_box(subject.space().protect(AREA, pages * PAGE, Rights::READ)))
+    }));
+}
+
+/// A child pins for reading what it shares with its parent: a copy and a pin for each page.
+fn unshare() {
+    let gross = per_page(|pages| {
+        let subject = Subject::touched(pages, in_order);
+        let child = subject.space().fork().expect("memory for a child");
+        let range = child.range(AREA, pages * PAGE).expect("a user range");
+        let mut buffer = vec![PhysRun::default(); pages as usize];
+        let flags = PinFlags::empty();
+        let mut pinned = None;
+        let taken = ticks(|| {
+            pinned = pin_user_pages_fast::<Read, _, _, _>(kernel(), &child, range, flags, &mut buffer[..]).ok();
+        });
+        assert!(pinned.is_some_and(|pinned| pinned.pages() == pages));
+        taken
+    });
+    report("unshare_net", gross - copy_ticks() as f64);
+}
+
+pub fn run() {
+    let rounds = 10_000u64;
+    let taken = ticks(|| {
+        // SAFETY: counts a register down.
+        unsafe { asm!("2:", "dec {0}", "jnz 2b", inout(reg) rounds => _, options(nomem, nostack)) };
+    });
+    report("calib_loop", taken as f64 / rounds as f64);
+    report("copy_4k", copy_ticks() as f64);
+    pins();
+    large_leaves();
+    operations();
+    unshare();
+}

@@ -1,0 +1,117 @@
+//! Tests of the kernel's own parts, on all CPUs where that matters.
+
+use alloc::{format, vec};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::{
+    edu::{self, Direction},
+    fw_cfg, memory,
+    modes::{Outcome, stale},
+    percpu, poll, shootdown, smp,
+    trap::{self, Trap, UserContext},
+    usercopy,
+};
+
+type Test = (&'static str, fn() -> Outcome);
+
+const TESTS: &[Test] = &[
+    ("all_cpus_are_online", all_cpus_are_online),
+    ("broadcast_reaches_every_cpu", broadcast_reaches_every_cpu),
+    ("usercopy_of_bad_address_fails", usercopy_of_bad_address_fails),
+    ("refused_return_is_the_program_s_exception", refused_return),
+    ("cpus_flushing_each_other_do_not_deadlock", cpus_flushing_each_other),
+    ("no_cpu_reads_through_a_flushed_translation", stale::no_cpu_reads_through_a_flushed_translation),
+    ("edu_moves_bytes_both_ways", edu_moves_bytes_both_ways),
+];
+
+pub fn run(report: &mut dyn FnMut(&str, Outcome)) {
+    for &(name, test) in TESTS {
+        report(name, test());
+    }
+}
+
+fn check(holds: bool, why: &str) -> Outcome {
+    if holds { Ok(()) } else { Err(why.into()) }
+}
+
+fn all_cpus_are_online() -> Outcome {
+    let (online, wanted) = (percpu::online().count(), fw_cfg::cpu_count());
+    if Some(online) == wanted.map(usize::from) { Ok(()) } else { Err(format!("{online} of {wanted:?}")) }
+}
+
+static SEEN: AtomicU64 = AtomicU64::new(0);
+
+fn broadcast_reaches_every_cpu() -> Outcome {
+    smp::on_every_cpu(|cpu| {
+        crate::println!("cpu {cpu} takes part, apic id {}", crate::apic::id());
+        SEEN.fetch_or(1 << cpu, Ordering::Relaxed);
+    });
+    let all = (1 << percpu::online().count()) - 1;
+    check(SEEN.load(Ordering::Relaxed) == all, "somebody was not called")
+}
+
+fn usercopy_of_bad_address_fails() -> Outcome {
+    let mut buffer = [0; 16];
+    for address in [0, 0x7000_0000, pagepin_abi::USER_END - 8, memory::direct_map_offset(), u64::MAX] {
+        let read = usercopy::read(&mut buffer, address);
+        check(read == Err(usercopy::Missing(16)), &format!("read {address:#x}: {read:?}"))?;
+        let write = usercopy::write(address, &buffer);
+        check(write == Err(usercopy::Missing(16)), &format!("write {address:#x}: {write:?}"))?;
+    }
+    Ok(())
+}
+
+fn refused_return() -> Outcome {
+    let mut context = UserContext::new(0x1234_5000, 0);
+    context.ss = 0;
+    for _ in 0..2 {
+        let trap = trap::enter(&mut context);
+        let expected = matches!(trap, Trap::Exception { vector: trap::GENERAL_PROTECTION });
+        check(expected, &format!("{trap:?}"))?;
+    }
+    Ok(())
+}
+
+const ROUNDS: u64 = 1000;
+static ARRIVED: AtomicUsize = AtomicUsize::new(0);
+static FLUSHES: AtomicU64 = AtomicU64::new(0);
+
+fn cpus_flushing_each_other() -> Outcome {
+    ARRIVED.store(0, Ordering::Relaxed);
+    FLUSHES.store(0, Ordering::Relaxed);
+    smp::on_every_cpu(|cpu| {
+        ARRIVED.fetch_add(1, Ordering::Relaxed);
+        poll::until(|| ARRIVED.load(Ordering::Relaxed) == percpu::online().count());
+        for round in 0..ROUNDS {
+            let pages = if round % 8 == 7 { shootdown::ALL_PAGES } else { 1 };
+            shootdown::flush(memory::boot_root(), 0x1000 + cpu as u64, pages);
+            FLUSHES.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let wanted = ROUNDS * percpu::online().count() as u64;
+    check(FLUSHES.load(Ordering::Relaxed) == wanted, "a flush is missing")
+}
+
+fn edu_moves_bytes_both_ways() -> Outcome {
+    const LEN: usize = 4000;
+    let physical = |buffer: &[u8]| buffer.as_ptr() as u64 - memory::direct_map_offset();
+    let out: vec::Vec<u8> = (0..LEN).map(|i| (i * 7 + i / 256) as u8).collect();
+    let back = vec![0; LEN];
+    // SAFETY: both buffers are in the heap, which is in the direct map and contiguous,
+    // and live past the wait.
+    let (there, here) = unsafe {
+        let there = edu::start(physical(&out), 5, LEN as u64, Direction::ToDevice);
+        let busy = edu::start(physical(&out), 0, 1, Direction::ToDevice);
+        check(busy == Err(pagepin_abi::Error::Busy), "two transfers at once")?;
+        edu::wait_idle();
+        let here = edu::start(physical(&back), 5, LEN as u64, Direction::FromDevice);
+        edu::wait_idle();
+        (there, here)
+    };
+    check(there.is_ok() && here.is_ok(), &format!("{there:?} {here:?}"))?;
+    let back = core::hint::black_box(back);
+    check(back == out, "other bytes came back")?;
+    // SAFETY: refused before the device sees it.
+    let outside = unsafe { edu::start(physical(&out), 1, 4095, Direction::ToDevice) };
+    check(outside == Err(pagepin_abi::Error::Invalid), "a transfer past the buffer")
+}

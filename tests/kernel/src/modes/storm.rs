@@ -1,0 +1,76 @@
+//! The storm: random operations on all CPUs at once, with the library and with its twin.
+//!
+//! As a mode of its own for long runs: `storm`, or `storm:seed=7,rounds=2000,runs=10` with
+//! whatever is to differ from the default. Run `n` has seed `seed + n`.
+
+use alloc::format;
+
+use pagepin_abi::{Program, Status, StormRun};
+
+use super::{Outcome, run_balanced};
+use crate::{fw_cfg, notes, percpu, println, time};
+
+#[derive(Clone, Copy)]
+struct Plan {
+    seed: u32,
+    rounds: u16,
+    runs: u32,
+}
+
+/// A seed from the command line, or one that nobody had before.
+fn first_seed() -> u32 {
+    let given = fw_cfg::string("opt/pagepin/seed").and_then(|seed| seed.trim().parse().ok());
+    given.unwrap_or_else(|| (time::ticks() / 64) as u32)
+}
+
+impl Plan {
+    fn parse(options: &str, rounds: u16) -> Result<Self, alloc::string::String> {
+        let mut plan = Self { seed: first_seed(), rounds, runs: 1 };
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            let wrong = || format!("storm does not understand `{option}`");
+            let (name, value) = option.split_once('=').ok_or_else(wrong)?;
+            match name {
+                "seed" => plan.seed = value.parse().map_err(|_| wrong())?,
+                "rounds" => plan.rounds = value.parse().map_err(|_| wrong())?,
+                "runs" => plan.runs = value.parse().map_err(|_| wrong())?,
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(plan)
+    }
+}
+
+/// Well if every byte was right, or, with the twin, if some were not.
+fn run_once(seed: u32, rounds: u16, twin: bool) -> Outcome {
+    notes::clear();
+    let workers = percpu::online().count() as u8;
+    let run = StormRun { seed, rounds, workers, twin };
+    let start = time::now();
+    let outcome = run_balanced(Program::Storm, run.to_bits(), Status::Exited(u32::from(twin)));
+    let kind = if twin { "plain references" } else { "pins" };
+    let milliseconds = (time::now() - start) / 1000;
+    println!("storm with {kind}: seed={seed},rounds={rounds}, {workers} workers, {milliseconds} ms");
+    outcome.map_err(|why| format!("seed={seed},rounds={rounds}: {why}"))
+}
+
+/// The mode of its own.
+pub fn run(options: &str, report: &mut dyn FnMut(&str, Outcome)) {
+    const ROUNDS: u16 = 2000;
+    match Plan::parse(options, ROUNDS) {
+        Ok(plan) => (0..plan.runs).for_each(|number| {
+            let seed = plan.seed.wrapping_add(number);
+            report("storm_finds_every_byte_right", run_once(seed, plan.rounds, false));
+            report("storm_twin_finds_wrong_bytes", run_once(seed, plan.rounds, true));
+        }),
+        Err(why) => report("storm", Err(why)),
+    }
+}
+
+/// As part of all tests: short.
+pub fn run_short(report: &mut dyn FnMut(&str, Outcome)) {
+    const ROUNDS: u16 = 3000;
+    const TWIN_ROUNDS: u16 = 500;
+    let seed = first_seed();
+    report("storm_finds_every_byte_right", run_once(seed, ROUNDS, false));
+    report("storm_twin_finds_wrong_bytes", run_once(seed, TWIN_ROUNDS, true));
+}

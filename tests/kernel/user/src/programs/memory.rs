@@ -1,0 +1,63 @@
+//! Memory calls of one process, and fork.
+
+use pagepin_abi::{Error, PROT_WRITE, Status};
+
+use crate::calls;
+
+const AREA: u64 = 0x2000_0000;
+const PAGE: u64 = 4096;
+
+fn store(addr: u64, value: u64) {
+    // SAFETY: the callers have mapped the address, or want the fault.
+    unsafe { (addr as *mut u64).write_volatile(value) };
+}
+
+fn load(addr: u64) -> u64 {
+    // SAFETY: as above.
+    unsafe { (addr as *const u64).read_volatile() }
+}
+
+/// Whether a child that makes this access is killed by a page fault.
+fn faults(access: impl FnOnce()) -> bool {
+    let child = calls::fork().unwrap();
+    if child == 0 {
+        access();
+        calls::exit(0);
+    }
+    calls::wait(child) == Ok(Status::Killed(14))
+}
+
+pub fn calls() {
+    calls::map(AREA, 4 * PAGE, PROT_WRITE).unwrap();
+    assert_eq!(calls::map(AREA + PAGE, PAGE, 0), Err(Error::Busy));
+    for page in 0..4 {
+        assert_eq!(load(AREA + page * PAGE), 0);
+        store(AREA + page * PAGE, page + 1);
+    }
+    calls::discard(AREA + PAGE, PAGE).unwrap();
+    assert_eq!(load(AREA + PAGE), 0);
+    assert_eq!(load(AREA), 1);
+    calls::protect(AREA + 2 * PAGE, PAGE, 0).unwrap();
+    assert_eq!(load(AREA + 2 * PAGE), 3);
+    assert!(faults(|| store(AREA + 2 * PAGE, 1)));
+    assert!(!faults(|| store(AREA, 1)));
+    calls::unmap(AREA + 3 * PAGE, PAGE).unwrap();
+    assert!(faults(|| {
+        load(AREA + 3 * PAGE);
+    }));
+    assert_eq!(calls::write(AREA + 3 * PAGE, 8), Err(Error::Fault));
+}
+
+pub fn fork() {
+    calls::map(AREA, PAGE, PROT_WRITE).unwrap();
+    store(AREA, 1);
+    let child = calls::fork().unwrap();
+    if child == 0 {
+        assert_eq!(load(AREA), 1);
+        store(AREA, 2);
+        calls::exit(7);
+    }
+    assert_eq!(calls::wait(child), Ok(Status::Exited(7)));
+    assert_eq!(load(AREA), 1);
+    assert_eq!(calls::wait(child), Err(Error::NotFound));
+}

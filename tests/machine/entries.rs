@@ -1,0 +1,250 @@
+//! Access to page-table entries, with a watch on the order of things: break, flush, publish, free.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pagepin::frame::{FrameKind, Layout};
+use pagepin::{Entry, EntryAddr, FlushRange, PageAddr, Pfn, PhysMap, ReadSide, Shootdown};
+
+use super::Machine;
+use super::memory::Use;
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 2;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// What happened to entries and frames, in flushes and grace periods since then.
+#[derive(Default)]
+pub(crate) struct Protocol {
+    flushes: Cell<u64>,
+    grace_periods: Cell<u64>,
+    /// Places whose present entry was taken away, and when.
+    broken_places: RefCell<HashMap<u64, u64>>,
+    /// Frames and tables whose present entry was taken away, and when.
+    broken_frames: RefCell<HashMap<Pfn, Unlinked>>,
+    /// The root above each table.
+    roots: RefCell<HashMap<Pfn, Pfn>>,
+    /// Roots that some CPU has run on: before that nothing of them can be cached.
+    ran: RefCell<HashSet<Pfn>>,
+}
+
+#[derive(Clone, Copy)]
+struct Unlinked {
+    flushes: u64,
+    grace_periods: u64,
+    table: bool,
+    ran: bool,
+}
+
+impl Protocol {
+    pub(super) fn forget(&self, frame: Pfn) {
+        self.broken_frames.borrow_mut().remove(&frame);
+        self.broken_places.borrow_mut().retain(|place, _| Pfn::containing(*place) != frame);
+        self.roots.borrow_mut().remove(&frame);
+        self.ran.borrow_mut().remove(&frame);
+    }
+
+    /// A CPU uses the tables under `root`.
+    pub(super) fn runs_on(&self, root: Pfn) {
+        self.ran.borrow_mut().insert(root);
+    }
+
+    fn root_of(&self, table: Pfn) -> Pfn {
+        self.roots.borrow().get(&table).copied().unwrap_or(table)
+    }
+
+    fn linked(&self, at: EntryAddr, table: Pfn) {
+        let root = self.root_of(at.table());
+        self.roots.borrow_mut().insert(table, root);
+    }
+
+    /// INV-12 and INV-13 in their strict form: not only is no stale translation there, the flush (and the wait for
+    /// walkers) did happen between the break and the free. Whether the frame was a table.
+    pub(super) fn check_free(&self, frame: Pfn) -> bool {
+        let Some(unlinked) = self.broken_frames.borrow_mut().remove(&frame) else { return false };
+        let flushed = self.flushes.get() > unlinked.flushes;
+        assert!(flushed || !unlinked.ran, "INV-12: {frame:?} freed before the flush");
+        let waited = self.grace_periods.get() > unlinked.grace_periods;
+        assert!(
+            waited || !unlinked.table || !unlinked.ran,
+            "INV-13: table {frame:?} freed without waiting for walkers"
+        );
+        unlinked.table
+    }
+
+    fn broken(&self, at: EntryAddr, old: u64, table: bool) {
+        let (flushes, grace_periods) = (self.flushes.get(), self.grace_periods.get());
+        let ran = self.ran.borrow().contains(&self.root_of(at.table()));
+        if ran {
+            self.broken_places.borrow_mut().insert(at.address(), flushes);
+        }
+        if ran || table {
+            let frame = Pfn::containing(old & ADDRESS);
+            self.broken_frames.borrow_mut().insert(frame, Unlinked { flushes, grace_periods, table, ran });
+        }
+    }
+
+    fn published(&self, at: EntryAddr) {
+        if let Some(since) = self.broken_places.borrow_mut().remove(&at.address()) {
+            assert!(self.flushes.get() > since, "INV-8: a new entry was published before the old one was flushed");
+        }
+    }
+}
+
+impl<L: Layout> Machine<L> {
+    /// The entry in memory.
+    pub(crate) fn slot(&self, at: EntryAddr) -> &AtomicU64 {
+        let table = at.table();
+        match self.memory().use_of(table) {
+            Some(Use::Allocated { .. }) => {}
+            Some(Use::Limbo) if self.read_guards() > 0 => {}
+            Some(_) if std::thread::panicking() => {}
+            other => panic!("INV-13: an entry of {table:?} was accessed, which is {other:?}"),
+        }
+        // SAFETY: the table page lies within the arena and the offset within the page; entries are always accessed as
+        // atomics.
+        unsafe {
+            AtomicU64::from_ptr(self.memory().pointer(table).add((at.address() & 0xff8) as usize).cast().as_ptr())
+        }
+    }
+
+    /// What becomes of the order of things when an entry changes from `old` to `new`.
+    fn watch(&self, at: EntryAddr, old: u64, new: u64) {
+        let target = |bits: u64| Pfn::containing(bits & ADDRESS);
+        let moved = target(old) != target(new);
+        let (was, is) = (old & PRESENT != 0, new & PRESENT != 0);
+        if std::thread::panicking() {
+            return;
+        }
+        assert!(!(was && is && moved), "INV-8: the present entry {old:#x} became {new:#x} in one step");
+        let is_table = |bits| self.table().frame(target(bits)).is_some_and(|word| word.kind() == FrameKind::Table);
+        let protocol = self.protocol();
+        if is && is_table(new) {
+            protocol.linked(at, target(new));
+        }
+        if was && !is {
+            protocol.broken(at, old, is_table(old));
+        }
+        if !was && is {
+            self.protocol().published(at);
+        }
+    }
+}
+
+use pagepin::FrameTable as _;
+
+// SAFETY: the arena lives as long as the machine and is contiguous.
+unsafe impl<L: Layout> PhysMap for Machine<L> {
+    fn frame_ptr(&self, frame: Pfn) -> NonNull<u8> {
+        self.memory().pointer(frame)
+    }
+
+    unsafe fn load_entry(&self, at: EntryAddr) -> Entry {
+        self.walk_step();
+        Entry::from_bits(self.slot(at).load(Ordering::Acquire))
+    }
+
+    unsafe fn store_entry(&self, at: EntryAddr, entry: Entry) {
+        let old = self.slot(at).swap(entry.bits(), Ordering::AcqRel);
+        self.watch(at, old, entry.bits());
+    }
+
+    unsafe fn mask_entry(&self, at: EntryAddr, mask: u64) -> Entry {
+        let old = self.slot(at).fetch_and(mask, Ordering::AcqRel);
+        self.watch(at, old, old & mask);
+        Entry::from_bits(old)
+    }
+
+    unsafe fn set_entry_bits(&self, at: EntryAddr, bits: u64) -> Entry {
+        let old = self.slot(at).fetch_or(bits, Ordering::AcqRel);
+        self.watch(at, old, old | bits);
+        Entry::from_bits(old)
+    }
+
+    unsafe fn exchange_entry(&self, at: EntryAddr, old: Entry, new: Entry) -> Result<(), Entry> {
+        self.inner().exchange_hook.reach();
+        match self.slot(at).compare_exchange(old.bits(), new.bits(), Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                self.watch(at, old.bits(), new.bits());
+                Ok(())
+            }
+            Err(now) => Err(Entry::from_bits(now)),
+        }
+    }
+}
+
+/// A lockless walk in progress.
+pub(crate) struct Walking<'m> {
+    guards: &'m Cell<u64>,
+    over: &'m dyn GracePeriod,
+}
+
+pub(crate) trait GracePeriod {
+    fn over(&self);
+}
+
+impl<L: Layout> GracePeriod for Machine<L> {
+    fn over(&self) {
+        self.memory().grace_period_over();
+    }
+}
+
+impl Drop for Walking<'_> {
+    fn drop(&mut self) {
+        self.guards.set(self.guards.get() - 1);
+        if self.guards.get() == 0 {
+            self.over.over();
+        }
+    }
+}
+
+// SAFETY: tables that are freed during a walk keep their bytes until it has ended, which is what a walker sees of a
+// `synchronize` that waits for it.
+unsafe impl<L: Layout> ReadSide for Machine<L> {
+    type Guard<'a> = Walking<'a>;
+
+    fn enter(&self) -> Walking<'_> {
+        let guards = &self.inner().guards;
+        guards.set(guards.get() + 1);
+        Walking { guards, over: self }
+    }
+
+    fn synchronize(&self) {
+        let count = &self.protocol().grace_periods;
+        count.set(count.get() + 1);
+    }
+}
+
+// SAFETY: the translations are dropped on every CPU before the call returns.
+unsafe impl<L: Layout> Shootdown for Machine<L> {
+    fn flush(&self, root: Pfn, range: FlushRange) {
+        // The request is out, no CPU has answered yet: the worst moment for the others to access memory.
+        self.inner().flush_hook.reach();
+        let (first, end) = match range {
+            FlushRange::Pages { first, pages } => (first, first.offset(pages)),
+            FlushRange::Everything => (PageAddr::containing(0), PageAddr::containing(1 << 63)),
+        };
+        self.cpus().forget(root, first.address(), end.address());
+        let count = &self.protocol().flushes;
+        count.set(count.get() + 1);
+    }
+}
+
+impl<L: Layout> Machine<L> {
+    /// Flushes so far.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.protocol().flushes.get()
+    }
+
+    /// Takes the right to write out of the entry at `at`, as hardware never does: for wrong sequences.
+    pub(crate) fn poke(&self, at: EntryAddr, bits: u64) {
+        self.slot(at).store(bits, Ordering::Release);
+    }
+
+    /// Whether the entry permits writes.
+    pub(crate) fn is_writable(bits: u64) -> bool {
+        bits & WRITABLE != 0
+    }
+}

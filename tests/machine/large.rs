@@ -1,0 +1,42 @@
+//! Entries put in by hand: large leaves, and paths that are damaged on purpose.
+
+use pagepin::frame::{FrameKind, Layout};
+use pagepin::paging::Tables;
+use pagepin::{AddressSpace, Entry, EntryAddr, FrameSource, LeafSize, Pfn};
+
+use super::{Machine, Process};
+
+impl<L: Layout> Machine<L> {
+    /// A block of anonymous memory, exclusive, with one reference for an entry to come. Its bytes are what they are.
+    pub(crate) fn block(&self, size: LeafSize) -> Pfn {
+        let frame = self.allocate(size.order()).expect("no block of this size");
+        self.word(frame).hand_out(FrameKind::Anonymous, size.order(), true).unwrap();
+        frame
+    }
+
+    /// Maps `frame`, whose reference the entry takes over, with the low bits `bits` (rights and software bits).
+    pub(crate) fn install(&self, process: &Process<'_, L>, address: u64, size: LeafSize, frame: Pfn, bits: u64) {
+        let mut tables = Tables::lock(self, process.mm());
+        let page = pagepin::PageAddr::containing(address);
+        let at = tables.place(page, size).unwrap();
+        let large = if size == LeafSize::Size4KiB { 0 } else { 0x80 };
+        let entry = Entry::from_bits(frame.address() | bits | large);
+        // SAFETY: `at` was found under this lock and nothing is mapped there; the caller gives a reference away.
+        unsafe { tables.fill(at, entry) };
+    }
+
+    /// The places of the entries on the way to `address`, from the root down, as far as they are present.
+    pub(crate) fn path(&self, process: &Process<'_, L>, address: u64) -> Vec<(u32, EntryAddr, u64)> {
+        let (mut table, mut path) = (process.root(), Vec::new());
+        for level in (1..=super::depth(process.mm().levels())).rev() {
+            let at = EntryAddr::new(table, (address >> (12 + 9 * (level - 1))) & 511);
+            let bits = self.slot(at).load(std::sync::atomic::Ordering::Acquire);
+            path.push((level, at, bits));
+            if bits & 1 == 0 || bits & 0x80 != 0 {
+                break;
+            }
+            table = Pfn::containing(bits & 0x000f_ffff_ffff_f000);
+        }
+        path
+    }
+}

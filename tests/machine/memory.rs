@@ -1,0 +1,251 @@
+//! Physical memory with real bytes, and the frame source over it: poison, failure injection, double-free detection.
+
+use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ptr::NonNull;
+
+use pagepin::frame::Layout;
+use pagepin::{FrameSource, PAGE_SIZE, Pfn};
+
+use super::Machine;
+
+/// First frame of the machine's memory; not 0, and aligned for 1 GiB blocks.
+pub(crate) const FIRST: u64 = 0x4_0000;
+/// What freed memory holds. As an entry it is not present.
+const POISON: u64 = 0xdede_dede_dede_dede;
+/// Machines with more frames than this keep their untouched memory unbacked, so it is not poisoned.
+const MAX_POISONED_FRAMES: usize = 16 * 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Free,
+    /// The zero frame.
+    Reserved,
+    Allocated {
+        order: u8,
+    },
+    /// Not the first of its block.
+    Tail,
+    /// A table that was freed while a lockless walk was in progress: a real `synchronize` would have waited, so its
+    /// bytes stay until the walk has ended.
+    Limbo,
+}
+
+pub(crate) struct Memory {
+    raw: NonNull<u8>,
+    layout: std::alloc::Layout,
+    base: NonNull<u8>,
+    pub(super) uses: RefCell<Vec<Use>>,
+    poisoned: bool,
+    scattered: Cell<bool>,
+    cursor: Cell<usize>,
+    /// Allocations that still succeed.
+    allowed: Cell<Option<u64>>,
+    allocations: Cell<u64>,
+    /// Bytes outside the arena: device registers.
+    registers: RefCell<HashMap<u64, u8>>,
+}
+
+impl Memory {
+    pub(super) fn new(frames: usize) -> Self {
+        // Not page-aligned by the allocator: then it would touch every page to clear it.
+        let layout = std::alloc::Layout::from_size_align((frames + 1) * PAGE_SIZE as usize, 16).unwrap();
+        // SAFETY: the size is not 0.
+        let raw = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
+        let skip = raw.as_ptr().align_offset(PAGE_SIZE as usize);
+        // SAFETY: at most one page is skipped, and one more than asked for was allocated.
+        let base = unsafe { raw.add(skip) };
+        let mut uses = vec![Use::Free; frames];
+        uses[0] = Use::Reserved;
+        let memory = Self {
+            raw,
+            layout,
+            base,
+            uses: RefCell::new(uses),
+            poisoned: frames <= MAX_POISONED_FRAMES,
+            scattered: Cell::new(false),
+            cursor: Cell::new(1),
+            allowed: Cell::new(None),
+            allocations: Cell::new(0),
+            registers: RefCell::default(),
+        };
+        if memory.poisoned {
+            (1..frames).for_each(|index| memory.poison(index));
+        }
+        memory
+    }
+
+    /// The index of a frame of the arena.
+    pub(super) fn index(&self, frame: Pfn) -> Option<usize> {
+        let index = frame.number().checked_sub(FIRST)? as usize;
+        (index < self.uses.borrow().len()).then_some(index)
+    }
+
+    pub(super) fn use_of(&self, frame: Pfn) -> Option<Use> {
+        self.index(frame).map(|index| self.uses.borrow()[index])
+    }
+
+    pub(super) fn pointer(&self, frame: Pfn) -> NonNull<u8> {
+        let index = self.index(frame).unwrap_or_else(|| panic!("no memory at {frame:?}"));
+        // SAFETY: the index lies within the arena.
+        unsafe { self.base.add(index * PAGE_SIZE as usize) }
+    }
+
+    fn words(&self, index: usize) -> *mut [u64; 512] {
+        // SAFETY: the frame lies within the arena.
+        unsafe { self.base.add(index * PAGE_SIZE as usize) }.cast().as_ptr()
+    }
+
+    fn poison(&self, index: usize) {
+        // SAFETY: the frame lies within the arena; one thread emulates everything, and no reference to it exists.
+        unsafe { self.words(index).write([POISON; 512]) };
+    }
+
+    /// The 8-byte words of a frame.
+    pub(crate) fn frame_words(&self, frame: Pfn) -> Vec<u64> {
+        // SAFETY: as in `poison`.
+        unsafe { self.words(self.index(frame).unwrap()).read() }.to_vec()
+    }
+
+    /// Reads one byte of physical memory, as a CPU or a device does.
+    pub(crate) fn read(&self, address: u64) -> u8 {
+        let frame = Pfn::containing(address);
+        match self.use_of(frame) {
+            None => self.registers.borrow().get(&address).copied().unwrap_or(0),
+            Some(Use::Free | Use::Limbo) => panic!("a read of freed memory at {address:#x}"),
+            // SAFETY: the byte lies within the frame.
+            Some(_) => unsafe { self.pointer(frame).add((address % PAGE_SIZE) as usize).read() },
+        }
+    }
+
+    /// Writes one byte of physical memory.
+    pub(crate) fn write(&self, address: u64, byte: u8) {
+        let frame = Pfn::containing(address);
+        match self.use_of(frame) {
+            None => _ = self.registers.borrow_mut().insert(address, byte),
+            Some(Use::Allocated { .. } | Use::Tail) => {
+                // SAFETY: the byte lies within the frame.
+                unsafe { self.pointer(frame).add((address % PAGE_SIZE) as usize).write(byte) }
+            }
+            Some(other) => panic!("a write to {other:?} memory at {address:#x}"),
+        }
+    }
+
+    fn find(&self, order: u8) -> Option<usize> {
+        let (uses, blocks) = (self.uses.borrow(), 1usize << order);
+        let free = |start: usize| uses[start..start + blocks].iter().all(|used| *used == Use::Free);
+        let starts = uses.len() / blocks;
+        let first = if self.scattered.get() {
+            // A step that shares no factor with the number of places visits all of them.
+            self.cursor.set(self.cursor.get().wrapping_add(starts / 2 + 3));
+            self.cursor.get()
+        } else {
+            0
+        };
+        (0..starts).map(|step| (first + step) % starts * blocks).find(|start| free(*start))
+    }
+
+    fn take(&self, order: u8) -> Option<Pfn> {
+        self.allocations.set(self.allocations.get() + 1);
+        if let Some(allowed) = self.allowed.get() {
+            self.allowed.set(Some(allowed.checked_sub(1)?));
+        }
+        let start = self.find(order)?;
+        let mut uses = self.uses.borrow_mut();
+        uses[start] = Use::Allocated { order };
+        uses[start + 1..start + (1 << order)].fill(Use::Tail);
+        if self.poisoned {
+            for index in start..start + (1 << order) {
+                // SAFETY: as in `poison`.
+                let intact = unsafe { self.words(index).read() } == [POISON; 512];
+                assert!(intact, "frame {:#x} was written after it was freed", FIRST + index as u64);
+            }
+        }
+        Some(Pfn::new(FIRST + start as u64))
+    }
+
+    fn give_back(&self, start: usize, order: u8) {
+        let mut uses = self.uses.borrow_mut();
+        for index in start..start + (1 << order) {
+            uses[index] = Use::Free;
+            if self.poisoned {
+                self.poison(index);
+            }
+        }
+    }
+
+    /// Ends the wait of tables in limbo.
+    pub(super) fn grace_period_over(&self) {
+        let limbo: Vec<usize> =
+            (0..self.uses.borrow().len()).filter(|index| self.uses.borrow()[*index] == Use::Limbo).collect();
+        limbo.into_iter().for_each(|index| self.give_back(index, 0));
+    }
+
+    /// Frames that are allocated.
+    pub(crate) fn allocated(&self) -> Vec<(Pfn, u8)> {
+        let uses = self.uses.borrow();
+        let frame = |(index, used): (usize, &Use)| match *used {
+            Use::Allocated { order } => Some((Pfn::new(FIRST + index as u64), order)),
+            _ => None,
+        };
+        uses.iter().enumerate().filter_map(frame).collect()
+    }
+
+    pub(crate) fn allocations(&self) -> u64 {
+        self.allocations.get()
+    }
+
+    /// From now on `allowed` allocations succeed (`None`: as many as there is memory for).
+    pub(crate) fn allow(&self, allowed: Option<u64>) {
+        self.allowed.set(allowed);
+    }
+
+    /// Hands out neighbours as far apart as possible.
+    pub(crate) fn scatter(&self, scattered: bool) {
+        self.scattered.set(scattered);
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout and freed once.
+        unsafe { dealloc(self.raw.as_ptr(), self.layout) };
+    }
+}
+
+// SAFETY: blocks come from disjoint places of the arena, aligned because the arena begins at a 1 GiB boundary.
+unsafe impl<L: Layout> FrameSource for Machine<L> {
+    fn allocate(&self, order: u8) -> Option<Pfn> {
+        let frame = self.memory().take(order)?;
+        for index in 0..1 << order {
+            self.protocol().forget(frame.offset(index));
+        }
+        Some(frame)
+    }
+
+    unsafe fn free(&self, frame: Pfn, order: u8) {
+        if std::thread::panicking() {
+            // Something was wrong already; one report is enough.
+            return;
+        }
+        let memory = self.memory();
+        let found = memory.use_of(frame);
+        assert_eq!(found, Some(Use::Allocated { order }), "freed twice, or never allocated: {frame:?}");
+        assert!(self.word(frame).snapshot().is_free(), "freed with references: {frame:?} {:?}", self.word(frame));
+        for index in 0..1 << order {
+            self.cpus().assert_forgotten(frame.offset(index));
+        }
+        let was_table = self.protocol().check_free(frame);
+        let index = memory.index(frame).unwrap();
+        if was_table && self.read_guards() > 0 {
+            memory.uses.borrow_mut()[index] = Use::Limbo;
+        } else {
+            memory.give_back(index, order);
+        }
+    }
+
+    fn zero_frame(&self) -> Option<Pfn> {
+        self.inner().has_zero_frame.get().then_some(Pfn::new(FIRST))
+    }
+}

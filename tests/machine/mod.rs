@@ -1,0 +1,300 @@
+//! An emulated machine that behaves worse than hardware.
+//!
+//! One thread plays every CPU. Its TLBs keep each translation, however stale or permissive, until a flush of the mm is
+//! acknowledged; freed memory is poisoned; the order break -> flush -> publish -> free is watched at every entry; and
+//! closures can run at any step of a lockless walk or between a flush request and its acknowledgement. What it cannot
+//! show is the effect of weak memory ordering.
+
+mod audit;
+mod cpu;
+mod entries;
+mod hooks;
+mod large;
+mod memory;
+mod one_thread;
+
+use std::cell::Cell;
+
+use pagepin::frame::{Layout, PageFrame, Wide};
+use pagepin::pin::{self, GotPages, PhysRun, PinError, PinFlags, PinnedPages, pin_user_pages, pin_user_pages_fast};
+use pagepin::space::{SpaceOptions, UserSpace};
+use pagepin::{Counters, Env, FlatFrameTable, FrameTable, Levels, Pfn, Rights, UserRange};
+use spin::relax::RelaxStrategy;
+
+pub(crate) use cpu::{CPUS, Trap};
+pub(crate) use memory::FIRST;
+
+use cpu::Cpus;
+use entries::Protocol;
+use hooks::Hook;
+use memory::Memory;
+use one_thread::OneThread;
+
+/// Loads and stores.
+pub(crate) const RW: Rights = Rights::READ.union(Rights::WRITE);
+/// Loads.
+pub(crate) const R: Rights = Rights::READ;
+/// Loads and instruction fetches.
+pub(crate) const RX: Rights = Rights::READ.union(Rights::EXECUTE);
+/// No rights.
+pub(crate) const NONE: Rights = Rights::empty();
+/// Bytes in a page.
+pub(crate) const PAGE: u64 = pagepin::PAGE_SIZE;
+/// An address in the middle of the user half.
+pub(crate) const A: u64 = 0x7f_1234_5000;
+
+/// A process of the machine.
+pub(crate) type Process<'m, L> = UserSpace<'m, Machine<L>>;
+/// What the pin family returns here.
+pub(crate) type Pins<'m, L, X> = PinnedPages<'m, Machine<L>, X, Vec<PhysRun>>;
+
+/// There is one thread: whoever waits for a lock waits for ever.
+pub(crate) struct Deadlock;
+
+impl RelaxStrategy for Deadlock {
+    fn relax() {
+        panic!("deadlock: a lock is held further up this stack");
+    }
+}
+
+/// See the [module text](self).
+pub(crate) struct Machine<L: Layout = Wide> {
+    table: FlatFrameTable<'static, L>,
+    words: *mut [PageFrame<L>],
+    counters: Counters,
+    inner: OneThread<Inner>,
+}
+
+struct Inner {
+    memory: Memory,
+    cpus: Cpus,
+    protocol: Protocol,
+    guards: Cell<u64>,
+    walk_hook: Hook,
+    flush_hook: Hook,
+    exchange_hook: Hook,
+    has_zero_frame: Cell<bool>,
+    expected_bugs: Cell<u64>,
+    /// Releases that nothing was acquired for.
+    expected_surplus: Cell<u64>,
+}
+
+// SAFETY: `words` is only used to free the slice in `drop`; everything else is `Sync`.
+unsafe impl<L: Layout> Sync for Machine<L> {}
+
+impl<L: Layout> Machine<L> {
+    /// A machine with `frames` frames of memory, the first of which is the zero frame.
+    pub(crate) fn new(frames: usize) -> Self {
+        let words: Box<[PageFrame<L>]> = (0..frames).map(|_| PageFrame::new()).collect();
+        let words = Box::into_raw(words);
+        // SAFETY: the slice is freed in `drop`, and the table is not handed out for longer than the machine lives.
+        let table = unsafe { FlatFrameTable::new(Pfn::new(FIRST), &*words) };
+        let memory = Memory::new(frames);
+        let inner = Inner {
+            memory,
+            cpus: Cpus::new(),
+            protocol: Protocol::default(),
+            guards: Cell::new(0),
+            walk_hook: Hook::default(),
+            flush_hook: Hook::default(),
+            exchange_hook: Hook::default(),
+            has_zero_frame: Cell::new(true),
+            expected_bugs: Cell::new(0),
+            expected_surplus: Cell::new(0),
+        };
+        Self { table, words, counters: Counters::new(), inner: OneThread::new(inner) }
+    }
+
+    fn inner(&self) -> &Inner {
+        self.inner.get()
+    }
+
+    /// Physical memory.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.inner().memory
+    }
+
+    /// The CPUs.
+    pub(crate) fn cpus(&self) -> &Cpus {
+        &self.inner().cpus
+    }
+
+    fn protocol(&self) -> &Protocol {
+        &self.inner().protocol
+    }
+
+    fn table(&self) -> &FlatFrameTable<'static, L> {
+        &self.table
+    }
+
+    fn read_guards(&self) -> u64 {
+        self.inner().guards.get()
+    }
+
+    /// The word of a frame of the arena.
+    #[track_caller]
+    pub(crate) fn word(&self, frame: Pfn) -> &PageFrame<L> {
+        self.table.frame(frame).unwrap_or_else(|| panic!("{frame:?} is not memory"))
+    }
+
+    /// A step of a walk: an entry is loaded or a frame looked up.
+    fn walk_step(&self) {
+        if self.read_guards() > 0 {
+            self.inner().walk_hook.reach();
+        }
+    }
+
+    /// Runs `work`; before step `at` of the lockless walks in it, `race` runs. Whether the walks had that many steps.
+    pub(crate) fn race_at<R>(&self, at: u64, race: impl FnOnce(), work: impl FnOnce() -> R) -> (R, bool) {
+        self.inner().walk_hook.during(at, race, work)
+    }
+
+    /// Runs `work`; at its first flush `race` runs, before any CPU has acknowledged.
+    pub(crate) fn before_acknowledgement<R>(&self, race: impl FnOnce(), work: impl FnOnce() -> R) -> R {
+        let (result, fired) = self.inner().flush_hook.during(0, race, work);
+        assert!(fired, "nothing was flushed");
+        result
+    }
+
+    /// Runs `work`; before its first compare-and-exchange on an entry `race` runs.
+    pub(crate) fn before_exchange<R>(&self, race: impl FnOnce(), work: impl FnOnce() -> R) -> R {
+        let (result, fired) = self.inner().exchange_hook.during(0, race, work);
+        assert!(fired, "no entry was exchanged");
+        result
+    }
+
+    /// From now on there is no zero frame.
+    pub(crate) fn without_zero_frame(&self) {
+        self.inner().has_zero_frame.set(false);
+    }
+
+    /// The library has caught `count` releases too many, of the test's own making.
+    pub(crate) fn expect_bugs(&self, count: u64) {
+        self.inner().expected_bugs.set(count);
+        self.inner().expected_surplus.set(count);
+    }
+
+    /// An empty process with 4 levels.
+    pub(crate) fn process(&self) -> Process<'_, L> {
+        self.process_with(SpaceOptions::default())
+    }
+
+    /// An empty process.
+    pub(crate) fn process_with(&self, options: SpaceOptions) -> Process<'_, L> {
+        UserSpace::new(self, options).unwrap()
+    }
+
+    /// An empty process with `levels`.
+    pub(crate) fn process_of(&self, levels: Levels) -> Process<'_, L> {
+        self.process_with(SpaceOptions { levels, ..SpaceOptions::default() })
+    }
+
+    /// A process with `pages` readable and writable pages at [`A`], each holding a number from `first` on.
+    pub(crate) fn populated(&self, pages: u64, first: u8) -> Process<'_, L> {
+        let process = self.process();
+        process.map(A, pages * PAGE, RW).unwrap();
+        self.put_pages(&process, A, pages, first);
+        process
+    }
+
+    /// Pins with the form that starts without locks.
+    pub(crate) fn pin<'m, X: pin::Access>(
+        &'m self,
+        process: &'m Process<'m, L>,
+        address: u64,
+        length: u64,
+    ) -> Result<Pins<'m, L, X>, PinError> {
+        pin_user_pages_fast(self, process, range(process, address, length), PinFlags::empty(), runs(64))
+    }
+
+    /// Pins under the locks.
+    pub(crate) fn pin_slow<'m, X: pin::Access>(
+        &'m self,
+        process: &'m Process<'m, L>,
+        address: u64,
+        length: u64,
+        flags: PinFlags,
+    ) -> Result<Pins<'m, L, X>, PinError> {
+        pin_user_pages(self, process, range(process, address, length), flags, runs(64))
+    }
+
+    /// References, without locks if possible.
+    pub(crate) fn reference<'m, X: pin::Access>(
+        &'m self,
+        process: &'m Process<'m, L>,
+        address: u64,
+        length: u64,
+    ) -> Result<GotPages<'m, Self, Vec<PhysRun>>, PinError> {
+        let range = range(process, address, length);
+        pin::get_user_pages_fast::<X, _, _, _>(self, process, range, PinFlags::empty(), runs(64))
+    }
+}
+
+/// Levels of tables, by number: not asked from the library.
+pub(crate) fn depth(levels: Levels) -> u32 {
+    if levels == Levels::Four { 4 } else { 5 }
+}
+
+/// A checked range.
+#[track_caller]
+pub(crate) fn range<L: Layout>(process: &Process<'_, L>, address: u64, length: u64) -> UserRange {
+    process.range(address, length).unwrap()
+}
+
+/// An empty buffer for `count` runs.
+pub(crate) fn runs(count: usize) -> Vec<PhysRun> {
+    vec![PhysRun::default(); count]
+}
+
+// SAFETY: forwards to the flat table.
+unsafe impl<L: Layout> FrameTable for Machine<L> {
+    type Layout = L;
+
+    fn frame(&self, frame: Pfn) -> Option<&PageFrame<L>> {
+        // Between the load of an entry and the count of its frame.
+        self.walk_step();
+        self.table.frame(frame)
+    }
+
+    fn run(&self, first: Pfn, count: u64) -> Option<&[PageFrame<L>]> {
+        self.table.run(first, count)
+    }
+}
+
+impl<L: Layout> Env for Machine<L> {
+    type PhysMap = Self;
+    type Frames = Self;
+    type Source = Self;
+    type ReadSide = Self;
+    type Shootdown = Self;
+    type Relax = Deadlock;
+
+    fn phys_map(&self) -> &Self {
+        self
+    }
+    fn frames(&self) -> &Self {
+        self
+    }
+    fn source(&self) -> &Self {
+        self
+    }
+    fn read_side(&self) -> &Self {
+        self
+    }
+    fn shootdown(&self) -> &Self {
+        self
+    }
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+impl<L: Layout> Drop for Machine<L> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.check_balance();
+        }
+        // SAFETY: made by `Box::into_raw` in `new`; the table that borrows it is not used again.
+        drop(unsafe { Box::from_raw(self.words) });
+    }
+}

@@ -1,0 +1,23 @@
+//! Interior state for a value that the library wants to be `Sync` although one thread emulates every CPU.
+
+use std::thread::{self, ThreadId};
+
+/// A value that only the thread that made it can reach.
+pub(crate) struct OneThread<T> {
+    owner: ThreadId,
+    value: T,
+}
+
+// SAFETY: `get` refuses every thread but the owner, so nothing is shared.
+unsafe impl<T> Sync for OneThread<T> {}
+
+impl<T> OneThread<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { owner: thread::current().id(), value }
+    }
+
+    pub(crate) fn get(&self) -> &T {
+        assert_eq!(thread::current().id(), self.owner, "an emulated machine belongs to one thread");
+        &self.value
+    }
+}

@@ -1,0 +1,166 @@
+//! `cargo xtask bench`: instructions per page, beside Linux's.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+
+use crate::kernel::{self, KernelToolchain, Profile};
+use crate::linux::{self, FIGURES, Figure};
+use crate::plan::Need;
+use crate::qemu::{self, Boot, Cpus, Echo};
+use crate::table::{self, Align};
+use crate::toolchain;
+
+type Measured = [(String, f64)];
+
+/// A missed target is a result, not a failure; a missing or unbelievable measurement is one.
+pub(crate) fn run(project: &Path) -> Result<bool> {
+    let image = KernelToolchain::prepare(project, Need::Boot)?.build_image(Profile::Release)?;
+    let outcome =
+        Boot { image: &image, mode: "bench", cpus: Cpus::Counted, limit: Duration::from_secs(600), echo: Echo::Human }
+            .run()?;
+    let well = kernel::ended_well(&outcome);
+    let measured = &outcome.transcript.bench;
+
+    println!("\n{}", render(measured));
+    println!("{}", linux::PROVENANCE);
+    if let Some(version) = toolchain::version_line(qemu::PROGRAM.as_ref()) {
+        println!("This run: {version}.");
+    }
+    let path = project.join("target/bench.json");
+    std::fs::write(&path, json(measured)?).with_context(|| format!("writing {}", path.display()))?;
+    println!("Figures are in target/bench.json.");
+
+    let mut complaints = complaints(measured);
+    let transcript = &outcome.transcript;
+    complaints.extend(transcript.garbled.iter().map(|line| format!("unreadable: {line}")));
+    complaints.extend(transcript.failures.iter().map(|(name, why)| format!("{name}: {why}")));
+    complaints.iter().for_each(|complaint| println!("FAILED: {complaint}"));
+    Ok(well && complaints.is_empty())
+}
+
+fn value(measured: &Measured, key: &str) -> Option<f64> {
+    measured.iter().find(|(known, _)| known == key).map(|(_, value)| *value)
+}
+
+fn complaints(measured: &Measured) -> Vec<String> {
+    let mut found: Vec<String> = FIGURES
+        .iter()
+        .filter(|figure| value(measured, figure.key).is_none())
+        .map(|figure| format!("{} was not measured", figure.key))
+        .collect();
+    if let Some(read) = value(measured, linux::CALIBRATION) {
+        let expected = linux::CALIBRATION_VALUE;
+        if (read - expected).abs() > linux::CALIBRATION_SLACK {
+            found.push(format!(
+                "{} reads {read}, not {expected}: the counter does not count instructions",
+                linux::CALIBRATION
+            ));
+        }
+    }
+    found
+}
+
+/// The known figures in their order, then whatever else the kernel measured.
+fn render(measured: &Measured) -> String {
+    let known = FIGURES.iter().map(|figure| known_row(figure, value(measured, figure.key)));
+    let extra = measured
+        .iter()
+        .filter(|(key, _)| FIGURES.iter().all(|figure| figure.key != key))
+        .map(|(key, value)| vec![key.clone(), number(*value)]);
+    let rows: Vec<Vec<String>> = known.chain(extra).collect();
+    let columns = [
+        ("key", Align::Left),
+        ("pagepin", Align::Right),
+        ("Linux 7.2", Align::Right),
+        ("ratio", Align::Right),
+        ("target", Align::Right),
+        ("reached", Align::Left),
+        ("", Align::Left),
+    ];
+    table::render(&columns, &rows)
+}
+
+fn known_row(figure: &Figure, measured: Option<f64>) -> Vec<String> {
+    let reached = match (measured, figure.target) {
+        (Some(value), Some(target)) if value <= target => "yes",
+        (Some(_), Some(_)) => "NO",
+        _ => "-",
+    };
+    vec![
+        figure.key.to_owned(),
+        measured.map_or_else(|| "missing".to_owned(), number),
+        number(figure.linux),
+        measured.map_or_else(|| "-".to_owned(), |value| format!("{:.3}", value / figure.linux)),
+        figure.target.map_or_else(|| "-".to_owned(), |target| format!("<= {target}")),
+        reached.to_owned(),
+        figure.note.to_owned(),
+    ]
+}
+
+fn number(value: f64) -> String {
+    if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") }
+}
+
+/// One flat object, one number a key.
+fn json(measured: &Measured) -> Result<String> {
+    let object: Map<String, Value> = measured.iter().map(|(key, value)| (key.clone(), Value::from(*value))).collect();
+    Ok(serde_json::to_string_pretty(&object)? + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete() -> Vec<(String, f64)> {
+        FIGURES.iter().map(|figure| (figure.key.to_owned(), figure.linux)).collect()
+    }
+
+    fn row<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
+        let line = text.lines().find(|line| line.split(' ').next() == Some(key));
+        line.expect("a row").split_whitespace().collect()
+    }
+
+    #[test]
+    fn targets_are_judged_per_row() {
+        let text = render(&[("pin_fast_4k_b512".to_owned(), 30.0), ("unpin_4k".to_owned(), 15.1)]);
+        assert_eq!(
+            row(&text, "pin_fast_4k_b512")[..7],
+            ["pin_fast_4k_b512", "30.0", "194.1", "0.155", "<=", "30", "yes"]
+        );
+        assert_eq!(row(&text, "unpin_4k")[..7], ["unpin_4k", "15.1", "86.4", "0.175", "<=", "15", "NO"]);
+        assert_eq!(row(&text, "fork_4k")[1], "missing");
+    }
+
+    #[test]
+    fn unknown_keys_get_rows_of_their_own() {
+        let mut measured = complete();
+        measured.push(("walk_5_level".to_owned(), 7.25));
+        assert_eq!(row(&render(&measured), "walk_5_level"), ["walk_5_level", "7.25"]);
+    }
+
+    #[test]
+    fn missing_key_and_wrong_calibration_are_complaints() {
+        let mut measured = complete();
+        assert!(complaints(&measured).is_empty());
+        measured.retain(|(key, _)| key != "unpin_4k");
+        assert_eq!(complaints(&measured), ["unpin_4k was not measured"]);
+        let calibration = measured.last_mut().expect("calibration comes last");
+        calibration.1 = 2.02;
+        assert_eq!(complaints(&measured).len(), 2);
+    }
+
+    #[test]
+    fn missed_target_is_no_complaint() {
+        assert!(complaints(&complete()).is_empty());
+    }
+
+    #[test]
+    fn json_is_flat_and_reads_back() {
+        let text = json(&[("b".to_owned(), 1.5), ("a".to_owned(), 2.0)]).expect("finite numbers");
+        let value: Value = serde_json::from_str(&text).expect("json");
+        assert_eq!(value, serde_json::json!({ "a": 2.0, "b": 1.5 }));
+    }
+}

@@ -1,0 +1,141 @@
+//! `cargo xtask test`: every check in one run, each timed, none skipped because an earlier one failed.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::childenv::host_cargo;
+use crate::kernel::{self, KernelToolchain, Profile, succeed};
+use crate::plan::Need;
+use crate::powerset;
+use crate::qemu::{Boot, Cpus, Echo};
+use crate::steps::{Steps, Summary};
+
+/// Returns whether everything passed; it has then printed all there is to know.
+pub(crate) fn run(project: &Path) -> bool {
+    let mut steps = Steps::default();
+    let cargo = || host_cargo(project);
+    let mut toolchain = Err(anyhow!("set-up did not run"));
+
+    steps.run("set-up", || {
+        toolchain = KernelToolchain::prepare(project, Need::Lint);
+        // The steps below need the error once more, so only its text stays here.
+        toolchain.as_ref().map(|_| Summary::default()).map_err(|error| anyhow!("{error:#}"))
+    });
+    let toolchain = toolchain.map_err(|_| "set-up failed");
+    let kernel = || toolchain.as_ref().map_err(|why| anyhow!(*why));
+
+    steps.run("format", || {
+        let arguments = ["fmt", "--all", "--check"];
+        let host = succeed(cargo().args(arguments));
+        // The kernel is looked at even when the library is not in order: one run should show everything.
+        succeed(cargo().args(arguments).current_dir(project.join("tests/kernel")))?;
+        host?;
+        Ok(Summary::note("library, xtask, kernel"))
+    });
+    steps.run("lint", || {
+        let all = ["clippy", "--workspace", "--all-targets", "--all-features"];
+        succeed(cargo().args(all).args(["--", "-D", "warnings"]))?;
+        Ok(Summary::note("library, xtask"))
+    });
+    steps.run("lint kernel", || {
+        let toolchain = kernel()?;
+        toolchain.lint()?;
+        Ok(Summary::note(if toolchain.clippy {
+            "clippy"
+        } else {
+            "no clippy for this toolchain: compiler warnings only"
+        }))
+    });
+    steps.run("host tests", || {
+        // Documentation tests are the next step's.
+        host_tests(project, &["--lib", "--bins", "--tests", "--examples"], true)
+    });
+    steps.run("doc tests", || host_tests(project, &["--doc"], false));
+    steps.run("docs", || {
+        let arguments = ["doc", "--workspace", "--no-deps", "--all-features"];
+        succeed(cargo().args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
+        Ok(Summary::default())
+    });
+    steps.run("features", || {
+        let count = powerset::check(&cargo)?;
+        Ok(Summary::note(format!("{count} subsets")))
+    });
+    steps.run("kernel tests", || kernel_tests(kernel()?));
+    steps.close()
+}
+
+/// Runs `cargo test`, shows its output as it comes and adds up the results of all its test programs.
+fn host_tests(project: &Path, targets: &[&str], must_run: bool) -> Result<Summary> {
+    let mut cargo = host_cargo(project);
+    cargo.args(["test", "--workspace", "--all-features", "--no-fail-fast"]).args(targets);
+    let mut child = cargo.stdout(Stdio::piped()).spawn().context("starting cargo test")?;
+    let stdout = child.stdout.take().context("cargo test's output is not a pipe")?;
+    let (mut passed, mut failed) = (0, 0);
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        println!("{line}");
+        if let Some((good, bad)) = test_result(&line) {
+            passed += good;
+            failed += bad;
+        }
+    }
+    let status = child.wait()?;
+    if must_run && passed + failed == 0 {
+        bail!("no test ran ({status})");
+    }
+    if !status.success() && failed == 0 {
+        // A test program that aborts, or a target that does not build, prints no result line.
+        failed = 1;
+    }
+    let note = if failed > 0 { format!("cargo test: {status}") } else { format!("{passed} tests") };
+    Ok(Summary { note, passed, failed })
+}
+
+/// Passed and failed of a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+fn test_result(line: &str) -> Option<(u64, u64)> {
+    let (_, counts) = line.trim().strip_prefix("test result: ")?.split_once(". ")?;
+    let count = |word: &str| counts.split(';').find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok());
+    Some((count("passed")?, count("failed")?))
+}
+
+fn kernel_tests(toolchain: &KernelToolchain) -> Result<Summary> {
+    let image = toolchain.build_image(Profile::Release)?;
+    let outcome = Boot {
+        image: &image,
+        mode: "test",
+        cpus: Cpus::Threads(4),
+        limit: Duration::from_secs(600),
+        echo: Echo::Human,
+    }
+    .run()?;
+    let mut objections = outcome.transcript.objections();
+    if !kernel::ended_well(&outcome) {
+        objections.extend(outcome.failure.clone());
+    }
+    let transcript = &outcome.transcript;
+    let (passed, failing) = (transcript.passed, transcript.failed());
+    let failed = if failing == 0 && !objections.is_empty() { 1 } else { failing };
+    let named = transcript.failures.iter().map(|(name, why)| format!("{name}: {why}"));
+    let complaints: Vec<String> = named.chain(objections).collect();
+    let note = if complaints.is_empty() { format!("{passed} tests") } else { complaints.join("\n") };
+    Ok(Summary { note, passed, failed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_of_cargo_test_are_read() {
+        let line = "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out";
+        assert_eq!(test_result(line), Some((12, 0)));
+        let line = "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!(test_result(line), Some((3, 2)));
+        assert_eq!(test_result("test foo ... ok"), None);
+        assert_eq!(test_result("test result: ok. 12 pas"), None);
+    }
+}

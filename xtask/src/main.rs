@@ -1,0 +1,90 @@
+//! `cargo xtask <command>`: everything a person does with this repository beyond plain `cargo build`.
+//!
+//! [`toolchain`] finds out what the machine has, [`plan`] decides what is missing and [`setup`] fetches it; [`kernel`]
+//! turns the test kernel into a bootable image, [`qemu`] boots it and [`protocol`] understands what it prints.
+//! [`check`] and [`mod@bench`] are the commands that judge the result.
+
+mod bench;
+mod check;
+mod childenv;
+mod kernel;
+mod linux;
+mod plan;
+mod powerset;
+mod protocol;
+mod qemu;
+mod setup;
+mod steps;
+mod sysroot;
+mod table;
+mod toolchain;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Build, boot, test and measure pagepin")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Boot the test kernel in QEMU and watch it fork, pin and copy
+    Demo,
+    /// Run every check: format, lints, host tests, docs, feature subsets, kernel tests
+    Test,
+    /// Count instructions per page in QEMU and compare with Linux; writes target/bench.json
+    Bench,
+    /// Build and boot the test kernel, its output untouched (for working on the kernel)
+    Kernel {
+        /// What the kernel should do, as handed to it through fw_cfg
+        #[arg(long, default_value = "demo")]
+        mode: String,
+        /// Number of CPUs; mode bench counts instructions and always has one
+        #[arg(long, default_value_t = 4)]
+        smp: u32,
+        /// Optimised build (the default)
+        #[arg(long, conflicts_with = "debug")]
+        release: bool,
+        /// Unoptimised build
+        #[arg(long)]
+        debug: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let root = project_root();
+    match run(Cli::parse().command, &root) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `Ok(false)` is a run that finished and was found wanting; it has already said why.
+fn run(task: Task, root: &Path) -> Result<bool> {
+    match task {
+        Task::Demo => kernel::demo(root),
+        Task::Test => Ok(check::run(root)),
+        Task::Bench => bench::run(root),
+        Task::Kernel { mode, smp, release: _, debug } => {
+            let profile = if debug { kernel::Profile::Debug } else { kernel::Profile::Release };
+            kernel::develop(root, &mode, smp, profile)
+        }
+    }
+}
+
+/// Cargo says at run time where the crate is; the compile-time answer serves a binary started by hand.
+fn project_root() -> PathBuf {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let here = PathBuf::from(here);
+    here.parent().map_or_else(|| here.clone(), Path::to_path_buf)
+}

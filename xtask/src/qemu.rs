@@ -1,0 +1,252 @@
+//! Boots the image in QEMU and collects what the kernel reports.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::protocol::{self, Line, Transcript};
+
+pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The kernel writes 0x10 to `isa-debug-exit`, and the device turns a value `v` into the status `v << 1 | 1`.
+const SUCCESS: i32 = 33;
+
+/// How many lines are shown again when a boot is stopped or dies.
+const TAIL: usize = 40;
+
+/// How the guest's CPUs are driven.
+#[derive(Clone, Copy)]
+pub(crate) enum Cpus {
+    /// This many, each on a host thread of its own, so that races are real.
+    Threads(u32),
+    /// One, with a time-stamp counter that counts instructions; the model is the one Linux was measured on.
+    Counted,
+}
+
+/// What the person at the terminal sees.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Echo {
+    /// Lines meant for people as they are; machine lines as a short note of what they say.
+    Human,
+    /// Everything, untouched.
+    Raw,
+}
+
+pub(crate) struct Boot<'a> {
+    pub(crate) image: &'a Path,
+    pub(crate) mode: &'a str,
+    pub(crate) cpus: Cpus,
+    pub(crate) limit: Duration,
+    pub(crate) echo: Echo,
+}
+
+/// How a boot ended.
+pub(crate) struct Outcome {
+    pub(crate) transcript: Transcript,
+    /// Why the boot as such failed: time limit or exit status.
+    pub(crate) failure: Option<String>,
+    tail: VecDeque<String>,
+}
+
+impl Outcome {
+    /// Shows the end of the output once more; after a stop, the cause is usually in there.
+    pub(crate) fn print_tail(&self) {
+        println!("--- last {} lines of the kernel's output", self.tail.len());
+        for line in &self.tail {
+            println!("  {line}");
+        }
+        println!("---");
+    }
+}
+
+impl Boot<'_> {
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let mut arguments: Vec<String> = [
+            "-m 512 -display none -no-reboot -serial stdio -nic none",
+            "-device edu,dma_mask=0xffffffff",
+            "-device isa-debug-exit,iobase=0xf4,iosize=0x04",
+        ]
+        .iter()
+        .flat_map(|group| group.split(' '))
+        .map(str::to_owned)
+        .collect();
+        let cpus = match self.cpus {
+            Cpus::Threads(count) => format!("-accel tcg,thread=multi -cpu max -smp {count}"),
+            Cpus::Counted => "-accel tcg -icount shift=0 -smp 1 -cpu max,-la57,-erms".to_owned(),
+        };
+        arguments.extend(cpus.split(' ').map(str::to_owned));
+        // QEMU reads a doubled comma as one that belongs to the value.
+        let image = self.image.display().to_string().replace(',', ",,");
+        arguments.push("-fw_cfg".to_owned());
+        arguments.push(format!("name=opt/pagepin/mode,string={}", self.mode.replace(',', ",,")));
+        // A snapshot needs no write lock, so that two boots of one image do not exclude each other.
+        arguments.push("-drive".to_owned());
+        arguments.push(format!("format=raw,snapshot=on,file={image}"));
+        arguments
+    }
+
+    /// Runs to the end or to the time limit, printing as the kernel prints.
+    pub(crate) fn run(&self) -> Result<Outcome> {
+        self.watch(Command::new(PROGRAM).args(self.arguments()))
+    }
+
+    fn watch(&self, command: &mut Command) -> Result<Outcome> {
+        let deadline = Instant::now() + self.limit;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {}", command.get_program().display()))?;
+        let lines = read_lines(&mut child)?;
+        let mut guest = Guest(child);
+        let mut transcript = Transcript::default();
+        let mut tail = VecDeque::new();
+        let timed_out = loop {
+            // A kernel that never stops talking runs into the limit as well.
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break true;
+            }
+            match lines.recv_timeout(left) {
+                Ok(text) => {
+                    let line = protocol::parse(&text);
+                    transcript.record(&line);
+                    self.show(&text, &line);
+                    if tail.len() == TAIL {
+                        tail.pop_front();
+                    }
+                    tail.push_back(text);
+                }
+                Err(RecvTimeoutError::Timeout) => break true,
+                Err(RecvTimeoutError::Disconnected) => break false,
+            }
+        };
+        let status = if timed_out { None } else { guest.wait_until(deadline)? };
+        let failure = match status {
+            None => Some(format!("stopped after {} s without an end", self.limit.as_secs())),
+            Some(status) if status.code() == Some(SUCCESS) => None,
+            Some(status) => Some(format!("QEMU ended with {status}, success would be {SUCCESS}")),
+        };
+        Ok(Outcome { transcript, failure, tail })
+    }
+
+    fn show(&self, text: &str, line: &Line) {
+        if self.echo == Echo::Raw {
+            println!("{text}");
+            return;
+        }
+        match line {
+            Line::Human(text) => println!("{text}"),
+            Line::Test { name, failure: None } => println!("  ok      {name}"),
+            Line::Test { name, failure: Some(why) } => println!("  FAILED  {name}: {why}"),
+            Line::Bench { key, value } => println!("  measured {key} = {value}"),
+            Line::Garbled(text) => println!("  unreadable: {text}"),
+            Line::Done { .. } | Line::Other => {}
+        }
+    }
+}
+
+/// The reader has a thread of its own so that a silent kernel cannot hold up the time limit.
+fn read_lines(child: &mut Child) -> Result<mpsc::Receiver<String>> {
+    let stdout = child.stdout.take().context("QEMU's output is not a pipe")?;
+    let (sender, receiver) = mpsc::sync_channel(TAIL);
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(stdout);
+        let mut bytes = Vec::new();
+        // A dying kernel may print anything; bytes that are not text are shown as such, not dropped.
+        while matches!(reader.read_until(b'\n', &mut bytes), Ok(read) if read > 0) {
+            let text = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
+            bytes.clear();
+            if sender.send(text).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// A running QEMU that does not outlive the interest in it.
+struct Guest(Child);
+
+impl Guest {
+    fn wait_until(&mut self, deadline: Instant) -> Result<Option<ExitStatus>> {
+        loop {
+            if let Some(status) = self.0.try_wait()? {
+                return Ok(Some(status));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Both fail only when QEMU has already gone, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(cpus: Cpus, image: &str) -> String {
+        let limit = Duration::from_secs(1);
+        let boot = Boot { image: Path::new(image), mode: "test", cpus, limit, echo: Echo::Human };
+        boot.arguments().join(" ")
+    }
+
+    #[test]
+    fn counted_boots_use_the_machine_linux_was_measured_on() {
+        let line = arguments(Cpus::Counted, "k.bin");
+        assert!(line.contains("-accel tcg -icount shift=0 -smp 1 -cpu max,-la57,-erms"));
+        assert!(line.contains("-fw_cfg name=opt/pagepin/mode,string=test"));
+    }
+
+    #[test]
+    fn threaded_boots_let_cpus_race() {
+        assert!(arguments(Cpus::Threads(4), "k.bin").contains("tcg,thread=multi -cpu max -smp 4"));
+    }
+
+    #[test]
+    fn comma_in_a_path_does_not_end_the_option() {
+        assert!(arguments(Cpus::Counted, "a,b.bin").ends_with("snapshot=on,file=a,,b.bin"));
+    }
+
+    fn watch(script: &str, limit: Duration) -> Outcome {
+        let image = Path::new("");
+        let boot = Boot { image, mode: "", cpus: Cpus::Counted, limit, echo: Echo::Human };
+        boot.watch(Command::new("sh").args(["-c", script])).expect("sh starts")
+    }
+
+    #[test]
+    fn success_is_the_exit_devices_status_and_nothing_else() {
+        let limit = Duration::from_secs(60);
+        let good = watch("echo '@test a ok'; printf '@done passed=1 failed=0'; exit 33", limit);
+        assert_eq!(good.failure, None);
+        assert_eq!(good.transcript.done, Some((1, 0)));
+        for script in ["exit 0", "exit 35", "kill -9 $$"] {
+            assert!(watch(script, limit).failure.is_some(), "{script}");
+        }
+    }
+
+    #[test]
+    fn silent_and_endless_kernels_are_stopped_at_the_limit() {
+        for script in ["echo started; exec sleep 60", "exec yes started"] {
+            let start = Instant::now();
+            let outcome = watch(script, Duration::from_millis(300));
+            assert!(start.elapsed() < Duration::from_secs(30));
+            assert!(outcome.failure.is_some_and(|why| why.contains("stopped after")));
+            assert_eq!(outcome.tail.back().map(String::as_str), Some("started"));
+        }
+    }
+}
