@@ -1,7 +1,96 @@
+//! The memory core of a small kernel: fork with copy-on-write, pinning of user pages for DMA, and a lockless fast path
+//! between them, correct on SMP.
+//!
+//! A kernel implements a handful of small traits ([`Env`] bundles them); pagepin does the rest on the kernel's real page
+//! tables. There are no globals and no hidden allocations; without features the crate needs nothing but `core`.
+//!
+//! # The four pillars
+//!
+//! 1. **[`PageFrame`]**: one atomic word per physical frame, with the references, the pins and the `EXCLUSIVE` bit. "Is it
+//!    pinned?" and "forbid new pins" are one step, so there is no window between them. See [`frame`].
+//! 2. **The pin family**: [`pin_user_pages`](pin::pin_user_pages) and its forms give runs of physical memory that a device
+//!    may use, in guards that release themselves. Read pins and write pins are different types. See [`pin`].
+//! 3. **The fast walker**: pins present pages without a lock, over 4- and 5-level tables with leaves of 4 KiB, 2 MiB and
+//!    1 GiB; whatever it doubts goes to the slow path. See [`pin::pin_user_pages_fast`].
+//! 4. **The fault handler**: copy-on-write, unsharing for read pins, and the fork, unmap and protect operations that must
+//!    agree with it. One pure function holds the whole decision. See [`fault`] and [`space`].
+//!
+//! # Words
+//!
+//! *Frame*: a physical page. *Page*: a virtual one. *Entry*: a PTE of any level; a *leaf* maps memory. *mm*: an address
+//! space. *Exclusive*: mapped by at most one mm. *Get*: a plain reference; the frame stays allocated, nothing more. *Pin*:
+//! the page also stays what its mm maps, through fork and copy-on-write. *Unshare*: give a shared page its own copy without
+//! making it writable. `Pin` in this crate is never `core::pin::Pin`.
+//!
+//! # A walk through it
+//!
+#![cfg_attr(feature = "alloc", doc = "```")]
+#![cfg_attr(not(feature = "alloc"), doc = "```ignore")]
+//! # use core::{cell::RefCell, ptr::NonNull};
+//! # use pagepin::{*, fault::*, pin::*};
+//! # // A machine with one CPU and 64 frames of memory.
+//! # struct Memory(Box<[u64]>);
+//! # unsafe impl PhysMap for Memory {
+//! #     fn frame_ptr(&self, frame: Pfn) -> NonNull<u8> {
+//! #         let base = self.0.as_ptr().addr().next_multiple_of(4096) - self.0.as_ptr().addr();
+//! #         let at = self.0.as_ptr().cast::<u8>().wrapping_add(base + frame.address() as usize);
+//! #         NonNull::new(at.cast_mut()).unwrap()
+//! #     }
+//! # }
+//! # struct Free(std::sync::Mutex<Vec<u64>>);
+//! # unsafe impl FrameSource for Free {
+//! #     fn allocate(&self, order: u8) -> Option<Pfn> {
+//! #         (order == 0).then(|| self.0.lock().unwrap().pop()).flatten().map(Pfn::new)
+//! #     }
+//! #     unsafe fn free(&self, frame: Pfn, _: u8) { self.0.lock().unwrap().push(frame.number()) }
+//! # }
+//! # struct OneCpu;
+//! # unsafe impl ReadSide for OneCpu {
+//! #     type Guard<'a> = ();
+//! #     fn enter(&self) {}
+//! #     fn synchronize(&self) {}
+//! # }
+//! # unsafe impl Shootdown for OneCpu { fn flush(&self, _: Pfn, _: FlushRange) {} }
+//! # let words: Vec<PageFrame> = (0..64).map(|_| PageFrame::new()).collect();
+//! # let memory = Memory(vec![0; 65 * 512].into());
+//! # let frames = unsafe { FlatFrameTable::new(Pfn::new(0), &words) };
+//! # let free = Free(std::sync::Mutex::new((0..64).collect()));
+//! # let kernel: Platform<_, _, _, _, _> = Platform::<_, _, _, _, _, spin::relax::Spin>::new(memory, frames, free, OneCpu, OneCpu);
+//! // `kernel` is a `Platform` of your direct map, frame table, frame allocator, read side and TLB shootdown.
+//! let parent = UserSpace::new(&kernel, SpaceOptions::default())?;
+//! parent.map(0x10000, 4096, Rights::READ | Rights::WRITE)?;
+//!
+//! // A driver pins 100 bytes of it; the page is faulted in.
+//! let mut runs = [PhysRun::default(); 1];
+//! let buffer = parent.range(0x10040, 100)?;
+//! let pinned = pin_user_pages_fast::<Write, _, _, _>(&kernel, &parent, buffer, PinFlags::empty(), &mut runs)?.complete()?;
+//! pinned.copy_from(0, b"from the device")?; // what a device does by DMA
+//!
+//! // Fork while the device may be writing: the parent keeps the frame, the child gets a copy.
+//! let child = parent.fork()?;
+//! pinned.copy_from(0, b"and some more")?;
+//! let mut look = [PhysRun::default(); 1];
+//! let seen_by_child = pin_user_pages::<Read, _, _, _>(&kernel, &child, buffer, PinFlags::empty(), &mut look)?.complete()?;
+//! let mut bytes = [0; 15];
+//! seen_by_child.copy_to(0, &mut bytes)?;
+//! assert_eq!(&bytes, b"from the device");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Features
+//!
+//! - `alloc`: [`UserSpace`], a complete address space with areas and locks.
+//! - `instructions`: [`SingleCpu`], which flushes by `invlpg` and switches interrupts off; needs ring 0.
+//!
+//! # What a kernel must do
+//!
+//! Set `CR0.WP`, or the kernel writes through read-only mappings; send page faults on user addresses to
+//! [`handle_fault`], those of kernel copies too; wait for the acknowledgement in its [`Shootdown`]; hold none of the mm's
+//! locks while it copies from or to user memory. The invariants are numbered in `docs/MODEL.md`.
 #![no_std]
-//! pagepin
+#![deny(unsafe_op_in_unsafe_fn)]
 
-#[cfg(any(feature = "alloc", test))]
+#[cfg(feature = "alloc")]
 extern crate alloc;
 
 mod addr;
@@ -18,9 +107,9 @@ mod primitive;
 pub mod space;
 
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageAddr, Pfn, RangeError, UserRange};
-#[cfg(feature = "instructions")]
-pub use arch::SingleCpu;
 pub use arch::{Entry, FrameAllocatorSource, KeyRights, LeafSize, Level, Levels, SOFTWARE_BITS, fault_from_error_code};
+#[cfg(feature = "instructions")]
+pub use arch::{InterruptsOff, SingleCpu};
 pub use area::{Area, Backing, Rights};
 pub use env::{
     CounterValues, Counters, CurrentCpu, EntryAddr, Env, EpochGuard, EpochReadSide, FlatFrameTable, FlushRange,
@@ -31,3 +120,8 @@ pub use frame::{FrameKind, PageFrame};
 pub use mm::{AddressSpace, Areas, Mm};
 #[cfg(feature = "alloc")]
 pub use space::{SpaceOptions, UserSpace};
+
+/// The code in the README compiles.
+#[cfg(all(doctest, feature = "alloc", feature = "instructions"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -66,12 +66,14 @@ impl Entry {
     }
 
     /// Marks a leaf as one that pins must not take as it is.
-    pub(crate) const fn special(self) -> Self {
+    #[must_use]
+    pub const fn special(self) -> Self {
         Self(self.0 | SPECIAL)
     }
 
     /// The leaf as uncached device memory.
-    pub(crate) const fn uncached(self) -> Self {
+    #[must_use]
+    pub const fn uncached(self) -> Self {
         Self(self.0 | WRITE_THROUGH | CACHE_DISABLE)
     }
 

@@ -19,6 +19,6 @@ pub use entry::Entry;
 pub(crate) use levels::ENTRIES;
 pub use levels::{LeafSize, Level, Levels};
 #[cfg(feature = "instructions")]
-pub use local_cpu::SingleCpu;
+pub use local_cpu::{InterruptsOff, SingleCpu};
 pub use protection_keys::KeyRights;
 pub use software_bits::SOFTWARE_BITS;

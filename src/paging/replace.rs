@@ -8,10 +8,21 @@
 //!
 //! and only the last can release the old frame (INV-12).
 //!
-//! ```compile_fail
-//! # fn twin<K: pagepin::Env>(mut tables: pagepin::paging::Tables<'_, K>, slot: pagepin::paging::Slot, new: pagepin::Entry) {
+//! ```
+//! # fn right<K: pagepin::Env>(mut tables: pagepin::paging::Tables<'_, K>, slot: pagepin::paging::Slot, new: pagepin::Entry) {
+//! let settled = tables.break_leaf(slot).flush();
+//! let old = unsafe { settled.publish(new) };
+//! # let _ = old;
+//! # }
+//! ```
+//!
+//! Without the flush it does not compile:
+//!
+//! ```compile_fail,E0599
+//! # fn wrong<K: pagepin::Env>(mut tables: pagepin::paging::Tables<'_, K>, slot: pagepin::paging::Slot, new: pagepin::Entry) {
 //! let broken = tables.break_leaf(slot);
-//! let old = unsafe { broken.publish(new) }; // no method named `publish`: it was not flushed
+//! let old = unsafe { broken.publish(new) }; // no method named `publish`
+//! # let _ = old;
 //! # }
 //! ```
 

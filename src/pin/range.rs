@@ -143,10 +143,17 @@ impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedRange<'k, K, A, B> {
 impl<K: Env, B: AsRef<[PhysRun]>> PinnedRange<'_, K, Write, B> {
     /// Copies bytes to `offset` of the range. Only a write pin can.
     ///
-    /// ```compile_fail
+    /// ```
+    /// # use pagepin::{Env, pin::{PhysRun, PinnedRange, Write}};
+    /// # fn right<K: Env>(pinned: &PinnedRange<'_, K, Write, [PhysRun; 1]>) {
+    /// pinned.copy_from(0, b"yes").unwrap();
+    /// # }
+    /// ```
+    ///
+    /// ```compile_fail,E0599
     /// # use pagepin::{Env, pin::{PhysRun, PinnedRange, Read}};
-    /// # fn twin<K: Env>(pinned: &PinnedRange<'_, K, Read, [PhysRun; 1]>) {
-    /// pinned.copy_from(0, b"no").unwrap(); // pinned for reading
+    /// # fn wrong<K: Env>(pinned: &PinnedRange<'_, K, Read, [PhysRun; 1]>) {
+    /// pinned.copy_from(0, b"no").unwrap(); // pinned for reading: no method named `copy_from`
     /// # }
     /// ```
     ///

@@ -9,12 +9,12 @@ use core::{arch::asm, hint::black_box, mem};
 use pagepin::pin::{
     PhysRun, PinFlags, PinnedPages, Read, Write, pin_user_pages, pin_user_pages_fast, unpin_user_run_dirty,
 };
+use pagepin::{AddressSpace as _, Env, PageAddr, PhysMap};
 use pagepin::{
     Entry, FrameKind, FrameSource, FrameTable, LeafSize, Rights, UserRange, UserSpace,
     fault::{Fault, FaultAccess},
     paging::Tables,
 };
-use pagepin::{AddressSpace as _, Env, PageAddr, PhysMap};
 
 use crate::{
     memory::PAGE,
@@ -117,7 +117,13 @@ fn scattered(page: u64) -> u64 {
 
 /// Pins the ranges for writing, one call each. The pins are left to `unpin_all`.
 #[inline(never)]
-fn pin_all(kernel: &Kernel, space: &UserSpace<'static, Kernel>, ranges: &[UserRange], buffers: &mut [PhysRun], slow: bool) {
+fn pin_all(
+    kernel: &Kernel,
+    space: &UserSpace<'static, Kernel>,
+    ranges: &[UserRange],
+    buffers: &mut [PhysRun],
+    slow: bool,
+) {
     let per_call = buffers.len() / ranges.len();
     for (range, buffer) in ranges.iter().zip(buffers.chunks_exact_mut(per_call)) {
         let flags = PinFlags::empty();
@@ -198,21 +204,30 @@ fn large_leaves() {
 }
 
 fn operations() {
-    report("fork_4k", per_page(|pages| {
-        let subject = Subject::touched(pages, in_order);
-        let mut child = None;
-        let taken = ticks(|| child = subject.space().fork().ok());
-        black_box(child);
-        taken
-    }));
-    report("unmap_4k", per_page(|pages| {
-        let subject = Subject::touched(pages, in_order);
-        ticks(|| _ = black_box(subject.space().unmap(AREA, pages * PAGE)))
-    }));
-    report("protect_4k", per_page(|pages| {
-        let subject = Subject::touched(pages, in_order);
-        ticks(|| _ = black_box(subject.space().protect(AREA, pages * PAGE, Rights::READ)))
-    }));
+    report(
+        "fork_4k",
+        per_page(|pages| {
+            let subject = Subject::touched(pages, in_order);
+            let mut child = None;
+            let taken = ticks(|| child = subject.space().fork().ok());
+            black_box(child);
+            taken
+        }),
+    );
+    report(
+        "unmap_4k",
+        per_page(|pages| {
+            let subject = Subject::touched(pages, in_order);
+            ticks(|| _ = black_box(subject.space().unmap(AREA, pages * PAGE)))
+        }),
+    );
+    report(
+        "protect_4k",
+        per_page(|pages| {
+            let subject = Subject::touched(pages, in_order);
+            ticks(|| _ = black_box(subject.space().protect(AREA, pages * PAGE, Rights::READ)))
+        }),
+    );
 }
 
 /// A child pins for reading what it shares with its parent: a copy and a pin for each page.
