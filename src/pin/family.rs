@@ -1,5 +1,6 @@
 //! The calls: one acquisition, in its forms.
 
+use super::collected::{Acquired, Collected};
 use super::run::Runs;
 use super::walk::{Stop, Walk};
 use super::{Access, GotPages, PhysRun, PinError, PinFlags, PinnedPages};
@@ -10,14 +11,6 @@ use crate::env::{Env, ReadSide};
 use crate::fault::{self, Request};
 use crate::mm::{AddressSpace, Areas};
 use crate::paging::Tables;
-
-/// How much was acquired, and why not more.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Acquired {
-    pub(super) runs: usize,
-    pub(super) pages: u64,
-    pub(super) stopped: Option<PinError>,
-}
 
 /// Which paths a form takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -186,7 +179,7 @@ fn pin<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: AsRef<[PhysRun]> +
     }
     match acquired {
         Acquired { pages: 0, stopped: Some(reason), .. } => Err(reason),
-        _ => Ok(PinnedPages::new(env, budget, flags, range, acquired, buffer)),
+        _ => Ok(PinnedPages::new(env, budget, flags, Collected { buffer, range, acquired })),
     }
 }
 
@@ -198,7 +191,7 @@ fn get<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: AsRef<[PhysRun]> +
     wanted.flags.check(false, A::WRITES, path != Path::Fast)?;
     match wanted.acquire::<A, false>(path, buffer.as_mut()) {
         Acquired { pages: 0, stopped: Some(reason), .. } => Err(reason),
-        acquired => Ok(GotPages::new(wanted.env, wanted.range, acquired, buffer)),
+        acquired => Ok(GotPages::new(wanted.env, Collected { buffer, range: wanted.range, acquired })),
     }
 }
 

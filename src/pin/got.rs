@@ -3,10 +3,9 @@
 use core::fmt;
 use core::mem::ManuallyDrop;
 
-use super::family::Acquired;
+use super::collected::Collected;
 use super::release::release_runs;
 use super::{PhysRun, Stopped};
-use crate::addr::UserRange;
 use crate::env::Env;
 
 /// Referenced pages of a user range: the first [`pages`](Self::pages) of it, at least one.
@@ -16,41 +15,38 @@ use crate::env::Env;
 #[must_use = "dropping it gives the references back at once"]
 pub struct GotPages<'k, K: Env, B: AsRef<[PhysRun]>> {
     env: &'k K,
-    range: UserRange,
-    acquired: Acquired,
-    runs: B,
+    collected: Collected<B>,
 }
 
 impl<'k, K: Env, B: AsRef<[PhysRun]>> GotPages<'k, K, B> {
-    pub(super) fn new(env: &'k K, range: UserRange, acquired: Acquired, runs: B) -> Self {
-        Self { env, range, acquired, runs }
+    pub(super) fn new(env: &'k K, collected: Collected<B>) -> Self {
+        Self { env, collected }
     }
 
     /// The referenced frames, in the order of the range.
     #[must_use]
     pub fn runs(&self) -> &[PhysRun] {
-        self.runs.as_ref().get(..self.acquired.runs).unwrap_or(&[])
+        self.collected.runs()
     }
 
     /// Number of base pages referenced.
     #[must_use]
     pub fn pages(&self) -> u64 {
-        self.acquired.pages
+        self.collected.pages()
     }
 
     /// Why this is not the whole range; `None` if it is.
     #[must_use]
     pub fn stopped(&self) -> Option<Stopped> {
-        self.acquired.stopped.map(|reason| Stopped { page_index: self.acquired.pages, reason })
+        self.collected.stopped()
     }
 
     /// Gives the references away; they come back through [`from_raw`](Self::from_raw) or
     /// [`put_user_pages`](super::put_user_pages).
     pub fn into_raw(self) -> RawGets<B> {
         let this = ManuallyDrop::new(self);
-        // SAFETY: `this` is never used or dropped again, so the buffer has one owner.
-        let runs = unsafe { core::ptr::read(&raw const this.runs) };
-        RawGets { runs, range: this.range, acquired: this.acquired }
+        // SAFETY: `this` is never used or dropped again, so what it collected has one owner.
+        RawGets { collected: unsafe { core::ptr::read(&raw const this.collected) } }
     }
 
     /// Takes references back from [`into_raw`](Self::into_raw).
@@ -58,7 +54,7 @@ impl<'k, K: Env, B: AsRef<[PhysRun]>> GotPages<'k, K, B> {
     /// # Safety
     /// They were taken through the same kernel.
     pub unsafe fn from_raw(env: &'k K, gets: RawGets<B>) -> Self {
-        Self::new(env, gets.range, gets.acquired, gets.runs)
+        Self::new(env, gets.collected)
     }
 }
 
@@ -70,7 +66,10 @@ impl<K: Env, B: AsRef<[PhysRun]>> Drop for GotPages<'_, K, B> {
 
 impl<K: Env, B: AsRef<[PhysRun]>> fmt::Debug for GotPages<'_, K, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GotPages").field("range", &self.range).field("runs", &self.runs()).finish_non_exhaustive()
+        f.debug_struct("GotPages")
+            .field("range", &self.collected.range)
+            .field("runs", &self.runs())
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,15 +77,13 @@ impl<K: Env, B: AsRef<[PhysRun]>> fmt::Debug for GotPages<'_, K, B> {
 #[must_use = "these references are given back by nobody unless they are taken back"]
 #[derive(Debug)]
 pub struct RawGets<B: AsRef<[PhysRun]>> {
-    runs: B,
-    range: UserRange,
-    acquired: Acquired,
+    collected: Collected<B>,
 }
 
 impl<B: AsRef<[PhysRun]>> RawGets<B> {
     /// The referenced frames.
     #[must_use]
     pub fn runs(&self) -> &[PhysRun] {
-        self.runs.as_ref().get(..self.acquired.runs).unwrap_or(&[])
+        self.collected.runs()
     }
 }

@@ -15,6 +15,7 @@
 
 mod access;
 mod budget;
+mod collected;
 mod error;
 mod family;
 mod flags;

@@ -4,7 +4,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 
-use super::family::Acquired;
+use super::collected::Collected;
 use super::release::release_runs;
 use super::{Access, PhysRun, PinBudget, PinError, PinFlags, PinnedRange, Stopped};
 use crate::addr::UserRange;
@@ -19,47 +19,38 @@ pub struct PinnedPages<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> {
     env: &'k K,
     budget: &'k dyn PinBudget,
     flags: PinFlags,
-    range: UserRange,
-    acquired: Acquired,
-    runs: B,
+    collected: Collected<B>,
     access: PhantomData<A>,
 }
 
 impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedPages<'k, K, A, B> {
     #[inline(always)]
-    pub(super) fn new(
-        env: &'k K,
-        budget: &'k dyn PinBudget,
-        flags: PinFlags,
-        range: UserRange,
-        acquired: Acquired,
-        runs: B,
-    ) -> Self {
-        Self { env, budget, flags, range, acquired, runs, access: PhantomData }
+    pub(super) fn new(env: &'k K, budget: &'k dyn PinBudget, flags: PinFlags, collected: Collected<B>) -> Self {
+        Self { env, budget, flags, collected, access: PhantomData }
     }
 
     /// The pinned frames, in the order of the range.
     #[must_use]
     pub fn runs(&self) -> &[PhysRun] {
-        self.runs.as_ref().get(..self.acquired.runs).unwrap_or(&[])
+        self.collected.runs()
     }
 
     /// Number of base pages pinned.
     #[must_use]
     pub fn pages(&self) -> u64 {
-        self.acquired.pages
+        self.collected.pages()
     }
 
     /// The range that was asked for.
     #[must_use]
     pub fn range(&self) -> UserRange {
-        self.range
+        self.collected.range
     }
 
     /// Why this is not the whole range; `None` if it is.
     #[must_use]
     pub fn stopped(&self) -> Option<Stopped> {
-        self.acquired.stopped.map(|reason| Stopped { page_index: self.acquired.pages, reason })
+        self.collected.stopped()
     }
 
     /// All or nothing: the whole range, or the reason why it is not, with everything unpinned again.
@@ -67,7 +58,7 @@ impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedPages<'k, K, A, B> {
     /// # Errors
     /// What stopped the acquisition.
     pub fn complete(self) -> Result<PinnedRange<'k, K, A, B>, PinError> {
-        match self.acquired.stopped {
+        match self.collected.acquired.stopped {
             None => Ok(PinnedRange::new(self)),
             Some(reason) => Err(reason),
         }
@@ -78,9 +69,9 @@ impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedPages<'k, K, A, B> {
     /// with them.
     pub fn into_raw(self) -> RawPins<A, B> {
         let this = ManuallyDrop::new(self);
-        // SAFETY: `this` is never used or dropped again, so the buffer has one owner.
-        let runs = unsafe { core::ptr::read(&raw const this.runs) };
-        RawPins { runs, acquired: this.acquired, range: this.range, flags: this.flags, access: PhantomData }
+        // SAFETY: `this` is never used or dropped again, so what it collected has one owner.
+        let collected = unsafe { core::ptr::read(&raw const this.collected) };
+        RawPins { collected, flags: this.flags, access: PhantomData }
     }
 
     /// Takes pins back from [`into_raw`](Self::into_raw).
@@ -88,7 +79,7 @@ impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedPages<'k, K, A, B> {
     /// # Safety
     /// They were taken through the same kernel, and charged to `budget`.
     pub unsafe fn from_raw(env: &'k K, budget: &'k dyn PinBudget, pins: RawPins<A, B>) -> Self {
-        Self::new(env, budget, pins.flags, pins.range, pins.acquired, pins.runs)
+        Self::new(env, budget, pins.flags, pins.collected)
     }
 
     pub(super) fn env(&self) -> &'k K {
@@ -100,13 +91,13 @@ impl<K: Env, A: Access, B: AsRef<[PhysRun]>> Drop for PinnedPages<'_, K, A, B> {
     #[inline]
     fn drop(&mut self) {
         release_runs::<K, true>(self.env, self.runs(), A::WRITES);
-        self.budget.uncharge(self.acquired.pages, self.flags);
+        self.budget.uncharge(self.pages(), self.flags);
     }
 }
 
 impl<K: Env, A: Access, B: AsRef<[PhysRun]>> fmt::Debug for PinnedPages<'_, K, A, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PinnedPages").field("range", &self.range).field("runs", &self.runs()).finish_non_exhaustive()
+        f.debug_struct("PinnedPages").field("range", &self.range()).field("runs", &self.runs()).finish_non_exhaustive()
     }
 }
 
@@ -114,9 +105,7 @@ impl<K: Env, A: Access, B: AsRef<[PhysRun]>> fmt::Debug for PinnedPages<'_, K, A
 #[must_use = "these pins are released by nobody unless they are taken back"]
 #[derive(Debug)]
 pub struct RawPins<A: Access, B: AsRef<[PhysRun]>> {
-    runs: B,
-    acquired: Acquired,
-    range: UserRange,
+    collected: Collected<B>,
     flags: PinFlags,
     access: PhantomData<A>,
 }
@@ -125,12 +114,12 @@ impl<A: Access, B: AsRef<[PhysRun]>> RawPins<A, B> {
     /// The pinned frames.
     #[must_use]
     pub fn runs(&self) -> &[PhysRun] {
-        self.runs.as_ref().get(..self.acquired.runs).unwrap_or(&[])
+        self.collected.runs()
     }
 
     /// Base pages pinned, and charged to the budget.
     #[must_use]
     pub fn pages(&self) -> u64 {
-        self.acquired.pages
+        self.collected.pages()
     }
 }

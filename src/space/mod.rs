@@ -5,14 +5,18 @@
 
 #[cfg(feature = "alloc")]
 mod area_map;
+#[cfg(feature = "alloc")]
+mod error;
 mod fork;
 mod protect;
 #[cfg(feature = "alloc")]
 mod user_space;
 mod zap;
 
+#[cfg(feature = "alloc")]
+pub use error::SpaceError;
 pub use fork::{ForkError, Forked, fork_areas};
 pub use protect::{ProtectError, ProtectPolicy, protect_pages};
 #[cfg(feature = "alloc")]
-pub use user_space::{SpaceError, SpaceOptions, UserSpace};
+pub use user_space::{SpaceOptions, UserSpace};
 pub use zap::{Unmapped, ZapError, free_tables, zap_pages};

@@ -1,0 +1,152 @@
+//! The transitions that count: get and put, pin and unpin.
+
+use super::{CountError, Layout, PageFrame, Released};
+use crate::primitive::Ordering;
+
+impl<L: Layout> PageFrame<L> {
+    /// Takes a plain reference: the frame stays allocated, but it may stop being what the address space maps.
+    ///
+    /// # Errors
+    /// [`CountError::Free`], [`CountError::Frozen`], [`CountError::Overflow`].
+    #[inline]
+    pub fn try_get(&self) -> Result<(), CountError> {
+        self.step(|word| {
+            Self::ref_is_possible(word)?;
+            Ok(word + Self::REF)
+        })?;
+        Ok(())
+    }
+
+    /// Gives a plain reference back.
+    ///
+    /// # Errors
+    /// [`CountError::Underflow`]: there was none left that is not also a pin.
+    #[inline]
+    pub fn put(&self) -> Result<Released, CountError> {
+        self.put_mapping(false)
+    }
+
+    /// Gives back the reference of an entry that is out of use; with `dirty`, notes in the same step that the page was
+    /// written through it.
+    ///
+    /// # Errors
+    /// As [`PageFrame::put`].
+    #[inline(always)]
+    pub fn put_mapping(&self, dirty: bool) -> Result<Released, CountError> {
+        if dirty && !L::ATTRIBUTES_IN_WORD {
+            self.mark_dirty();
+        }
+        let mark = Self::mark(dirty);
+        let word = self.step(|word| {
+            if L::REFS.get(word) == 0 {
+                return Err(CountError::Underflow);
+            }
+            Ok(Self::less(word | mark, Self::REF))
+        })?;
+        Ok(self.released(word, Self::REF))
+    }
+
+    /// Pins a frame that is `EXCLUSIVE`: a reference that also keeps it so, and so the page of its mm, until unpinned
+    /// (INV-3). One look at one word decides, so a lockless walker may call it on a frame that is being recycled.
+    ///
+    /// # Errors
+    /// [`CountError::NotExclusive`] for any frame that is not, [`CountError::Free`], [`CountError::Frozen`],
+    /// [`CountError::Overflow`].
+    #[inline(always)]
+    pub fn try_pin_exclusive(&self) -> Result<(), CountError> {
+        let word = L::load(&self.cell, Ordering::Relaxed);
+        if word & (L::EXCLUSIVE | L::PINS.top()) == L::EXCLUSIVE
+            && L::exchange(&self.cell, word, word + Self::PIN, Ordering::AcqRel).is_ok()
+        {
+            return Ok(());
+        }
+        self.try_pin_carefully(true)
+    }
+
+    /// Pins a frame of any kind. The caller makes sure that the frame cannot be recycled meanwhile (it holds a
+    /// reference, or the lock of a table that maps the frame).
+    ///
+    /// # Errors
+    /// [`CountError::NotExclusive`] for an anonymous frame that is shared, [`CountError::NotPinnable`] by kind,
+    /// [`CountError::Free`], [`CountError::Frozen`], [`CountError::Overflow`].
+    #[inline]
+    pub fn try_pin(&self) -> Result<(), CountError> {
+        match self.try_pin_exclusive() {
+            Err(CountError::NotExclusive) => match self.kind().pin_needs_exclusive() {
+                None => Err(CountError::NotPinnable),
+                Some(true) => Err(CountError::NotExclusive),
+                Some(false) => self.try_pin_carefully(false),
+            },
+            result => result,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn try_pin_carefully(&self, exclusive: bool) -> Result<(), CountError> {
+        self.step(|word| {
+            Self::in_use(word)?;
+            if exclusive && word & L::EXCLUSIVE == 0 {
+                return Err(CountError::NotExclusive);
+            }
+            if L::PINS.get(word) >= Self::MAX_PINS {
+                return Err(CountError::Overflow);
+            }
+            Ok(word + Self::PIN)
+        })?;
+        Ok(())
+    }
+
+    /// Gives a pin back; with `dirty`, notes in the same step that the holder wrote.
+    ///
+    /// # Errors
+    /// [`CountError::Underflow`]: the frame has no pin left.
+    #[inline]
+    pub fn unpin(&self, dirty: bool) -> Result<Released, CountError> {
+        if dirty && !L::ATTRIBUTES_IN_WORD {
+            self.mark_dirty();
+        }
+        let mark = Self::mark(dirty);
+        let word = self.step(|word| {
+            if word & L::PINS.mask() == 0 || Self::is_frozen(word) {
+                return Err(CountError::Underflow);
+            }
+            Ok(Self::less(word | mark, Self::PIN))
+        })?;
+        Ok(self.released(word, Self::PIN))
+    }
+
+    /// The usual case of [`PageFrame::unpin`] in few instructions: the frame is mapped as well, so that neither the last
+    /// reference goes nor can it be frozen. False: nothing was changed, and `unpin` must decide.
+    #[inline(always)]
+    pub(crate) fn unpin_mapped(&self, dirty: bool) -> bool {
+        let word = L::load(&self.cell, Ordering::Relaxed);
+        let next = (word | Self::mark(dirty)).wrapping_sub(Self::PIN);
+        (L::ATTRIBUTES_IN_WORD || !dirty)
+            && word & L::PINS.mask() != 0
+            && L::REFS.get(next) != 0
+            && L::exchange(&self.cell, word, next, Ordering::AcqRel).is_ok()
+    }
+
+    /// What to set in the count word to note that the frame was written.
+    #[inline(always)]
+    const fn mark(dirty: bool) -> u64 {
+        if dirty && L::ATTRIBUTES_IN_WORD { L::DIRTY } else { 0 }
+    }
+
+    /// `word` with one reference or pin less; the last one leaves the word free.
+    #[inline(always)]
+    fn less(word: u64, what: u64) -> u64 {
+        if word & Self::COUNTS == what { Self::FREE } else { word - what }
+    }
+
+    #[inline(always)]
+    fn released(&self, word: u64, what: u64) -> Released {
+        if word & Self::COUNTS == what {
+            let attributes = self.attributes_of(word);
+            Released::Last { order: L::ORDER.get(attributes) as u8 }
+        } else {
+            Released::Held { pinned: (word - what) & L::PINS.mask() != 0 }
+        }
+    }
+}

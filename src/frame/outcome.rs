@@ -1,0 +1,68 @@
+//! What a transition of a frame's word can come to.
+
+use core::fmt;
+
+/// Why a transition of a frame's word was refused. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CountError {
+    /// The frame has no references: free, or about to be.
+    Free,
+    /// The frame is frozen by a migration or split; retry later.
+    Frozen,
+    /// Anonymous and not `EXCLUSIVE`: unshare it first.
+    NotExclusive,
+    /// A zero frame, a page-table page, or a frame the crate did not hand out.
+    NotPinnable,
+    /// The reference or pin count is at its limit.
+    Overflow,
+    /// Released more often than acquired: a bug in the caller, caught before the count could wrap.
+    Underflow,
+    /// Pinned, so it cannot be shared, claimed or frozen.
+    Pinned,
+    /// There are other references than the caller accounted for; they may be momentary.
+    Referenced,
+    /// The frame was handed out although its word says that it is in use: a bug in the frame source.
+    InUse,
+}
+
+impl fmt::Display for CountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Free => "the frame is free",
+            Self::Frozen => "the frame is frozen",
+            Self::NotExclusive => "the frame is shared between address spaces",
+            Self::NotPinnable => "frames of this kind are never pinned",
+            Self::Overflow => "the count is at its limit",
+            Self::Underflow => "released more often than acquired",
+            Self::Pinned => "the frame is pinned",
+            Self::Referenced => "the frame has other references",
+            Self::InUse => "the frame source handed out a frame that is in use",
+        })
+    }
+}
+
+impl core::error::Error for CountError {}
+
+/// What became of a frame when one of its references was released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the caller that released the last reference owns the frame and must free it"]
+pub enum Released {
+    /// Others still hold it.
+    Held {
+        /// Some of them are pins.
+        pinned: bool,
+    },
+    /// That was the last reference; the word is free. The caller now gives `1 << order` frames back to their source.
+    Last {
+        /// log2 of the number of frames.
+        order: u8,
+    },
+}
+
+/// What a successful share found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// The frame was `EXCLUSIVE` until this step; an undo gives that back.
+    pub was_exclusive: bool,
+}

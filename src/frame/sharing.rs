@@ -1,0 +1,105 @@
+//! The transitions of `EXCLUSIVE`: share, claim, freeze.
+
+use super::{CountError, Layout, PageFrame, Shared};
+
+impl<L: Layout> PageFrame<L> {
+    #[inline(always)]
+    fn shared(word: u64, refs: u64) -> Result<u64, CountError> {
+        if word & L::PINS.mask() != 0 {
+            return Err(if Self::is_frozen(word) { CountError::Frozen } else { CountError::Pinned });
+        }
+        Self::ref_is_possible(word)?;
+        Ok((word & !L::EXCLUSIVE) + refs)
+    }
+
+    /// Fork's step: one more mapping, no longer `EXCLUSIVE`, unless pinned (INV-4).
+    ///
+    /// # Errors
+    /// [`CountError::Pinned`]: give the child a copy. [`CountError::Free`], [`CountError::Frozen`],
+    /// [`CountError::Overflow`].
+    #[inline(always)]
+    pub fn try_share_with_child(&self) -> Result<Shared, CountError> {
+        let word = self.step(|word| Self::shared(word, Self::REF))?;
+        Ok(Shared { was_exclusive: word & L::EXCLUSIVE != 0 })
+    }
+
+    /// Undoes [`PageFrame::try_share_with_child`] before the child could run.
+    ///
+    /// # Errors
+    /// [`CountError::Underflow`]: there is no child reference to give back.
+    pub fn unshare_with_child(&self, shared: Shared) -> Result<(), CountError> {
+        let exclusive = if shared.was_exclusive { L::EXCLUSIVE } else { 0 };
+        self.step(|word| {
+            if L::REFS.get(word) < 2 {
+                return Err(CountError::Underflow);
+            }
+            Ok((word - Self::REF) | exclusive)
+        })?;
+        Ok(())
+    }
+
+    /// Gives up `EXCLUSIVE` without a new reference (the step before swap-out, merging, migration).
+    ///
+    /// # Errors
+    /// As [`PageFrame::try_share_with_child`].
+    pub fn try_share(&self) -> Result<Shared, CountError> {
+        let word = self.step(|word| Self::shared(word, 0))?;
+        Ok(Shared { was_exclusive: word & L::EXCLUSIVE != 0 })
+    }
+
+    /// Sets `EXCLUSIVE` if the caller's mapping is the only reference (INV-7).
+    ///
+    /// A lockless walker may hold a momentary reference, so a refusal is no proof of sharing: copy, or try again.
+    ///
+    /// # Errors
+    /// [`CountError::Referenced`], [`CountError::Pinned`], [`CountError::Free`], [`CountError::Frozen`].
+    #[inline]
+    pub fn try_claim(&self) -> Result<(), CountError> {
+        self.step(|word| {
+            Self::in_use(word)?;
+            match (L::REFS.get(word), L::PINS.get(word)) {
+                (1, 0) => Ok(word | L::EXCLUSIVE),
+                (_, 0) => Err(CountError::Referenced),
+                _ => Err(CountError::Pinned),
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Takes all `refs` references, which the caller accounted for, out of circulation: nobody can get, pin, share or
+    /// claim until [`PageFrame::unfreeze`].
+    ///
+    /// # Errors
+    /// [`CountError::Pinned`], [`CountError::Referenced`] (the count is not `refs`), [`CountError::Free`],
+    /// [`CountError::Frozen`].
+    pub fn try_freeze(&self, refs: u64) -> Result<(), CountError> {
+        self.step(|word| {
+            Self::in_use(word)?;
+            let frozen = if word & L::EXCLUSIVE != 0 { Self::FROZEN_EXCLUSIVE } else { Self::FROZEN_SHARED };
+            match (L::REFS.get(word), L::PINS.get(word)) {
+                (now, 0) if now == refs => Ok((word & !Self::STATE) | frozen),
+                (_, 0) => Err(CountError::Referenced),
+                _ => Err(CountError::Pinned),
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Frozen -> `refs` references (1 or more), exclusive if it was.
+    ///
+    /// # Errors
+    /// [`CountError::Underflow`] if the frame is not frozen or `refs` is 0, [`CountError::Overflow`] if it does not fit.
+    pub fn unfreeze(&self, refs: u64) -> Result<(), CountError> {
+        if refs > Self::MAX_REFS {
+            return Err(CountError::Overflow);
+        }
+        self.step(|word| {
+            if !Self::is_frozen(word) || refs == 0 {
+                return Err(CountError::Underflow);
+            }
+            let exclusive = if word & Self::STATE == Self::FROZEN_EXCLUSIVE { L::EXCLUSIVE } else { 0 };
+            Ok((word & !Self::STATE) | (refs << L::REFS.shift) | exclusive)
+        })?;
+        Ok(())
+    }
+}

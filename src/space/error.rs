@@ -1,0 +1,91 @@
+//! Why an operation on a [`UserSpace`](super::UserSpace) failed.
+
+use core::fmt;
+
+use super::{ProtectError, ZapError};
+use crate::addr::{PageAddr, RangeError};
+use crate::paging::TableError;
+
+/// Why an operation on a [`UserSpace`](super::UserSpace) failed. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SpaceError {
+    /// The range is not one of whole user pages.
+    Range(RangeError),
+    /// Some page of the range is in an area already.
+    Overlap,
+    /// Some page of the range is in no area.
+    NoArea,
+    /// More rights than the area may be given.
+    AccessDenied,
+    /// A page is pinned and the policy says no.
+    Pinned(PageAddr),
+    /// The range begins or ends inside a large leaf.
+    LargeLeaf,
+    /// The address space has as many areas as it may have.
+    TooManyAreas,
+    /// Out of memory.
+    NoMemory,
+    /// Somebody else damaged the tables.
+    MalformedTable,
+}
+
+impl fmt::Display for SpaceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Range(error) => return error.fmt(f),
+            Self::Pinned(page) => return ProtectError::Pinned(*page).fmt(f),
+            Self::Overlap => "the range overlaps an area",
+            Self::NoArea => "some page is in no area",
+            Self::AccessDenied => "more rights than the area may be given",
+            Self::LargeLeaf => "the range begins or ends inside a large leaf",
+            Self::TooManyAreas => "too many areas",
+            Self::NoMemory => "out of memory",
+            Self::MalformedTable => "the page tables are malformed",
+        }
+        .fmt(f)
+    }
+}
+
+impl core::error::Error for SpaceError {}
+
+impl From<RangeError> for SpaceError {
+    fn from(error: RangeError) -> Self {
+        Self::Range(error)
+    }
+}
+
+impl From<alloc::collections::TryReserveError> for SpaceError {
+    fn from(_: alloc::collections::TryReserveError) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl From<TableError> for SpaceError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::NoMemory => Self::NoMemory,
+            TableError::LargeLeaf => Self::LargeLeaf,
+            TableError::Malformed => Self::MalformedTable,
+        }
+    }
+}
+
+impl From<ZapError> for SpaceError {
+    fn from(error: ZapError) -> Self {
+        match error {
+            ZapError::LargeLeaf => Self::LargeLeaf,
+            ZapError::MalformedTable => Self::MalformedTable,
+        }
+    }
+}
+
+impl From<ProtectError> for SpaceError {
+    fn from(error: ProtectError) -> Self {
+        match error {
+            ProtectError::LargeLeaf => Self::LargeLeaf,
+            ProtectError::Pinned(page) => Self::Pinned(page),
+            ProtectError::MalformedTable => Self::MalformedTable,
+        }
+    }
+}
