@@ -45,6 +45,15 @@ impl<K: Env, S: ?Sized> Copy for Wanted<'_, K, S> {}
 impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
     #[inline(always)]
     fn acquire<A: Access, const PIN: bool>(self, path: Path, buffer: &mut [PhysRun]) -> Acquired {
+        if path != Path::Slow
+            && let Some(place) = buffer.first_mut()
+            && let Some(run) =
+                if A::WRITES { self.acquire_one_leaf::<true, PIN>() } else { self.acquire_one_leaf::<false, PIN>() }
+        {
+            *place = run;
+            self.env.counters().acquired(PIN, run.pages());
+            return Acquired { runs: 1, pages: run.pages(), stopped: None };
+        }
         let mut runs = Runs::new(buffer);
         let mut stopped = None;
         if path != Path::Slow {
@@ -62,7 +71,15 @@ impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
         Acquired { runs: runs.used(), pages: runs.pages(), stopped }
     }
 
+    /// The whole range, if that is one page or lies in one large leaf.
     #[inline(always)]
+    fn acquire_one_leaf<const WRITE: bool, const PIN: bool>(self) -> Option<PhysRun> {
+        let walk = Walk::<K, WRITE> { env: self.env, mm: self.space.mm(), demand: Demand::new(self.keys) };
+        let _inside = self.env.read_side().enter();
+        walk.one_leaf::<true, PIN>(self.range.first_page(), self.range.end_page())
+    }
+
+    #[inline(never)]
     fn acquire_fast<const WRITE: bool, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<PinError> {
         let walk = Walk::<K, WRITE> { env: self.env, mm: self.space.mm(), demand: Demand::new(self.keys) };
         let _inside = self.env.read_side().enter();

@@ -58,6 +58,16 @@ impl PhysRun {
         (self.first().block_start(self.order).number()..end).step_by(step as usize).map(Pfn::new)
     }
 
+    /// Whether another run comes right after it. Runs of large leaves merge only at a leaf's edge; otherwise the leaf in
+    /// the middle would be counted once and held twice.
+    #[inline(always)]
+    fn continues_with(&self, next: &PhysRun) -> bool {
+        self.order == next.order
+            && self.end() == next.first()
+            && next.first() == next.first().block_start(next.order)
+            && self.pages < MAX_RUN_PAGES
+    }
+
     /// The part of a run of base pages after its first `pages`.
     pub(super) fn after(&self, pages: u32) -> Self {
         Self { first: self.first + u64::from(pages), pages: self.pages - pages, order: self.order }
@@ -182,10 +192,10 @@ impl<'b> Runs<'b> {
         self.pages += pages;
     }
 
-    /// Where [`Runs::push_leaf`] of this leaf would go, if there is room.
+    /// Where [`Runs::push`] of a leaf's run would put it, if there is room.
     #[inline(always)]
-    pub(super) fn room_for(&self, first: Pfn, order: u8) -> Option<Room> {
-        if self.last().is_some_and(|last| continues(last, first, order)) {
+    pub(super) fn room_for(&self, run: &PhysRun) -> Option<Room> {
+        if self.last().is_some_and(|last| last.continues_with(run)) {
             Some(Room::InLast)
         } else if self.used < self.buffer.len() {
             Some(Room::InNext)
@@ -194,17 +204,17 @@ impl<'b> Runs<'b> {
         }
     }
 
-    /// Adds `pages` pages of one leaf.
+    /// Adds the run of one leaf.
     #[inline(always)]
-    pub(super) fn push_leaf(&mut self, room: Room, first: Pfn, pages: u32, order: u8) {
+    pub(super) fn push(&mut self, room: Room, run: PhysRun) {
         match room {
-            Room::InLast => self.buffer[self.used - 1].pages += pages,
+            Room::InLast => self.buffer[self.used - 1].pages += run.pages,
             Room::InNext => {
-                self.buffer[self.used] = PhysRun { first: first.number(), pages, order };
+                self.buffer[self.used] = run;
                 self.used += 1;
             }
         }
-        self.pages += u64::from(pages);
+        self.pages += run.pages();
     }
 
     /// Forgets the base pages that were collected after the first `pages`, handing them to `give_back` in runs.
@@ -223,10 +233,4 @@ impl<'b> Runs<'b> {
             self.pages -= u64::from(surplus);
         }
     }
-}
-
-/// Runs of large leaves merge only at a leaf's edge; otherwise the leaf in the middle would be counted once and held twice.
-#[inline(always)]
-fn continues(last: &PhysRun, first: Pfn, order: u8) -> bool {
-    last.order == order && last.end() == first && first == first.block_start(order) && last.pages < MAX_RUN_PAGES
 }

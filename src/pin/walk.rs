@@ -61,10 +61,6 @@ impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
         loop {
             let stop = match self.descend(page) {
                 Err(stop) => Some(stop),
-                Ok(Place::Table { first, above }) if page.offset(1) == end => {
-                    let leaf = Leaf { seen: self.see(first), above: Some(above), size: LeafSize::Size4KiB };
-                    self.take_leaf::<LOCKLESS, PIN>(leaf, end, &mut page, runs)
-                }
                 Ok(Place::Table { first, above }) => {
                     self.take_table::<LOCKLESS, PIN>(first, above, end, &mut page, runs)
                 }
@@ -73,6 +69,29 @@ impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
             if stop.is_some() || page >= end {
                 return stop;
             }
+        }
+    }
+
+    /// All pages from `first` up to `end`, if one leaf maps them: one run, and no bookkeeping for more. `None`: nothing is
+    /// held, and [`Walk::run`] finds out why.
+    #[inline(always)]
+    pub(super) fn one_leaf<const LOCKLESS: bool, const PIN: bool>(
+        &self,
+        first: PageAddr,
+        end: PageAddr,
+    ) -> Option<PhysRun> {
+        // Two calls rather than one after the match: in the first the size is a constant.
+        match self.descend(first).ok()? {
+            Place::Table { first: at, above } if first.offset(1) == end => {
+                let leaf = Leaf { seen: self.see(at), above: Some(above), size: LeafSize::Size4KiB };
+                self.hold_leaf::<LOCKLESS, PIN>(&leaf).ok()?;
+                Some(PhysRun::from_parts(leaf.seen.entry.leaf_frame(LeafSize::Size4KiB), 1, 0))
+            }
+            Place::Leaf(leaf) if leaf.part(first, end).pages() == first.pages_to(end) => {
+                self.hold_leaf::<LOCKLESS, PIN>(&leaf).ok()?;
+                Some(leaf.part(first, end))
+            }
+            _ => None,
         }
     }
 
@@ -155,7 +174,7 @@ impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
         stop
     }
 
-    /// One leaf of any size, or as much of it as lies in the range: one atomic step on its (head) frame.
+    /// One large leaf, or as much of it as lies in the range.
     #[inline(always)]
     fn take_leaf<const LOCKLESS: bool, const PIN: bool>(
         &self,
@@ -164,38 +183,36 @@ impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
         page: &mut PageAddr,
         runs: &mut Runs<'_>,
     ) -> Option<Stop> {
-        let Leaf { seen, above, size } = leaf;
+        let run = leaf.part(*page, end);
+        let Some(room) = runs.room_for(&run) else { return Some(Stop::Full) };
+        if let Err(stop) = self.hold_leaf::<LOCKLESS, PIN>(&leaf) {
+            return Some(stop);
+        }
+        runs.push(room, run);
+        *page = page.offset(run.pages());
+        None
+    }
+
+    /// One atomic step on the (head) frame of a leaf of any size.
+    #[inline(always)]
+    fn hold_leaf<const LOCKLESS: bool, const PIN: bool>(&self, leaf: &Leaf) -> Result<(), Stop> {
+        let &Leaf { seen, above, size } = leaf;
         let permitted = self.demand.permits::<false>(seen.entry)
             && !(self.demand.depends_on_keys() && self.demand.key_denies(seen.entry));
         if !permitted {
-            return Some(refusal(self.demand, seen.entry));
+            return Err(refusal(self.demand, seen.entry));
         }
-        let (inside, pages) = match size {
-            LeafSize::Size4KiB => (0, 1),
-            _ => {
-                let inside = (page.address() & (size.bytes() - 1)) / crate::PAGE_SIZE;
-                (inside, (size.pages() - inside).min(page.pages_to(end)))
-            }
-        };
         let head = seen.entry.leaf_frame(size);
-        let Some(frame) = self.env.frames().frame(head) else {
-            return Some(Stop::Refused(PinError::NotPinnable));
-        };
-        let first = head.offset(inside);
-        let Some(room) = runs.room_for(first, size.order()) else { return Some(Stop::Full) };
-        if let Err(error) = hold::<_, LOCKLESS, PIN>(frame) {
-            return Some(refused::<LOCKLESS>(error));
-        }
+        let frame = self.env.frames().frame(head).ok_or(Stop::Refused(PinError::NotPinnable))?;
+        hold::<_, LOCKLESS, PIN>(frame).map_err(refused::<LOCKLESS>)?;
         // A large leaf over frames that were not handed out as one block has no word that stands for all of it.
         let one_block = size == LeafSize::Size4KiB || frame.order() == size.order();
         let raced = LOCKLESS && !(self.unchanged(seen) && above.is_none_or(|above| self.unchanged(above)));
         if !one_block || raced {
             release_run::<K, PIN>(self.env, PhysRun::from_parts(head, 1, size.order()), false);
-            return Some(if raced { Stop::Raced } else { Stop::Refused(PinError::NotPinnable) });
+            return Err(if raced { Stop::Raced } else { Stop::Refused(PinError::NotPinnable) });
         }
-        runs.push_leaf(room, first, pages as u32, size.order());
-        *page = page.offset(pages);
-        None
+        Ok(())
     }
 }
 
@@ -212,6 +229,17 @@ struct Leaf {
     seen: Seen,
     above: Option<Seen>,
     size: LeafSize,
+}
+
+impl Leaf {
+    /// What of the leaf lies in `first..end`; `first` does.
+    #[inline(always)]
+    fn part(&self, first: PageAddr, end: PageAddr) -> PhysRun {
+        let size = self.size;
+        let inside = (first.address() & (size.bytes() - 1)) / crate::PAGE_SIZE;
+        let pages = (size.pages() - inside).min(first.pages_to(end));
+        PhysRun::from_parts(self.seen.entry.leaf_frame(size).offset(inside), pages as u32, size.order())
+    }
 }
 
 /// Consecutive entries of a table at the lowest level.

@@ -82,6 +82,7 @@ fn an_unmapped_pinned_page_survives_until_it_is_unpinned<L: Layout>() {
         let frame = pins.runs()[0].first();
         let gone = if discard { process.discard(A, 3 * PAGE) } else { process.unmap(A, 3 * PAGE) };
         assert_eq!(gone, Ok(Unmapped { pages: 3, pinned_pages: 1 }));
+        assert!(machine.word(frame).snapshot().dirty, "what user code wrote is noted when its entry goes");
         if discard {
             assert_eq!(machine.get(&process, A + PAGE), 0);
             machine.put(&process, A + PAGE, 1);

@@ -43,9 +43,9 @@ fn change() {
         remap(round);
         shootdown::flush(memory::boot_root(), ADDRESS / PAGE, 1);
         ANNOUNCED.store(round, Ordering::SeqCst);
-        // Lets the others fill their TLBs before the next change.
+        // Lets the others fill their TLBs before the next change. After the last one they end.
         let until = READING.load(Ordering::Relaxed) + 2;
-        if percpu::online().count() > 1 {
+        if round < ROUNDS && percpu::online().count() > 1 {
             poll::until(|| READING.load(Ordering::Relaxed) >= until);
         }
     }
