@@ -17,8 +17,8 @@ pub enum ProtectPolicy {
     /// Rights are user code's; a device keeps what it was given (as on Linux).
     #[default]
     Allow,
-    /// Taking rights away from a page that is pinned is refused. A pin that is being taken at the same moment may come
-    /// before or after.
+    /// Taking the right to write, or all rights, from a page that is pinned is refused. A pin that is being taken at the
+    /// same moment may come before or after.
     RefusePinned,
 }
 

@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 use super::{
     Outcome,
     scenes::{CARDS, Card},
+    storm,
 };
 use crate::{mm, println};
 
 const INTRODUCTION: &[&str] = &[
     "pagepin keeps track of who may use which memory: processes that fork, and devices that read",
-    "and write memory by themselves. This machine has both. Five situations follow in which memory",
+    "and write memory by themselves. This machine has both. Six situations follow in which memory",
     "gets lost, each one twice: first with a TWIN, which leaves one thing out as small kernels do,",
     "then with PAGEPIN. The twin has to lose something, or nothing would be shown.",
     "",
@@ -24,7 +25,10 @@ const RULE: &str = "------------------------------------------------------------
 
 /// What the two runs of a scene came to.
 struct Result {
-    card: &'static Card,
+    letter: char,
+    title: &'static str,
+    /// Names of the test of the library and of its twin.
+    tests: [&'static str; 2],
     library: Outcome,
     twin: Outcome,
 }
@@ -35,22 +39,27 @@ pub fn run(report: &mut dyn FnMut(&str, Outcome)) {
     println!("");
     mm::print_memory("memory before");
     let before = mm::free_frame_count();
-    let results: Vec<_> = CARDS.iter().filter_map(play).collect();
+    let mut results: Vec<_> = CARDS.iter().filter_map(play).collect();
+    results.push(play_storm());
     println!("\n{RULE}\n");
     mm::print_memory("memory after");
     let after = mm::free_frame_count();
     summarize(&results, before == after);
-    for Result { card, library, twin } in results {
-        report(card.test(false), library);
-        report(card.test(true), twin);
+    for Result { tests, library, twin, .. } in results {
+        report(tests[0], library);
+        report(tests[1], twin);
     }
     let balance = if before == after { Ok(()) } else { Err(alloc::format!("{before} frames before, {after} after")) };
     report("as_many_frames_are_free_as_before", balance);
 }
 
+fn head(letter: char, title: &str) {
+    println!("\n{RULE}\nScene {letter}.  {title}\n{RULE}\n");
+}
+
 /// `None` if the machine is too small for the scene.
 fn play(card: &'static Card) -> Option<Result> {
-    println!("\n{RULE}\nScene {}.  {}\n{RULE}\n", card.letter, card.title);
+    head(card.letter, card.title);
     card.story.iter().for_each(|line| println!("  {line}"));
     if !card.has_cpus() {
         println!("\n  (Needs more CPUs than this machine has.)");
@@ -68,15 +77,40 @@ fn play(card: &'static Card) -> Option<Result> {
         Ok(()) => println!("  => Nothing is lost."),
         Err(why) => println!("  => FAILED: {why}"),
     }
-    Some(Result { card, library, twin })
+    let tests = [card.test(false), card.test(true)];
+    Some(Result { letter: card.letter, title: card.title, tests, library, twin })
+}
+
+fn play_storm() -> Result {
+    let title = "All CPUs at once, thousands of random operations";
+    head('f', title);
+    println!(
+        "  Every CPU runs a process, with a second thread that pins the same memory. They map, unmap, protect, fork,"
+    );
+    println!(
+        "  write, pin and let devices write, in an order that only a seed decides, and know what each byte must be."
+    );
+    println!("\n  TWIN: plain references for the devices.\n");
+    let twin = storm::run_once(storm::first_seed(), storm::TWIN_ROUNDS, true);
+    match &twin {
+        Ok(()) => println!("  => The twin has lost bytes."),
+        Err(why) => println!("  => NOT what the twin should do: {why}"),
+    }
+    println!("\n  PAGEPIN: pins.\n");
+    let library = storm::run_once(storm::first_seed(), storm::ROUNDS, false);
+    match &library {
+        Ok(()) => println!("  => Every byte is right, every count is zero, and every frame is back."),
+        Err(why) => println!("  => FAILED: {why}"),
+    }
+    Result { letter: 'f', title, tests: storm::TESTS, library, twin }
 }
 
 fn summarize(results: &[Result], balanced: bool) {
     println!("\n  {:<75}{:<8}pagepin", "", "twin");
-    for Result { card, library, twin } in results {
+    for Result { letter, title, library, twin, .. } in results {
         let twin = if twin.is_ok() { "loses" } else { "UNCLEAR" };
         let library = if library.is_ok() { "keeps" } else { "FAILED" };
-        println!("  {}. {:<72}{twin:<8}{library}", card.letter, card.title);
+        println!("  {letter}. {title:<72}{twin:<8}{library}");
     }
     if balanced && results.iter().all(|result| result.library.is_ok() && result.twin.is_ok()) {
         println!("\n  Every twin has lost something, and pagepin nothing. All memory is free again.\n");

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::{
     edu::{self, Direction},
     fw_cfg, memory,
-    modes::{Outcome, stale},
+    modes::{Outcome, ready_made, stale},
     percpu, poll, shootdown, smp,
     trap::{self, Trap, UserContext},
     usercopy,
@@ -22,6 +22,7 @@ const TESTS: &[Test] = &[
     ("cpus_flushing_each_other_do_not_deadlock", cpus_flushing_each_other),
     ("no_cpu_reads_through_a_flushed_translation", stale::no_cpu_reads_through_a_flushed_translation),
     ("edu_moves_bytes_both_ways", edu_moves_bytes_both_ways),
+    ("ready_made_parts_work_on_one_cpu", ready_made::ready_made_parts_work),
 ];
 
 pub fn run(report: &mut dyn FnMut(&str, Outcome)) {

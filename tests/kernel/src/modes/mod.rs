@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod kernel_tests;
+mod ready_made;
 mod scenes;
 mod stale;
 mod storm;

@@ -10,6 +10,13 @@ use pagepin_abi::{Program, Status, StormRun};
 use super::{Outcome, run_balanced};
 use crate::{fw_cfg, notes, percpu, println, time};
 
+/// Names of the test of the library and of its twin.
+pub const TESTS: [&str; 2] = ["storm_finds_every_byte_right", "storm_twin_finds_wrong_bytes"];
+/// Rounds of each worker in a short run: a second or two.
+pub const ROUNDS: u16 = 3000;
+/// The twin has lost something long before.
+pub const TWIN_ROUNDS: u16 = 500;
+
 #[derive(Clone, Copy)]
 struct Plan {
     seed: u32,
@@ -18,7 +25,7 @@ struct Plan {
 }
 
 /// A seed from the command line, or one that nobody had before.
-fn first_seed() -> u32 {
+pub fn first_seed() -> u32 {
     let given = fw_cfg::string("opt/pagepin/seed").and_then(|seed| seed.trim().parse().ok());
     given.unwrap_or_else(|| (time::ticks() / 64) as u32)
 }
@@ -41,7 +48,7 @@ impl Plan {
 }
 
 /// Well if every byte was right, or, with the twin, if some were not.
-fn run_once(seed: u32, rounds: u16, twin: bool) -> Outcome {
+pub fn run_once(seed: u32, rounds: u16, twin: bool) -> Outcome {
     notes::clear();
     let workers = percpu::online().count() as u8;
     let run = StormRun { seed, rounds, workers, twin };
@@ -55,12 +62,11 @@ fn run_once(seed: u32, rounds: u16, twin: bool) -> Outcome {
 
 /// The mode of its own.
 pub fn run(options: &str, report: &mut dyn FnMut(&str, Outcome)) {
-    const ROUNDS: u16 = 2000;
     match Plan::parse(options, ROUNDS) {
         Ok(plan) => (0..plan.runs).for_each(|number| {
             let seed = plan.seed.wrapping_add(number);
-            report("storm_finds_every_byte_right", run_once(seed, plan.rounds, false));
-            report("storm_twin_finds_wrong_bytes", run_once(seed, plan.rounds, true));
+            report(TESTS[0], run_once(seed, plan.rounds, false));
+            report(TESTS[1], run_once(seed, plan.rounds, true));
         }),
         Err(why) => report("storm", Err(why)),
     }
@@ -68,9 +74,7 @@ pub fn run(options: &str, report: &mut dyn FnMut(&str, Outcome)) {
 
 /// As part of all tests: short.
 pub fn run_short(report: &mut dyn FnMut(&str, Outcome)) {
-    const ROUNDS: u16 = 3000;
-    const TWIN_ROUNDS: u16 = 500;
     let seed = first_seed();
-    report("storm_finds_every_byte_right", run_once(seed, ROUNDS, false));
-    report("storm_twin_finds_wrong_bytes", run_once(seed, TWIN_ROUNDS, true));
+    report(TESTS[0], run_once(seed, ROUNDS, false));
+    report(TESTS[1], run_once(seed, TWIN_ROUNDS, true));
 }

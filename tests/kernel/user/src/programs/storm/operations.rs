@@ -6,6 +6,7 @@ use pagepin_abi::{Call, Error, PIN_LONGTERM, PIN_READ, PIN_WRITE, PROT_NONE, PRO
 
 use super::{
     model::{self, Author, OWN, PAGE, PAGES, PINNED, Page, STORED, State},
+    pinner,
     worker::{Hold, Worker},
 };
 use crate::calls;
@@ -42,6 +43,9 @@ impl Worker {
     fn some_pages(&mut self) -> Range<usize> {
         let first = self.random.below(PAGES as u64) as usize;
         let count = 1 + self.random.below(4) as usize;
+        if self.random.one_in(2) {
+            pinner::lure_to(first);
+        }
         first..(first + count).min(PAGES)
     }
 

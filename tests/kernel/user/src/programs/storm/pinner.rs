@@ -23,6 +23,8 @@ const BURST: u32 = 24;
 static STOP: AtomicU32 = AtomicU32::new(0);
 static STOPPED: AtomicU32 = AtomicU32::new(0);
 static WRONG: AtomicU32 = AtomicU32::new(0);
+/// The page that the worker is about to change.
+static LURE: AtomicU32 = AtomicU32::new(0);
 /// The run's argument, for the thread takes only one.
 static RUN: AtomicU64 = AtomicU64::new(0);
 
@@ -31,6 +33,12 @@ pub fn start(run: StormRun, worker: u64) {
     calls::map(STACK, STACK_BYTES, PROT_WRITE).unwrap();
     calls::map(SCRATCH, PAGE, PROT_WRITE).unwrap();
     calls::spawn_thread(work, STACK + STACK_BYTES, worker).unwrap();
+}
+
+/// Draws the stores to a page that the worker is about to change, and gives them time.
+pub fn lure_to(page: usize) {
+    LURE.store(page as u32, Ordering::SeqCst);
+    (0..8).for_each(|_| _ = calls::null());
 }
 
 /// Ends the thread; how many wrong words it has seen.
@@ -100,7 +108,8 @@ fn turn(run: StormRun, worker: u64, random: &mut Random, count: u32) {
 
 /// Stores into this thread's place of a page, over and over, and reads it back.
 fn burst(worker: u64, random: &mut Random, scratch: u64, first: u32) {
-    let page = random.below(PAGES as u64) as usize;
+    let lured = LURE.load(Ordering::SeqCst) as usize;
+    let page = if random.one_in(4) { random.below(PAGES as u64) as usize } else { lured };
     let place = model::address(page) + model::offset(STORED);
     for count in first..first + BURST {
         let word = model::word(worker, Author::Pinner, page, STORED, count);
