@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -52,9 +52,18 @@ pub(crate) fn run(project: &Path) -> bool {
     });
     steps.run("host tests", || {
         // Documentation tests are the next step's.
-        host_tests(project, &["--lib", "--bins", "--tests", "--examples"], true)
+        let all = ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--examples"];
+        host_tests(host_cargo(project).args(["test", "--no-fail-fast"]).args(all), true)
     });
-    steps.run("doc tests", || host_tests(project, &["--doc"], false));
+    steps.run("moved bits", || {
+        // The library with the software bits of page-table entries elsewhere, on the same machine.
+        let mut cargo = host_cargo(project);
+        cargo.args(["test", "--all-features", "--test", "host", "--target-dir", "target/moved-bits"]);
+        host_tests(cargo.env("PAGEPIN_SOFTWARE_BITS", "11,58,54,9"), true)
+    });
+    steps.run("doc tests", || {
+        host_tests(host_cargo(project).args(["test", "--workspace", "--all-features", "--doc"]), false)
+    });
     steps.run("docs", || {
         let arguments = ["doc", "--workspace", "--no-deps", "--all-features"];
         succeed(cargo().args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
@@ -69,9 +78,7 @@ pub(crate) fn run(project: &Path) -> bool {
 }
 
 /// Runs `cargo test`, shows its output as it comes and adds up the results of all its test programs.
-fn host_tests(project: &Path, targets: &[&str], must_run: bool) -> Result<Summary> {
-    let mut cargo = host_cargo(project);
-    cargo.args(["test", "--workspace", "--all-features", "--no-fail-fast"]).args(targets);
+fn host_tests(cargo: &mut Command, must_run: bool) -> Result<Summary> {
     let mut child = cargo.stdout(Stdio::piped()).spawn().context("starting cargo test")?;
     let stdout = child.stdout.take().context("cargo test's output is not a pipe")?;
     let (mut passed, mut failed) = (0, 0);

@@ -84,12 +84,9 @@ fn play(card: &'static Card) -> Option<Result> {
 fn play_storm() -> Result {
     let title = "All CPUs at once, thousands of random operations";
     head('f', title);
-    println!(
-        "  Every CPU runs a process, with a second thread that pins the same memory. They map, unmap, protect, fork,"
-    );
-    println!(
-        "  write, pin and let devices write, in an order that only a seed decides, and know what each byte must be."
-    );
+    println!("  Every CPU runs a process, with a second thread that pins the same memory. They map, unmap,");
+    println!("  protect, fork, write, pin and let devices write, in an order that a seed decides, and each");
+    println!("  knows what every byte must be.");
     println!("\n  TWIN: plain references for the devices.\n");
     let twin = storm::run_once(storm::first_seed(), storm::TWIN_ROUNDS, true);
     match &twin {
