@@ -25,6 +25,12 @@ fn release_carefully<K: Env, const PIN: bool>(env: &K, pfn: Pfn, frame: &PageFra
 /// Gives back what a run holds: one count per frame, or per large leaf.
 #[inline(always)]
 pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: bool) {
+    if PIN
+        && (run.pages(), run.order()) == (1, 0)
+        && env.frames().frame(run.first()).is_some_and(|frame| frame.unpin_mapped(dirty))
+    {
+        return;
+    }
     if run.order() == 0
         && let Some(frames) = env.frames().run(run.first(), run.pages())
     {
