@@ -117,7 +117,7 @@ pub use env::{
 };
 pub use fault::handle_fault;
 pub use frame::{FrameKind, PageFrame};
-pub use mm::{AddressSpace, Areas, Mm};
+pub use mm::{AddressSpace, Areas, ForeignFault, Mm};
 #[cfg(feature = "alloc")]
 pub use space::{SpaceOptions, UserSpace};
 

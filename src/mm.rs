@@ -6,10 +6,8 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{KeyRights, Levels};
-use crate::area::Area;
-use crate::env::Env;
-use crate::fault::{FaultAccess, FaultError};
-use crate::pin::{PinBudget, Unlimited};
+use crate::area::{Area, Rights};
+use crate::env::{Env, PinBudget, Unlimited};
 
 /// The page tables of one address space and the lock under which they change.
 pub struct Mm<K: Env> {
@@ -53,6 +51,16 @@ impl<K: Env> core::fmt::Debug for Mm<K> {
     }
 }
 
+/// Why a page of a foreign area stays without an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ForeignFault {
+    /// There is nothing to map.
+    NotMapped,
+    /// No memory for a table or for what is to be mapped.
+    NoMemory,
+}
+
 /// The areas of an address space, looked at with its mm lock held.
 ///
 /// # Implementation safety
@@ -61,13 +69,14 @@ pub unsafe trait Areas {
     /// The area that contains `page`.
     fn area_at(&self, page: PageAddr) -> Option<Area>;
 
-    /// A page of a [`Backing::Foreign`](crate::Backing::Foreign) area was touched and has no entry: fill it, or say why not.
+    /// A page of a [`Backing::Foreign`](crate::Backing::Foreign) area was touched with `access` and has no entry: fill it,
+    /// or say why not.
     ///
     /// # Errors
-    /// [`FaultError::Foreign`] unless the kernel maps such pages on demand.
-    fn fault_foreign(&self, page: PageAddr, access: FaultAccess) -> Result<(), FaultError> {
+    /// [`ForeignFault::NotMapped`] unless the kernel maps such pages on demand.
+    fn fault_foreign(&self, page: PageAddr, access: Rights) -> Result<(), ForeignFault> {
         let _ = (page, access);
-        Err(FaultError::Foreign)
+        Err(ForeignFault::NotMapped)
     }
 }
 

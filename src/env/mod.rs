@@ -7,10 +7,12 @@
 //! | [`FrameSource`] | allocate and free frames | [`FrameAllocatorSource`](crate::FrameAllocatorSource) |
 //! | [`ReadSide`] | keep table pages alive during a lockless walk | `SingleCpu`, [`EpochReadSide`] |
 //! | [`Shootdown`] | flush TLBs and wait for the acknowledgement | `SingleCpu` |
+//! | [`PinBudget`] | limit what an mm pins | [`PinLimit`], [`Unlimited`] |
 //! | [`AddressSpace`](crate::AddressSpace) | areas and locks of one mm | `UserSpace` (feature `alloc`) |
 //!
 //! [`Platform`] bundles one of each into an [`Env`], which is what the operations are generic over.
 
+mod budget;
 mod counters;
 mod epoch;
 mod frame_source;
@@ -23,6 +25,7 @@ use spin::relax::{RelaxStrategy, Spin};
 
 use core::marker::PhantomData;
 
+pub use budget::{BudgetExceeded, PinBudget, PinLimit, PinTerm, Unlimited};
 pub use counters::{CounterValues, Counters};
 pub use epoch::{CurrentCpu, EpochGuard, EpochReadSide};
 pub use frame_source::FrameSource;
@@ -134,4 +137,4 @@ where
     }
 }
 
-static_assertions::assert_obj_safe!(PhysMap, FrameSource, Shootdown);
+static_assertions::assert_obj_safe!(PhysMap, FrameSource, Shootdown, PinBudget);

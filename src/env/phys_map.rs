@@ -162,7 +162,7 @@ impl OffsetPhysMap {
     #[must_use]
     pub const unsafe fn new(offset: u64) -> Self {
         assert!(
-            offset != 0 && offset.is_multiple_of(crate::PAGE_SIZE),
+            offset != 0 && offset.is_multiple_of(crate::addr::PAGE_SIZE),
             "the direct map's offset is not a page address"
         );
         Self { offset }

@@ -190,7 +190,7 @@ pub fn all_rows() -> impl Iterator<Item = Row> {
     states.flat_map(|(state, backing)| {
         RIGHTS.into_iter().flat_map(move |(rights, may)| {
             REQUESTS.into_iter().map(move |request| {
-                let nowhere = crate::PageAddr::containing(0);
+                let nowhere = crate::addr::PageAddr::containing(0);
                 let area = Area { start: nowhere, end: nowhere, rights, may, backing, key: 0 };
                 Row { state, rights, may, backing, request, action: decide(state, &area, request) }
             })

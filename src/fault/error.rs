@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::Refusal;
 use crate::addr::RangeError;
+use crate::mm::ForeignFault;
 use crate::paging::TableError;
 
 /// Why a fault could not be resolved. Nothing was changed, except that a table page may have been added.
@@ -48,6 +49,15 @@ impl From<TableError> for FaultError {
         match error {
             TableError::NoMemory => Self::NoMemory,
             TableError::Malformed | TableError::LargeLeaf => Self::MalformedTable,
+        }
+    }
+}
+
+impl From<ForeignFault> for FaultError {
+    fn from(fault: ForeignFault) -> Self {
+        match fault {
+            ForeignFault::NotMapped => Self::Foreign,
+            ForeignFault::NoMemory => Self::NoMemory,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{FaultError, FaultOutcome, Request, resolve};
 use crate::addr::{PageAddr, UserRange};
-use crate::area::Backing;
+use crate::area::{Backing, Rights};
 use crate::env::Env;
 use crate::mm::{AddressSpace, Areas, Mm};
 
@@ -78,7 +78,13 @@ pub(crate) fn fault_in_areas<K: Env>(
     };
     match result {
         Err(FaultError::Foreign) if area.backing == Backing::Foreign => {
-            areas.fault_foreign(page, fault.access).map(|()| FaultOutcome::MappedFresh)
+            let access = match fault.access {
+                FaultAccess::Read => Rights::READ,
+                FaultAccess::Write => Rights::WRITE,
+                FaultAccess::Execute => Rights::EXECUTE,
+            };
+            areas.fault_foreign(page, access)?;
+            Ok(FaultOutcome::MappedFresh)
         }
         result => result,
     }

@@ -189,10 +189,10 @@ fn pin<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: AsRef<[PhysRun]> +
     flags.check(true, A::WRITES, path != Path::Fast)?;
     let budget = space.budget();
     let pages = range.pages();
-    budget.charge(pages, flags)?;
+    budget.charge(pages, flags.term())?;
     let acquired = wanted.acquire::<A, true>(path, buffer.as_mut());
     if acquired.pages < pages {
-        budget.uncharge(pages - acquired.pages, flags);
+        budget.uncharge(pages - acquired.pages, flags.term());
     }
     match acquired {
         Acquired { pages: 0, stopped: Some(reason), .. } => Err(reason),

@@ -2,7 +2,7 @@
 
 use bitflags::bitflags;
 
-use super::PinError;
+use super::{PinError, PinTerm};
 
 bitflags! {
     /// How to acquire pages. Whether they are written is in the type ([`Read`](super::Read), [`Write`](super::Write)),
@@ -26,6 +26,12 @@ impl PinFlags {
     /// [`PinError::InvalidFlags`] for unknown bits.
     pub fn from_raw(bits: u32) -> Result<Self, PinError> {
         Self::from_bits(bits).ok_or(PinError::InvalidFlags)
+    }
+
+    /// How long the pin lasts.
+    #[inline(always)]
+    pub(super) fn term(self) -> PinTerm {
+        if self.contains(Self::LONGTERM) { PinTerm::Long } else { PinTerm::Short }
     }
 
     /// Refuses unknown bits and combinations without a meaning.

@@ -14,7 +14,6 @@
 //! `Pin` in this crate is never `core::pin::Pin`.
 
 mod access;
-mod budget;
 mod collected;
 mod error;
 mod family;
@@ -26,8 +25,8 @@ mod release;
 mod run;
 mod walk;
 
+pub use crate::env::{BudgetExceeded, PinBudget, PinLimit, PinTerm, Unlimited};
 pub use access::{Access, Read, Write};
-pub use budget::{BudgetExceeded, PinBudget, PinLimit, Unlimited};
 pub use error::{PinError, Stopped};
 pub use family::{
     get_user_pages, get_user_pages_fast, get_user_pages_fast_only, get_user_pages_remote, pin_user_pages,

@@ -91,7 +91,7 @@ impl<K: Env, A: Access, B: AsRef<[PhysRun]>> Drop for PinnedPages<'_, K, A, B> {
     #[inline]
     fn drop(&mut self) {
         release_runs::<K, true>(self.env, self.runs(), A::WRITES);
-        self.budget.uncharge(self.pages(), self.flags);
+        self.budget.uncharge(self.pages(), self.flags.term());
     }
 }
 

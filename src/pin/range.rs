@@ -99,7 +99,7 @@ impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedRange<'k, K, A, B> {
             let (from, to) = (offset.max(at), end.min(at + run.length));
             for byte in from..to {
                 let address = run.address + (byte - at);
-                let frame = self.pages.env().phys_map().frame_ptr(crate::Pfn::containing(address));
+                let frame = self.pages.env().phys_map().frame_ptr(crate::addr::Pfn::containing(address));
                 // SAFETY: the frame is pinned, so the direct map keeps it mapped; the offset lies within it; racing
                 // accesses by user code and devices are what volatile access is for.
                 visit(unsafe { VolatilePtr::new(frame.add((address % PAGE_SIZE) as usize)) });
@@ -125,7 +125,7 @@ impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedRange<'k, K, A, B> {
         for run in self.byte_runs() {
             if offset < at + run.length {
                 let address = run.address + (offset - at);
-                let frame = self.pages.env().phys_map().frame_ptr(crate::Pfn::containing(address));
+                let frame = self.pages.env().phys_map().frame_ptr(crate::addr::Pfn::containing(address));
                 // SAFETY: as in `each_byte`.
                 return Ok(unsafe { VolatilePtr::new(frame.add((address % PAGE_SIZE) as usize)) });
             }

@@ -236,7 +236,7 @@ impl Leaf {
     #[inline(always)]
     fn part(&self, first: PageAddr, end: PageAddr) -> PhysRun {
         let size = self.size;
-        let inside = (first.address() & (size.bytes() - 1)) / crate::PAGE_SIZE;
+        let inside = (first.address() & (size.bytes() - 1)) / crate::addr::PAGE_SIZE;
         let pages = (size.pages() - inside).min(first.pages_to(end));
         PhysRun::from_parts(self.seen.entry.leaf_frame(size).offset(inside), pages as u32, size.order())
     }

@@ -133,13 +133,13 @@ mod tests {
     use crate::area::{Backing, Rights};
 
     fn area(start: u64, end: u64, rights: Rights) -> Area {
-        let page = |number: u64| PageAddr::containing(number * crate::PAGE_SIZE);
+        let page = |number: u64| PageAddr::containing(number * crate::addr::PAGE_SIZE);
         let (start, end) = (page(start), page(end));
         Area { start, end, rights, may: Rights::all(), backing: Backing::Anonymous, key: 0 }
     }
 
     fn page(number: u64) -> PageAddr {
-        PageAddr::containing(number * crate::PAGE_SIZE)
+        PageAddr::containing(number * crate::addr::PAGE_SIZE)
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pagepin::frame::Layout;
 use pagepin::pin::{
-    self, ByteRun, GotPages, OutOfRange, PinBudget, PinError, PinFlags, PinLimit, PinnedPages, Read, Write,
+    self, ByteRun, GotPages, OutOfRange, PinBudget, PinError, PinFlags, PinLimit, PinTerm, PinnedPages, Read, Write,
 };
 use pagepin::space::SpaceOptions;
 use pagepin::{AddressSpace, Env, Pfn, Rights};
@@ -172,9 +172,9 @@ fn budgets_are_charged_for_what_is_pinned<L: Layout>() {
     drop(unsafe { PinnedPages::from_raw(&machine, process.budget(), raw) });
     assert_eq!(used(), 0);
     let limit = PinLimit::new(u64::MAX - 1);
-    limit.charge(u64::MAX - 1, PinFlags::empty()).unwrap();
-    assert!(limit.charge(1, PinFlags::empty()).is_err());
-    assert!(limit.charge(u64::MAX, PinFlags::empty()).is_err(), "no wrap");
+    limit.charge(u64::MAX - 1, PinTerm::Short).unwrap();
+    assert!(limit.charge(1, PinTerm::Long).is_err());
+    assert!(limit.charge(u64::MAX, PinTerm::Short).is_err(), "no wrap");
     assert_eq!(limit.used(), u64::MAX - 1);
 }
 

@@ -1,7 +1,15 @@
 //! Who pays for pins.
 
-use super::PinFlags;
 use crate::primitive::{AtomicU64, Ordering};
+
+/// How long a pin lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinTerm {
+    /// For one transfer.
+    Short,
+    /// For as long as user space wants ([`PinFlags::LONGTERM`](crate::pin::PinFlags::LONGTERM)).
+    Long,
+}
 
 /// The owner of an mm may not pin more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,14 +20,14 @@ pub struct BudgetExceeded;
 ///
 /// Gets are short and are not charged.
 pub trait PinBudget: Sync {
-    /// May `pages` base pages (more) be pinned? With [`PinFlags::LONGTERM`] they stay for as long as user space wants.
+    /// May `pages` base pages (more) be pinned?
     ///
     /// # Errors
     /// [`BudgetExceeded`]: nothing was charged.
-    fn charge(&self, pages: u64, flags: PinFlags) -> Result<(), BudgetExceeded>;
+    fn charge(&self, pages: u64, term: PinTerm) -> Result<(), BudgetExceeded>;
 
-    /// `pages` of an earlier charge with the same flags are no longer pinned. May be called from interrupt context.
-    fn uncharge(&self, pages: u64, flags: PinFlags);
+    /// `pages` of an earlier charge for the same term are no longer pinned. May be called from interrupt context.
+    fn uncharge(&self, pages: u64, term: PinTerm);
 }
 
 /// No limit.
@@ -28,11 +36,11 @@ pub struct Unlimited;
 
 impl PinBudget for Unlimited {
     #[inline(always)]
-    fn charge(&self, _: u64, _: PinFlags) -> Result<(), BudgetExceeded> {
+    fn charge(&self, _: u64, _: PinTerm) -> Result<(), BudgetExceeded> {
         Ok(())
     }
     #[inline(always)]
-    fn uncharge(&self, _: u64, _: PinFlags) {}
+    fn uncharge(&self, _: u64, _: PinTerm) {}
 }
 
 /// A fixed number of base pages, all pins together.
@@ -58,7 +66,7 @@ impl PinLimit {
 
 impl PinBudget for PinLimit {
     #[inline]
-    fn charge(&self, pages: u64, _: PinFlags) -> Result<(), BudgetExceeded> {
+    fn charge(&self, pages: u64, _: PinTerm) -> Result<(), BudgetExceeded> {
         if self.limit == u64::MAX {
             return Ok(());
         }
@@ -70,7 +78,7 @@ impl PinBudget for PinLimit {
     }
 
     #[inline]
-    fn uncharge(&self, pages: u64, _: PinFlags) {
+    fn uncharge(&self, pages: u64, _: PinTerm) {
         if self.limit != u64::MAX {
             self.used.fetch_sub(pages, Ordering::Relaxed);
         }
