@@ -88,7 +88,6 @@
 //! [`handle_fault`], those of kernel copies too; wait for the acknowledgement in its [`Shootdown`]; hold none of the mm's
 //! locks while it copies from or to user memory. The invariants are numbered in `docs/MODEL.md`.
 #![no_std]
-#![deny(unsafe_op_in_unsafe_fn)]
 
 #[cfg(feature = "alloc")]
 extern crate alloc;

@@ -148,6 +148,7 @@ impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
                     if faults.1 > MAX_FAULTS_PER_PAGE {
                         return Err(PinError::Contended);
                     }
+                    // Spelled out, so that each is compiled for its one request.
                     match request {
                         Request::Write => fault::resolve(self.env, walk.mm, area, page, Request::Write)?,
                         Request::Unshare => fault::resolve(self.env, walk.mm, area, page, Request::Unshare)?,
