@@ -214,6 +214,12 @@ impl Entry {
         Self((self.0 & !(WRITABLE | ACCESSED | DIRTY | FORK_EXCLUSIVE | FORK_WRITABLE)) | note)
     }
 
+    /// Not an entry, but every bit that one of the two has.
+    #[inline(always)]
+    pub(crate) const fn mixed_with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// The undo note of [`Entry::for_child`]: what the share found, and whether the parent's entry was writable.
     pub(crate) const fn fork_note(self) -> (Shared, bool) {
         (Shared { was_exclusive: self.0 & FORK_EXCLUSIVE != 0 }, self.0 & FORK_WRITABLE != 0)

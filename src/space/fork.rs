@@ -249,7 +249,8 @@ struct Shares {
 /// A function of its own, as the walker's loop is: see there.
 #[inline(never)]
 fn share_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, table: Pfn, first: u64) -> Shares {
-    let (mut count, mut protected) = (0, false);
+    // What is usual is not counted: the places that are not shared are, and the rights of all entries are mixed.
+    let (mut others, mut rights) = (0, Entry::EMPTY);
     let mut i = first;
     let stopped = loop {
         if i == chunk.count {
@@ -258,27 +259,26 @@ fn share_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, t
         let (at, child_at) = (chunk.at(i), EntryAddr::new(table, chunk.index + i));
         // SAFETY: the parent's lock is held, so its table is alive.
         let entry = unsafe { map.load_entry(at) };
-        if entry.has_frame() {
-            let mut given = entry;
-            if !entry.is_special() {
-                let Some(frame) = frames.frame(entry.leaf_frame(chunk.size)) else { break Some((i, None)) };
-                match frame.try_share_with_child() {
-                    Ok(shared) => given = entry.for_child(shared),
-                    Err(error) => break Some((i, Some(error))),
-                }
-                count += 1;
-                if entry.is_writable() {
-                    // Not a compare-and-exchange: hardware may set accessed or dirty at any time, and nothing else
-                    // changes.
-                    // SAFETY: the parent's lock is held.
-                    unsafe { map.mask_entry(at, Entry::CLEAR_WRITABLE) };
-                    protected = true;
-                }
+        if entry.has_frame() && !entry.is_special() {
+            let Some(frame) = frames.frame(entry.leaf_frame(chunk.size)) else { break Some((i, None)) };
+            let shared = match frame.try_share_with_child() {
+                Ok(shared) => shared,
+                Err(error) => break Some((i, Some(error))),
+            };
+            if entry.is_writable() {
+                // Not a compare-and-exchange: hardware may set accessed or dirty at any time, and nothing else changes.
+                // SAFETY: the parent's lock is held.
+                unsafe { map.mask_entry(at, Entry::CLEAR_WRITABLE) };
             }
+            rights = rights.mixed_with(entry);
             // SAFETY: the child's lock is held; the child is empty there; the entry owns the reference just taken.
-            unsafe { map.store_entry(child_at, given) };
+            unsafe { map.store_entry(child_at, entry.for_child(shared)) };
+        } else {
+            others += 1;
+            // SAFETY: as above; nothing is counted for a special entry or none.
+            unsafe { map.store_entry(child_at, entry) };
         }
         i += 1;
     };
-    Shares { count, protected, stopped }
+    Shares { count: i - first - others, protected: rights.is_writable(), stopped }
 }
