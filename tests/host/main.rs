@@ -16,6 +16,8 @@ macro_rules! both_layouts {
 }
 
 mod adapters;
+mod bug_hall;
+mod bug_hall_page;
 mod decision_driven;
 mod decision_table;
 mod failures;

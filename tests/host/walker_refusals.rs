@@ -148,6 +148,23 @@ fn frozen_free_and_full_frames_are_refused<L: Layout>() {
     (0..PageFrame::<L>::MAX_PINS).for_each(|_| assert!(machine.word(frame).unpin(false).is_ok()));
 }
 
+/// Linux retried long-term pins without end while a page could not be moved. A page that no fault makes ready, here for want
+/// of the right to write in an upper entry, ends the call.
+fn a_page_that_no_fault_makes_ready_ends_the_pin<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.populated(1, 1);
+    let path = machine.path(&process, A);
+    let (_, above, bits) = path[path.len() - 2];
+    machine.poke(above, bits & !W);
+    let before = machine.image();
+    for form in [Form::Fast, Form::Slow, Form::Remote] {
+        let result = forms::pin::<Write, L>(form, &machine, &process, range(&process, A, 1), PinFlags::empty(), 1);
+        assert_eq!(result.err(), Some(PinError::Contended), "{form:?}");
+    }
+    assert_eq!(machine.image(), before);
+    machine.poke(above, bits);
+}
+
 /// A large leaf over frames that were handed out one by one has no word that stands for all of it.
 fn a_large_leaf_over_single_frames_is_refused<L: Layout>() {
     let machine = Machine::<L>::new(2048);
@@ -242,6 +259,7 @@ both_layouts!(
     frames_outside_the_frame_table_are_never_pinned,
     a_shared_frame_is_not_pinned_without_a_fault,
     frozen_free_and_full_frames_are_refused,
+    a_page_that_no_fault_makes_ready_ends_the_pin,
     a_large_leaf_over_single_frames_is_refused,
     protection_keys_are_obeyed_except_by_remote_pins,
     force_needs_the_area_to_permit_writes_some_day,
