@@ -149,7 +149,6 @@ impl<'k, K: Env> UserSpace<'k, K> {
             };
             let entry = Entry::leaf(first.offset(index), LeafSize::Size4KiB, rights, 0).uncached().special();
             let entry = if rights.is_empty() { entry.parked() } else { entry };
-            let entry = if rights.is_empty() { entry.parked() } else { entry };
             // SAFETY: the area is new, so nothing is mapped there; special entries own no reference.
             unsafe { tables.fill(at, entry) };
         }
