@@ -40,20 +40,21 @@ pub fn ready_made_parts_work() -> Outcome {
     let free = memory::free_frames();
     let words: Box<[PageFrame]> = (free.start..free.end).map(|_| PageFrame::new()).collect();
     let words: &'static [PageFrame] = Box::leak(words);
-    // SAFETY: the direct map is the bootloader's; these frames come from the pool and
-    // are given back to it before this ends; no other CPU ever loads these tables.
-    let kernel: OneCpu = unsafe {
-        Platform::new(
-            OffsetPhysMap::new(memory::direct_map_offset()),
-            FlatFrameTable::new(Pfn::new(free.start), words),
-            FrameAllocatorSource::new(Pool, None),
-            SingleCpu::new(),
-            SingleCpu::new(),
-        )
+    let outcome = {
+        // SAFETY: the direct map is the bootloader's; these frames come from the pool and
+        // are given back to it before this ends; no other CPU ever loads these tables.
+        let kernel: OneCpu = unsafe {
+            Platform::new(
+                OffsetPhysMap::new(memory::direct_map_offset()),
+                FlatFrameTable::new(Pfn::new(free.start), words),
+                FrameAllocatorSource::new(Pool, None),
+                SingleCpu::new(),
+                SingleCpu::new(),
+            )
+        };
+        life_of_two(&kernel)
     };
-    let outcome = life_of_two(&kernel);
     let used = words.iter().position(|word| !word.snapshot().is_free());
-    drop(kernel);
     // SAFETY: leaked above; the kernel that referred to them is gone, and `words` is not
     // used any more.
     drop(unsafe { Box::from_raw(core::ptr::from_ref(words).cast_mut()) });
