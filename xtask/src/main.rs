@@ -2,7 +2,7 @@
 //!
 //! [`toolchain`] finds out what the machine has, [`plan`] decides what is missing and [`setup`] fetches it; [`kernel`]
 //! turns the test kernel into a bootable image, [`qemu`] boots it and [`protocol`] understands what it prints.
-//! [`check`] and [`mod@bench`] are the commands that judge the result.
+//! [`check`], [`storm`] and [`mod@bench`] are the commands that judge the result.
 
 mod bench;
 mod check;
@@ -15,6 +15,7 @@ mod protocol;
 mod qemu;
 mod setup;
 mod steps;
+mod storm;
 mod sysroot;
 mod table;
 mod toolchain;
@@ -40,6 +41,15 @@ enum Task {
     Test,
     /// Count instructions per page in QEMU and compare with Linux; writes target/bench.json
     Bench,
+    /// Random operations on four CPUs at once, for as long as asked; any wrong byte, count or frame fails
+    Storm {
+        /// How long
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=7 * 24 * 60))]
+        minutes: u32,
+        /// Seed of the first run, which counts up from there; without it, one that differs each time
+        #[arg(long)]
+        seed: Option<u32>,
+    },
     /// Build and boot the test kernel, its output untouched (for working on the kernel)
     Kernel {
         /// What the kernel should do, as handed to it through fw_cfg
@@ -75,6 +85,7 @@ fn run(task: Task, root: &Path) -> Result<bool> {
         Task::Demo => kernel::demo(root),
         Task::Test => Ok(check::run(root)),
         Task::Bench => bench::run(root),
+        Task::Storm { minutes, seed } => storm::run(root, minutes, seed),
         Task::Kernel { mode, smp, release: _, debug } => {
             let profile = if debug { kernel::Profile::Debug } else { kernel::Profile::Release };
             kernel::develop(root, &mode, smp, profile)

@@ -1,7 +1,9 @@
 //! The storm: random operations on all CPUs at once, with the library and with its twin.
 //!
 //! As a mode of its own for long runs: `storm`, or `storm:seed=7,rounds=2000,runs=10` with
-//! whatever is to differ from the default. Run `n` has seed `seed + n`.
+//! whatever is to differ from the default. Run `n` has seed `seed + n`. `minutes=30` in place
+//! of `runs` goes on until that time has passed or something is wrong; the twin then only
+//! has the first run, to show that the storm can tell.
 
 use alloc::format;
 
@@ -22,6 +24,8 @@ struct Plan {
     seed: u32,
     rounds: u16,
     runs: u32,
+    /// Takes the place of `runs` unless it is 0.
+    minutes: u32,
 }
 
 /// A seed from the command line, or one that nobody had before.
@@ -32,7 +36,7 @@ pub fn first_seed() -> u32 {
 
 impl Plan {
     fn parse(options: &str, rounds: u16) -> Result<Self, alloc::string::String> {
-        let mut plan = Self { seed: first_seed(), rounds, runs: 1 };
+        let mut plan = Self { seed: first_seed(), rounds, runs: 1, minutes: 0 };
         for option in options.split(',').filter(|option| !option.is_empty()) {
             let wrong = || format!("storm does not understand `{option}`");
             let (name, value) = option.split_once('=').ok_or_else(wrong)?;
@@ -40,6 +44,7 @@ impl Plan {
                 "seed" => plan.seed = value.parse().map_err(|_| wrong())?,
                 "rounds" => plan.rounds = value.parse().map_err(|_| wrong())?,
                 "runs" => plan.runs = value.parse().map_err(|_| wrong())?,
+                "minutes" => plan.minutes = value.parse().map_err(|_| wrong())?,
                 _ => return Err(wrong()),
             }
         }
@@ -63,12 +68,32 @@ pub fn run_once(seed: u32, rounds: u16, twin: bool) -> Outcome {
 /// The mode of its own.
 pub fn run(options: &str, report: &mut dyn FnMut(&str, Outcome)) {
     match Plan::parse(options, ROUNDS) {
+        Ok(plan) if plan.minutes > 0 => run_for_minutes(plan, report),
         Ok(plan) => (0..plan.runs).for_each(|number| {
             let seed = plan.seed.wrapping_add(number);
             report(TESTS[0], run_once(seed, plan.rounds, false));
             report(TESTS[1], run_once(seed, plan.rounds, true));
         }),
         Err(why) => report("storm", Err(why)),
+    }
+}
+
+/// Stops at the first failure: what follows one would say little.
+fn run_for_minutes(plan: Plan, report: &mut dyn FnMut(&str, Outcome)) {
+    let begin = time::now();
+    let seconds = || (time::now() - begin) / 1_000_000;
+    report(TESTS[1], run_once(plan.seed, TWIN_ROUNDS, true));
+    let total = u64::from(plan.minutes) * 60;
+    let mut seed = plan.seed;
+    while seconds() < total {
+        let outcome = run_once(seed, plan.rounds, false);
+        let failed = outcome.is_err();
+        report(TESTS[0], outcome);
+        if failed {
+            break;
+        }
+        seed = seed.wrapping_add(1);
+        println!("storm: {} runs in {} of {total} s", seed.wrapping_sub(plan.seed), seconds());
     }
 }
 

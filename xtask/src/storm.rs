@@ -1,0 +1,59 @@
+//! `cargo xtask storm`: the kernel's storm for as long as a person likes, run after run, each with the next seed.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+
+use crate::kernel::{self, KernelToolchain, Profile};
+use crate::plan::Need;
+use crate::qemu::{Boot, Cpus, Echo};
+
+/// Time for booting, and for the run during which the minutes are over.
+const MARGIN: Duration = Duration::from_secs(180);
+
+/// Whether every run found every byte right.
+pub(crate) fn run(project: &Path, minutes: u32, seed: Option<u32>) -> Result<bool> {
+    let image = KernelToolchain::prepare(project, Need::Boot)?.build_image(Profile::Release)?;
+    let seed = seed.unwrap_or_else(fresh_seed);
+    println!("storm of {minutes} minutes on 4 CPUs; `cargo xtask storm --seed {seed}` repeats its operations");
+    let outcome = Boot {
+        image: &image,
+        mode: &mode(minutes, seed),
+        cpus: Cpus::Threads(4),
+        limit: Duration::from_secs(u64::from(minutes) * 60) + MARGIN,
+        echo: Echo::Human,
+    }
+    .run()?;
+    let ended_well = kernel::ended_well(&outcome);
+    let objections = outcome.transcript.objections();
+    objections.iter().for_each(|objection| println!("{objection}"));
+    let (passed, failed) = (outcome.transcript.passed, outcome.transcript.failed());
+    println!("{passed} runs passed, {failed} failed; the first seed was {seed}");
+    Ok(ended_well && objections.is_empty() && failed == 0)
+}
+
+fn mode(minutes: u32, seed: u32) -> String {
+    format!("storm:minutes={minutes},seed={seed}")
+}
+
+/// Differs from one start to the next, and is short enough to be typed again.
+fn fresh_seed() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (now.as_millis() % 1_000_000_000) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_told_how_long_and_where_to_begin() {
+        assert_eq!(mode(3, 17), "storm:minutes=3,seed=17");
+    }
+
+    #[test]
+    fn a_storm_that_is_told_its_seed_is_not_given_another() {
+        assert!(fresh_seed() < 1_000_000_000);
+    }
+}
