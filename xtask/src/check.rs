@@ -11,7 +11,7 @@ use crate::childenv::host_cargo;
 use crate::kernel::{self, KernelToolchain, Profile, succeed};
 use crate::plan::Need;
 use crate::powerset;
-use crate::qemu::{Boot, Cpus, Echo};
+use crate::qemu::{Boot, Cpus, Echo, IOMMU_MODE};
 use crate::steps::{Steps, Summary};
 
 /// Returns whether everything passed; it has then printed all there is to know.
@@ -73,7 +73,9 @@ pub(crate) fn run(project: &Path) -> bool {
         let count = powerset::check(&cargo)?;
         Ok(Summary::note(format!("{count} subsets")))
     });
-    steps.run("kernel tests", || kernel_tests(kernel()?));
+    let mut image = None;
+    steps.run("kernel tests", || kernel_tests(image.insert(kernel()?.build_image(Profile::Release)?), "test"));
+    steps.run("iommu tests", || kernel_tests(image.as_deref().context("the kernel was not built")?, IOMMU_MODE));
     steps.close()
 }
 
@@ -109,16 +111,9 @@ fn test_result(line: &str) -> Option<(u64, u64)> {
     Some((count("passed")?, count("failed")?))
 }
 
-fn kernel_tests(toolchain: &KernelToolchain) -> Result<Summary> {
-    let image = toolchain.build_image(Profile::Release)?;
-    let outcome = Boot {
-        image: &image,
-        mode: "test",
-        cpus: Cpus::Threads(4),
-        limit: Duration::from_secs(600),
-        echo: Echo::Human,
-    }
-    .run()?;
+fn kernel_tests(image: &Path, mode: &str) -> Result<Summary> {
+    let outcome =
+        Boot { image, mode, cpus: Cpus::Threads(4), limit: Duration::from_secs(600), echo: Echo::Human }.run()?;
     let mut objections = outcome.transcript.objections();
     if !kernel::ended_well(&outcome) {
         objections.extend(outcome.failure.clone());

@@ -16,6 +16,9 @@ pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 /// The kernel writes 0x10 to `isa-debug-exit`, and the device turns a value `v` into the status `v << 1 | 1`.
 const SUCCESS: i32 = 33;
 
+/// The mode that needs a machine with an IOMMU, which the other modes do without.
+pub(crate) const IOMMU_MODE: &str = "iommu";
+
 /// How many lines are shown again when a boot is stopped or dies.
 const TAIL: usize = 40;
 
@@ -67,6 +70,8 @@ impl Outcome {
 impl Boot<'_> {
     pub(crate) fn arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> = [
+            // The unit comes before the devices that are behind it.
+            if self.mode == IOMMU_MODE { "-M q35 -device intel-iommu,intremap=off" } else { "-M pc" },
             "-m 512 -display none -no-reboot -serial stdio -nic none",
             "-device edu,dma_mask=0xffffffff",
             "-device isa-debug-exit,iobase=0xf4,iosize=0x04",
@@ -200,9 +205,21 @@ mod tests {
     use super::*;
 
     fn arguments(cpus: Cpus, image: &str) -> String {
+        arguments_of_mode("test", cpus, image)
+    }
+
+    fn arguments_of_mode(mode: &str, cpus: Cpus, image: &str) -> String {
         let limit = Duration::from_secs(1);
-        let boot = Boot { image: Path::new(image), mode: "test", cpus, limit, echo: Echo::Human };
+        let boot = Boot { image: Path::new(image), mode, cpus, limit, echo: Echo::Human };
         boot.arguments().join(" ")
+    }
+
+    #[test]
+    fn only_mode_iommu_puts_the_device_behind_one() {
+        let with = arguments_of_mode(IOMMU_MODE, Cpus::Threads(4), "k.bin");
+        let unit = with.find("intel-iommu").expect("a unit");
+        assert!(with.contains("-M q35") && with.find("edu").is_some_and(|device| unit < device));
+        assert!(!arguments(Cpus::Threads(4), "k.bin").contains("iommu"));
     }
 
     #[test]

@@ -31,21 +31,25 @@ pub enum Direction {
     FromDevice,
 }
 
-/// Physical address of the registers.
-static REGISTERS: Once<u64> = Once::new();
+static FOUND: Once<pci::Device> = Once::new();
 /// Between looking whether the device is idle and starting a transfer.
 static STARTING: SpinMutex<(), Poll> = SpinMutex::new(());
 
 /// Looks for the device; without it every call gives [`Error::NoDevice`].
 pub fn init() -> Result<(), Error> {
-    let (base, _size) = pci::enable(VENDOR, DEVICE).ok_or(Error::NoDevice)?;
-    REGISTERS.call_once(|| base);
+    let device = pci::enable(VENDOR, DEVICE).ok_or(Error::NoDevice)?;
+    FOUND.call_once(|| device);
     let id = read(IDENTIFICATION)? as u32;
     if id & 0xff != 0xed { Err(Error::NoDevice) } else { Ok(()) }
 }
 
+/// Device and function on the first bus, if it is there.
+pub fn function() -> Option<u8> {
+    FOUND.get().map(|device| device.function)
+}
+
 fn register(offset: u64) -> Result<*mut u8, Error> {
-    REGISTERS.get().map(|base| memory::direct(base + offset)).ok_or(Error::NoDevice)
+    FOUND.get().map(|device| memory::direct(device.base + offset)).ok_or(Error::NoDevice)
 }
 
 /// Registers below 0x80 are 32 bits wide, the others may be read with 32 too.
@@ -68,15 +72,17 @@ pub fn is_busy() -> Result<bool, Error> {
     Ok(read(COMMAND)? & START != 0)
 }
 
-/// Starts moving `len` bytes between physical memory and the device's buffer.
+/// Starts moving `len` bytes between memory, by the device's addresses, and the device's
+/// buffer.
 ///
 /// # Safety
 ///
-/// The memory stays what it is, and nobody minds the device reading or writing it,
-/// until [`is_busy`] is false again.
-pub unsafe fn start(phys: u64, offset: u64, len: u64, direction: Direction) -> Result<(), Error> {
+/// The addresses are physical ones, unless an IOMMU gives them another meaning, or none.
+/// The memory they lead to stays what it is, and nobody minds the device reading or
+/// writing it, until [`is_busy`] is false again.
+pub unsafe fn start(address: u64, offset: u64, len: u64, direction: Direction) -> Result<(), Error> {
     let buffer_end = offset.checked_add(len).ok_or(Error::Invalid)?;
-    let memory_end = phys.checked_add(len).ok_or(Error::Invalid)?;
+    let memory_end = address.checked_add(len).ok_or(Error::Invalid)?;
     if len == 0 || buffer_end > BUFFER_BYTES || memory_end > REACH {
         return Err(Error::Invalid);
     }
@@ -86,8 +92,8 @@ pub unsafe fn start(phys: u64, offset: u64, len: u64, direction: Direction) -> R
     }
     let inner = BUFFER + offset;
     let (source, destination, command) = match direction {
-        Direction::ToDevice => (phys, inner, START),
-        Direction::FromDevice => (inner, phys, START | FROM_DEVICE),
+        Direction::ToDevice => (address, inner, START),
+        Direction::FromDevice => (inner, address, START | FROM_DEVICE),
     };
     write(SOURCE, source)?;
     write(DESTINATION, destination)?;

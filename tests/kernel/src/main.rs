@@ -14,6 +14,7 @@ mod fw_cfg;
 mod gdt;
 mod heap;
 mod idt;
+mod iommu;
 mod ipi;
 mod kernel_trap;
 mod loader;

@@ -32,9 +32,15 @@ impl ConfigRegionAccess for ConfigPorts {
     }
 }
 
-/// Physical address and length of the first memory window of the device, which is
-/// made a bus master. Only called by the boot CPU.
-pub fn enable(vendor: u16, device: u16) -> Option<(u64, u64)> {
+pub struct Device {
+    /// Physical address of its first memory window.
+    pub base: u64,
+    /// Device and function on the bus, as an IOMMU counts them.
+    pub function: u8,
+}
+
+/// Finds a device and makes it a bus master. Only called by the boot CPU.
+pub fn enable(vendor: u16, device: u16) -> Option<Device> {
     let ports = &ConfigPorts;
     for slot in 0..32 {
         let header = PciHeader::new(PciAddress::new(0, 0, slot, 0));
@@ -42,13 +48,13 @@ pub fn enable(vendor: u16, device: u16) -> Option<(u64, u64)> {
             continue;
         }
         let mut endpoint = EndpointHeader::from_header(header, ports)?;
-        let Some(Bar::Memory32 { address, size, .. }) = endpoint.bar(0, ports) else {
+        let Some(Bar::Memory32 { address, .. }) = endpoint.bar(0, ports) else {
             return None;
         };
         endpoint.update_command(ports, |command| {
             command | CommandRegister::BUS_MASTER_ENABLE | CommandRegister::MEMORY_ENABLE
         });
-        return Some((u64::from(address), u64::from(size)));
+        return Some(Device { base: u64::from(address), function: slot << 3 });
     }
     None
 }

@@ -2,13 +2,13 @@
 
 use alloc::sync::{Arc, Weak};
 
-use pagepin_abi::{Call, Error, FROM_DEVICE, Program, Status, TO_DEVICE, WRITE_MAX};
+use pagepin_abi::{BlockedAccess, Call, Error, FROM_DEVICE, Program, Status, TO_DEVICE, WRITE_MAX};
 use spin::mutex::SpinMutex;
 
 use crate::{
     console,
     edu::{self, Direction},
-    memory,
+    iommu, memory,
     mm::{self, Pin},
     notes, percpu,
     poll::Poll,
@@ -21,6 +21,9 @@ use crate::{
 const DEVICE_PERIOD_US: u64 = 1000;
 /// Bytes that peek and poke move at a time.
 const CHUNK: usize = 256;
+
+/// Writes from here on are interrupts, which no IOMMU translates.
+const INTERRUPTS: u64 = 0xfee0_0000;
 
 /// What the last transfer was started on.
 static IN_FLIGHT: SpinMutex<Weak<Pin>, Poll> = SpinMutex::new(Weak::new());
@@ -113,6 +116,9 @@ fn plain(call: Call, [a, b, c, d, e]: [u64; 5], thread: &Thread) -> Result<u64, 
         Call::DevPin => thread.process.add_pin(mm::pin(space, a, b, c)?),
         Call::DevUnpin => unpin(thread, a).map(|()| 0),
         Call::DevDmaStart => start_transfer(thread, a, b, c, d, e).map(|()| 0),
+        Call::DevAddress => thread.process.pin(a)?.device_segment(b).map(|(address, _)| address).ok_or(Error::Invalid),
+        Call::DevStray => start_stray(a, b, c, d).map(|()| 0),
+        Call::DevBlocked => Ok(blocked().to_bits()),
         Call::DevPeek => move_pinned(thread, a, b, c, d, false).map(|()| 0),
         Call::DevPoke => move_pinned(thread, a, b, c, d, true).map(|()| 0),
         Call::Mm => space.call(a, [b, c, d]),
@@ -135,6 +141,14 @@ fn write(from: u64, len: u64) -> Result<u64, Error> {
     Ok(len)
 }
 
+fn direction_of(number: u64) -> Result<Direction, Error> {
+    match number {
+        TO_DEVICE => Ok(Direction::ToDevice),
+        FROM_DEVICE => Ok(Direction::FromDevice),
+        _ => Err(Error::Invalid),
+    }
+}
+
 fn start_transfer(
     thread: &Thread,
     handle: u64,
@@ -143,13 +157,9 @@ fn start_transfer(
     len: u64,
     direction: u64,
 ) -> Result<(), Error> {
-    let direction = match direction {
-        TO_DEVICE => Direction::ToDevice,
-        FROM_DEVICE => Direction::FromDevice,
-        _ => return Err(Error::Invalid),
-    };
+    let direction = direction_of(direction)?;
     let pin = thread.process.pin(handle)?;
-    let (phys, available) = pin.segment(offset).ok_or(Error::Invalid)?;
+    let (address, available) = pin.device_segment(offset).ok_or(Error::Invalid)?;
     if len > available {
         return Err(Error::Invalid);
     }
@@ -159,9 +169,34 @@ fn start_transfer(
     let mut in_flight = IN_FLIGHT.lock();
     // SAFETY: the frames are pinned, this handle cannot be given back while the device
     // is busy with it, and the end of the process waits for the device.
-    unsafe { edu::start(phys, device_offset, len, direction)? };
+    unsafe { edu::start(address, device_offset, len, direction)? };
     *in_flight = Arc::downgrade(&pin);
     Ok(())
+}
+
+/// The device does what nobody told it to.
+fn start_stray(address: u64, device_offset: u64, len: u64, direction: u64) -> Result<(), Error> {
+    if !iommu::is_enabled() {
+        return Err(Error::NotSupported);
+    }
+    let direction = direction_of(direction)?;
+    if address.checked_add(len).is_none_or(|end| end > INTERRUPTS) {
+        return Err(Error::Invalid);
+    }
+    // SAFETY: the IOMMU keeps the device off all memory that is not lent to it. With the
+    // twin it does not, and what the device reaches then is a frame of a program that
+    // waits for that.
+    unsafe { edu::start(address, device_offset, len, direction) }
+}
+
+fn blocked() -> BlockedAccess {
+    match iommu::take_fault() {
+        None => BlockedAccess::None,
+        Some(fault) if Some(fault.source) == edu::function().map(u16::from) => {
+            BlockedAccess::OfDevice { page: fault.page, write: fault.write, reason: fault.reason }
+        }
+        Some(_) => BlockedAccess::OfOther,
+    }
 }
 
 fn unpin(thread: &Thread, handle: u64) -> Result<(), Error> {

@@ -39,8 +39,10 @@ macro_rules! numbered {
     };
 }
 
+mod device;
 mod stage;
 
+pub use device::BlockedAccess;
 pub use stage::{Scene, SceneRun, StormRun};
 
 numbered! {
@@ -96,6 +98,12 @@ numbered! {
         Note = 23,
         /// `(slot) -> value` of the last note.
         ReadNote = 24,
+        /// `(handle, offset) -> address` at which the device finds it.
+        DevAddress = 25,
+        /// `(address, device offset, len, direction)`: a transfer that nobody asked for. Only where an IOMMU can stop it.
+        DevStray = 26,
+        /// `() -> BlockedAccess`: the first since the last call, as bits.
+        DevBlocked = 27,
     }
 }
 
@@ -164,6 +172,8 @@ pub const PIN_WRITE: u64 = 2;
 pub const PIN_LONGTERM: u64 = 4;
 /// Not a pin but a plain reference: what a kernel without pins would take.
 pub const PIN_PLAIN: u64 = 8;
+/// Giving it back leaves what the IOMMU has cached: what a kernel may forget.
+pub const PIN_KEEP_CACHED: u64 = 16;
 
 numbered! {
     /// What [`Call::Mm`] can be asked.
@@ -180,6 +190,8 @@ numbered! {
         PinsHeld = 4,
         /// `()`: prints all frames that hold memory of processes.
         Memory = 5,
+        /// `(addr) -> physical address` of the page: 0 if nothing is mapped.
+        PhysicalAddress = 6,
     }
 }
 

@@ -13,6 +13,12 @@ numbered! {
         ReadPin = 3,
         /// Three threads, one page, and a translation that is out of date.
         ThreeThreads = 4,
+        /// What is lent through an IOMMU, the device can use; nothing is blocked.
+        LentRange = 5,
+        /// What is lent for reading, the device cannot write.
+        LentForReading = 6,
+        /// A device goes on after its memory was taken back and given to another process.
+        StrayAccess = 7,
     }
 }
 

@@ -123,6 +123,7 @@ impl AddressSpace {
                 Ok(0)
             }
             MmCall::Twin => self.twin.choose(a).map(|()| 0),
+            MmCall::PhysicalAddress => Ok(self.frame_of(a)?.map_or(0, |mapped| mapped.pfn.address())),
             MmCall::Memory => {
                 picture::print_memory("all of memory");
                 Ok(0)
@@ -173,6 +174,12 @@ pub fn leftovers() -> Result<(), alloc::string::String> {
         (!frame.snapshot().is_free()).then(|| alloc::format!("{pfn:?}: {frame:?}"))
     });
     used.map_or(Ok(()), Err)
+}
+
+/// Whether anyone refers to this frame of the pool; frames outside of it always are.
+pub fn is_in_use(frame: u64) -> bool {
+    let table = pagepin::Env::frames(kernel());
+    pagepin::FrameTable::frame(table, Pfn::containing(frame)).is_none_or(|frame| !frame.snapshot().is_free())
 }
 
 /// Pins user memory for a device, or takes the plain reference that a twin uses.

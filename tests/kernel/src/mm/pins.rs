@@ -7,10 +7,10 @@ use pagepin::pin::{
     pin_user_pages_fast, put_user_pages,
 };
 use pagepin::{AddressSpace as _, UserRange};
-use pagepin_abi::{Error, PIN_LONGTERM, PIN_PLAIN, PIN_READ, PIN_WRITE};
+use pagepin_abi::{Error, PIN_KEEP_CACHED, PIN_LONGTERM, PIN_PLAIN, PIN_READ, PIN_WRITE};
 
 use super::{AddressSpace, Kernel, errors, kernel};
-use crate::memory::PAGE;
+use crate::{iommu::Lent, memory::PAGE};
 
 /// Most pages a handle stands for.
 const PAGES_MAX: u64 = 1024;
@@ -24,6 +24,8 @@ pub struct Pin {
     /// take away: the pin alone keeps the frames.
     space: Arc<AddressSpace>,
     held: Option<Held>,
+    /// What the device reaches of it, where an IOMMU decides that.
+    lent: Option<Lent>,
     segments: Segments,
     writable: bool,
 }
@@ -40,7 +42,8 @@ enum Held {
 
 impl Pin {
     pub fn new(space: &Arc<AddressSpace>, addr: u64, len: u64, flags: u64) -> Result<Self, Error> {
-        if flags & !(PIN_READ | PIN_WRITE | PIN_LONGTERM | PIN_PLAIN) != 0 || flags & (PIN_READ | PIN_WRITE) == 0 {
+        let known = PIN_READ | PIN_WRITE | PIN_LONGTERM | PIN_PLAIN | PIN_KEEP_CACHED;
+        if flags & !known != 0 || flags & (PIN_READ | PIN_WRITE) == 0 {
             return Err(Error::Invalid);
         }
         let range = space.space.range(addr, len).map_err(|_| Error::Invalid)?;
@@ -61,7 +64,13 @@ impl Pin {
                 (Held::Read(raw), segments)
             }
         };
-        Ok(Self { space: space.clone(), held: Some(held), segments, writable })
+        let mut pin = Self { space: space.clone(), held: Some(held), lent: None, segments, writable };
+        // From here on the frames stay, so now the device may reach them.
+        pin.lent = Lent::new(&pin.segments, writable)?;
+        if let Some(lent) = pin.lent.as_mut().filter(|_| flags & PIN_KEEP_CACHED != 0) {
+            lent.forget_to_invalidate();
+        }
+        Ok(pin)
     }
 
     fn pinned<A: Access>(space: &AddressSpace, range: UserRange, flags: PinFlags) -> Result<(Raw<A>, Segments), Error> {
@@ -102,6 +111,13 @@ impl Pin {
         None
     }
 
+    /// Where the device finds `offset`, and how many bytes it finds from there on.
+    pub fn device_segment(&self, offset: u64) -> Option<(u64, u64)> {
+        let Some(lent) = &self.lent else { return self.segment(offset) };
+        let length: u64 = self.segments.iter().map(|&(_, length)| length).sum();
+        (offset < length).then(|| (lent.address() + offset, length - offset))
+    }
+
     /// Whether the device may write.
     pub fn is_writable(&self) -> bool {
         self.writable
@@ -110,6 +126,9 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
+        // First the device loses its access, cached translations included; only then may
+        // the frames become somebody else's.
+        drop(self.lent.take());
         let budget = self.space.space.budget();
         match self.held.take() {
             // SAFETY: taken through the same kernel, charged to this space's budget.

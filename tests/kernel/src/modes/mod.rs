@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod iommu;
 mod kernel_tests;
 mod ready_made;
 mod scenes;
@@ -49,6 +50,7 @@ pub fn run(mode: &str) -> bool {
             storm::run_short(&mut |name, outcome| score.count(name, outcome));
         }
         "demo" => demo::run(&mut |name, outcome| score.count(name, outcome)),
+        "iommu" => iommu::run(&mut |name, outcome| score.count(name, outcome)),
         "bench" => {
             bench::run();
             for (name, program) in [("cost", Program::Cost), ("faults", Program::Faults)] {

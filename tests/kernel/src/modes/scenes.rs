@@ -111,14 +111,17 @@ impl Card {
 }
 
 pub fn run(report: &mut dyn FnMut(&str, Outcome)) {
-    for card in CARDS {
-        for twin in [false, true] {
-            let name = card.test(twin);
-            if card.has_cpus() {
-                report(name, card.run(twin, false));
-            } else {
-                println!("@skip {name} needs {} cpus", card.cpus);
-            }
+    CARDS.iter().for_each(|card| run_both(card, report));
+}
+
+/// With the library and with the twin.
+pub fn run_both(card: &Card, report: &mut dyn FnMut(&str, Outcome)) {
+    for twin in [false, true] {
+        let name = card.test(twin);
+        if card.has_cpus() {
+            report(name, card.run(twin, false));
+        } else {
+            println!("@skip {name} needs {} cpus", card.cpus);
         }
     }
 }

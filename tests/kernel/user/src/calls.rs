@@ -3,7 +3,7 @@
 
 use core::arch::asm;
 
-use pagepin_abi::{Call, Error, Program, Status};
+use pagepin_abi::{BlockedAccess, Call, Error, Program, Status};
 
 pub type Result<T = ()> = core::result::Result<T, Error>;
 
@@ -126,6 +126,21 @@ pub fn dev_dma_start(handle: u64, offset: u64, device_offset: u64, len: u64, dir
 
 pub fn dev_dma_wait() -> Result {
     call(Call::DevDmaWait, [0; 5]).map(drop)
+}
+
+/// Where the device finds `offset` of what was lent to it.
+pub fn dev_address(handle: u64, offset: u64) -> Result<u64> {
+    call(Call::DevAddress, [handle, offset, 0, 0, 0])
+}
+
+/// Makes the device use an address that it was not given.
+pub fn dev_stray(address: u64, device_offset: u64, len: u64, direction: u64) -> Result {
+    call(Call::DevStray, [address, device_offset, len, direction, 0]).map(drop)
+}
+
+/// The first blocked access since the last call.
+pub fn dev_blocked() -> Result<BlockedAccess> {
+    call(Call::DevBlocked, [0; 5]).map(BlockedAccess::from_bits)
 }
 
 pub fn dev_peek(handle: u64, offset: u64, to: &mut [u8]) -> Result {

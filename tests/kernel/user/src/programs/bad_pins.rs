@@ -98,7 +98,7 @@ fn rights() {
 
 fn flags() {
     for flags in
-        [0, PIN_LONGTERM, PIN_PLAIN, PIN_LONGTERM | PIN_PLAIN, 16, PIN_READ | 16, PIN_WRITE | 1 << 63, u64::MAX]
+        [0, PIN_LONGTERM, PIN_PLAIN, PIN_LONGTERM | PIN_PLAIN, 16, 32, PIN_READ | 32, PIN_WRITE | 1 << 63, u64::MAX]
     {
         assert_eq!(calls::dev_pin(WRITABLE, PAGE, flags), Err(Error::Invalid), "{flags:#x}");
     }

@@ -4,6 +4,7 @@
 //! Exit code 0: nothing was lost. 1: something was, as it must be with the twin.
 
 mod dma;
+mod iommu;
 mod references;
 mod stage;
 mod threads;
@@ -21,6 +22,9 @@ pub fn run(argument: u64) -> u32 {
         Scene::OldReference => references::old_reference(&stage),
         Scene::ReadPin => references::read_pin(&stage),
         Scene::ThreeThreads => threads::three_threads(&stage),
+        Scene::LentRange => iommu::lent_range(&stage),
+        Scene::LentForReading => iommu::lent_for_reading(&stage),
+        Scene::StrayAccess => iommu::stray_access(&stage),
     };
     u32::from(!kept)
 }
