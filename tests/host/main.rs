@@ -2,6 +2,8 @@
 
 #[path = "../machine/mod.rs"]
 mod machine;
+#[path = "../oracle/mod.rs"]
+mod oracle;
 
 /// Runs each generic test for every layout of the frame word.
 macro_rules! both_layouts {
@@ -28,7 +30,6 @@ mod frame_word;
 mod pin_family;
 mod protect;
 mod random;
-mod random_model;
 mod ranges;
 mod the_machine;
 mod tlb;

@@ -2,13 +2,16 @@
 //!
 //! [`toolchain`] finds out what the machine has, [`plan`] decides what is missing and [`setup`] fetches it; [`kernel`]
 //! turns the test kernel into a bootable image, [`qemu`] boots it and [`protocol`] understands what it prints.
-//! [`check`], [`storm`] and [`mod@bench`] are the commands that judge the result.
+//! [`check`], [`storm`] and [`mod@bench`] are the commands that judge the result; [`mod@fuzz`] is a campaign that
+//! runs for as long as one likes, with the [`nightly`] compiler.
 
 mod bench;
 mod check;
 mod childenv;
+mod fuzz;
 mod kernel;
 mod linux;
+mod nightly;
 mod plan;
 mod powerset;
 mod protocol;
@@ -50,6 +53,12 @@ enum Task {
         #[arg(long)]
         seed: Option<u32>,
     },
+    /// Let libFuzzer look for operations on which the library and the model of the host tests disagree
+    Fuzz {
+        /// For how long
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Build and boot the test kernel, its output untouched (for working on the kernel)
     Kernel {
         /// What the kernel should do, as handed to it through fw_cfg
@@ -86,6 +95,7 @@ fn run(task: Task, root: &Path) -> Result<bool> {
         Task::Test => Ok(check::run(root)),
         Task::Bench => bench::run(root),
         Task::Storm { minutes, seed } => storm::run(root, minutes, seed),
+        Task::Fuzz { seconds } => fuzz::run(root, seconds),
         Task::Kernel { mode, smp, release: _, debug } => {
             let profile = if debug { kernel::Profile::Debug } else { kernel::Profile::Release };
             kernel::develop(root, &mode, smp, profile)

@@ -1,0 +1,14 @@
+//! The oracle of the host tests, with operations that libFuzzer makes up.
+#![no_main]
+
+#[path = "../../tests/host/forms.rs"]
+#[expect(dead_code, reason = "the host tests use all of it")]
+mod forms;
+#[path = "../../tests/machine/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the host tests use all of it")]
+mod machine;
+#[path = "../../tests/oracle/mod.rs"]
+#[expect(unused_imports, reason = "the host tests use all of it")]
+mod oracle;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| oracle::run(bytes));

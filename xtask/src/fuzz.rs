@@ -1,0 +1,112 @@
+//! `cargo xtask fuzz`: libFuzzer makes up operations for the oracle of the host tests.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::nightly::{self, TARGET};
+
+/// Longest input: one byte for the machine and as many operations as a script has (`tests/oracle`).
+const MAX_LENGTH: u64 = 1 + 9 * 100;
+/// Between two lines of progress.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// What libFuzzer has told so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Progress {
+    executions: u64,
+    edges: u64,
+    features: u64,
+}
+
+/// Returns whether nothing was found.
+pub(crate) fn run(project: &Path, seconds: u64) -> Result<bool> {
+    nightly::ensure(project)?;
+    let cargo_fuzz = nightly::cargo_fuzz(project)?;
+    let found = project.join("target/fuzz/corpus");
+    std::fs::create_dir_all(&found).with_context(|| format!("making {}", found.display()))?;
+    println!("=== fuzz: {seconds} s");
+    let mut command = nightly::run(project, cargo_fuzz);
+    // The machine of the tests checks memory itself; an address sanitizer would only make it slower.
+    command.args(["run", "operations", "--sanitizer", "none", "--release", "--target", TARGET]);
+    command.args(["--target-dir", "target/fuzz"]).arg(&found).args([
+        "fuzz/corpus/operations",
+        "fuzz/regressions",
+        "--",
+    ]);
+    command.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={MAX_LENGTH}"));
+    command.args(["-print_final_stats=1", "-timeout=60", "-len_control=0"]);
+    let mut child = command.stderr(Stdio::piped()).spawn().context("starting cargo-fuzz")?;
+    let stderr = child.stderr.take().context("cargo-fuzz's output is not a pipe")?;
+    let (mut progress, mut shown) = (Progress::default(), Instant::now());
+    for line in BufReader::new(stderr).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        if !progress.read(&line) {
+            eprintln!("{line}");
+        } else if shown.elapsed() >= INTERVAL {
+            shown = Instant::now();
+            println!("{progress}");
+        }
+    }
+    let good = child.wait()?.success();
+    println!("=== fuzz: {progress}: {}", if good { "nothing found" } else { "FAILED" });
+    if !good {
+        println!("Once it is mended, keep the input as fuzz/regressions/<name>.script: the host tests run those.");
+    }
+    Ok(good)
+}
+
+impl Progress {
+    /// Takes in one line; false if it is not one of progress.
+    fn read(&mut self, line: &str) -> bool {
+        if let Some(total) = line.strip_prefix("stat::number_of_executed_units:") {
+            self.executions = total.trim().parse().unwrap_or(self.executions);
+            return true;
+        }
+        // Neither addresses of functions nor the dictionary it recommends are of use to a person.
+        if ["stat::", "\tNEW_FUNC", "######", "\""].iter().any(|start| line.starts_with(start)) {
+            return true;
+        }
+        let Some(rest) = line.strip_prefix('#') else { return false };
+        let mut words = rest.split_whitespace();
+        let Some(Ok(executions)) = words.next().map(str::parse) else { return false };
+        self.executions = executions;
+        while let Some(word) = words.next() {
+            let place = match word {
+                "cov:" => &mut self.edges,
+                "ft:" => &mut self.features,
+                _ => continue,
+            };
+            *place = words.next().and_then(|number| number.parse().ok()).unwrap_or(*place);
+        }
+        true
+    }
+}
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} executions, {} edges, {} features covered", self.executions, self.edges, self.features)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_libfuzzer_are_read() {
+        let mut progress = Progress::default();
+        assert!(progress.read("#2048\tpulse  cov: 1205 ft: 6170 corp: 164/31Kb lim: 901 exec/s: 682 rss: 48Mb"));
+        assert_eq!(progress, Progress { executions: 2048, edges: 1205, features: 6170 });
+        assert!(progress.read("#3000\tDONE"));
+        assert!(progress.read("stat::number_of_executed_units: 3001"));
+        assert!(progress.read("stat::average_exec_per_sec:     300"));
+        assert_eq!(progress, Progress { executions: 3001, edges: 1205, features: 6170 });
+        assert!(!progress.read("thread '<unnamed>' panicked at src/lib.rs:1:1:"));
+        assert!(!progress.read("# a heading"));
+    }
+}
