@@ -2,8 +2,8 @@
 //!
 //! [`toolchain`] finds out what the machine has, [`plan`] decides what is missing and [`setup`] fetches it; [`kernel`]
 //! turns the test kernel into a bootable image, [`qemu`] boots it and [`protocol`] understands what it prints.
-//! [`check`], [`storm`] and [`mod@bench`] are the commands that judge the result; [`mod@fuzz`] is a campaign that
-//! runs for as long as one likes, with the [`nightly`] compiler.
+//! [`check`], [`storm`] and [`mod@bench`] are the commands that judge the result; [`mod@fuzz`] and [`tsan`] are campaigns that run for as
+//! long as one likes, with the [`nightly`] compiler.
 
 mod bench;
 mod check;
@@ -22,6 +22,7 @@ mod storm;
 mod sysroot;
 mod table;
 mod toolchain;
+mod tsan;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -57,6 +58,12 @@ enum Task {
     Fuzz {
         /// For how long
         #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Run the library from real threads under ThreadSanitizer, and twins that it must report
+    Tsan {
+        /// For how long, without the twins
+        #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
     /// Build and boot the test kernel, its output untouched (for working on the kernel)
@@ -96,6 +103,7 @@ fn run(task: Task, root: &Path) -> Result<bool> {
         Task::Bench => bench::run(root),
         Task::Storm { minutes, seed } => storm::run(root, minutes, seed),
         Task::Fuzz { seconds } => fuzz::run(root, seconds),
+        Task::Tsan { seconds } => tsan::run(root, seconds),
         Task::Kernel { mode, smp, release: _, debug } => {
             let profile = if debug { kernel::Profile::Debug } else { kernel::Profile::Release };
             kernel::develop(root, &mode, smp, profile)
