@@ -77,7 +77,9 @@ unsafe impl<C: CurrentCpu, const CPUS: usize> ReadSide for EpochReadSide<C, CPUS
         if now % 2 == 1 {
             return EpochGuard { slot: None, not_send: PhantomData };
         }
-        slot.store(now.wrapping_add(1), Ordering::Relaxed);
+        // Release, as in `drop`: `synchronize` may wait for the last walk and next see the beginning of this one, which
+        // tells it that the last one's loads are over.
+        slot.store(now.wrapping_add(1), Ordering::Release);
         // Pairs with the fence in `synchronize`.
         fence(Ordering::SeqCst);
         EpochGuard { slot: Some(slot), not_send: PhantomData }
