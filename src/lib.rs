@@ -100,6 +100,10 @@ mod env;
 pub mod fault;
 pub mod frame;
 mod mm;
+#[cfg(loom)]
+#[doc(hidden)]
+#[path = "loom/mod.rs"]
+pub mod model;
 pub mod paging;
 pub mod pin;
 mod primitive;

@@ -2,12 +2,11 @@
 //!
 //! Lock order: mm lock (the kernel's, or `UserSpace`'s) -> table lock ([`Mm`]) -> the frame source's own.
 
-use spin::mutex::{SpinMutex, SpinMutexGuard};
-
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{KeyRights, Levels};
 use crate::area::{Area, Rights};
 use crate::env::{Env, PinBudget, Unlimited};
+use crate::primitive::{SpinMutex, SpinMutexGuard, const_fn};
 
 /// The page tables of one address space and the lock under which they change.
 pub struct Mm<K: Env> {
@@ -17,12 +16,14 @@ pub struct Mm<K: Env> {
 }
 
 impl<K: Env> Mm<K> {
-    /// # Safety
-    /// `root` is a valid top table for `levels`, reachable through the kernel's `PhysMap`, and lives as long as this
-    /// value; from now on the user half below it changes only through the crate.
-    #[must_use]
-    pub const unsafe fn new(root: Pfn, levels: Levels) -> Self {
-        Self { root, levels, table_lock: SpinMutex::new(()) }
+    const_fn! {
+        /// # Safety
+        /// `root` is a valid top table for `levels`, reachable through the kernel's `PhysMap`, and lives as long as this
+        /// value; from now on the user half below it changes only through the crate.
+        #[must_use]
+        pub const unsafe fn new(root: Pfn, levels: Levels) -> Self {
+            Self { root, levels, table_lock: SpinMutex::new(()) }
+        }
     }
 
     /// The top table: what goes into `CR3`.

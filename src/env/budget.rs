@@ -1,6 +1,6 @@
 //! Who pays for pins.
 
-use crate::primitive::{AtomicU64, Ordering};
+use crate::primitive::{AtomicU64, Ordering, const_fn};
 
 /// How long a pin lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +51,12 @@ pub struct PinLimit {
 }
 
 impl PinLimit {
-    /// At most `limit` base pages; `u64::MAX` means no limit, and then nothing is counted.
-    #[must_use]
-    pub const fn new(limit: u64) -> Self {
-        Self { limit, used: AtomicU64::new(0) }
+    const_fn! {
+        /// At most `limit` base pages; `u64::MAX` means no limit, and then nothing is counted.
+        #[must_use]
+        pub const fn new(limit: u64) -> Self {
+            Self { limit, used: AtomicU64::new(0) }
+        }
     }
 
     /// Base pages charged now.

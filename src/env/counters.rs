@@ -1,6 +1,6 @@
 //! Statistics: how much was acquired and released. Equal when nothing is held (INV-10).
 
-use crate::primitive::{AtomicU64, Ordering};
+use crate::primitive::{AtomicU64, Ordering, const_fn};
 
 /// Monotonic totals, one addition per call, never per page.
 ///
@@ -31,16 +31,18 @@ pub struct CounterValues {
 }
 
 impl Counters {
-    /// All zero.
-    #[must_use]
-    #[expect(clippy::new_without_default, reason = "const, and a model checker's atomics have no Default")]
-    pub const fn new() -> Self {
-        Self {
-            pins_acquired: AtomicU64::new(0),
-            pins_released: AtomicU64::new(0),
-            gets_acquired: AtomicU64::new(0),
-            gets_released: AtomicU64::new(0),
-            bugs_caught: AtomicU64::new(0),
+    const_fn! {
+        /// All zero.
+        #[must_use]
+        #[expect(clippy::new_without_default, reason = "const, and a model checker's atomics have no Default")]
+        pub const fn new() -> Self {
+            Self {
+                pins_acquired: AtomicU64::new(0),
+                pins_released: AtomicU64::new(0),
+                gets_acquired: AtomicU64::new(0),
+                gets_released: AtomicU64::new(0),
+                bugs_caught: AtomicU64::new(0),
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use crate::primitive::{AtomicU64, Ordering, fence};
+use crate::primitive::{AtomicU64, Ordering, fence, safeguard};
 
 use super::ReadSide;
 
@@ -79,15 +79,15 @@ unsafe impl<C: CurrentCpu, const CPUS: usize> ReadSide for EpochReadSide<C, CPUS
         }
         // Release, as in `drop`: `synchronize` may wait for the last walk and next see the beginning of this one, which
         // tells it that the last one's loads are over.
-        slot.store(now.wrapping_add(1), Ordering::Release);
+        slot.store(now.wrapping_add(1), safeguard!(EnterOrdering: Ordering::Release));
         // Pairs with the fence in `synchronize`.
-        fence(Ordering::SeqCst);
+        safeguard!(EnterFence; fence(Ordering::SeqCst));
         EpochGuard { slot: Some(slot), not_send: PhantomData }
     }
 
     fn synchronize(&self) {
         // Pairs with the fence in `enter`.
-        fence(Ordering::SeqCst);
+        safeguard!(SynchronizeFence; fence(Ordering::SeqCst));
         for slot in &self.slots {
             let seen = slot.0.load(Ordering::Acquire);
             while seen % 2 == 1 && slot.0.load(Ordering::Acquire) == seen {

@@ -25,6 +25,8 @@ use spin::relax::{RelaxStrategy, Spin};
 
 use core::marker::PhantomData;
 
+use crate::primitive::const_fn;
+
 pub use budget::{BudgetExceeded, PinBudget, PinLimit, PinTerm, Unlimited};
 pub use counters::{CounterValues, Counters};
 pub use epoch::{CurrentCpu, EpochGuard, EpochReadSide};
@@ -89,9 +91,11 @@ pub struct Platform<P, F, S, R, D, X = Spin> {
 }
 
 impl<P, F, S, R, D, X> Platform<P, F, S, R, D, X> {
-    /// Bundles the parts.
-    pub const fn new(phys_map: P, frames: F, source: S, read_side: R, shootdown: D) -> Self {
-        Self { phys_map, frames, source, read_side, shootdown, counters: Counters::new(), relax: PhantomData }
+    const_fn! {
+        /// Bundles the parts.
+        pub const fn new(phys_map: P, frames: F, source: S, read_side: R, shootdown: D) -> Self {
+            Self { phys_map, frames, source, read_side, shootdown, counters: Counters::new(), relax: PhantomData }
+        }
     }
 }
 

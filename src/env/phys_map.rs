@@ -142,11 +142,19 @@ pub unsafe trait PhysMap {
 
 /// # Safety
 /// The table page is one of this kernel's and cannot be freed while the result is in use.
+#[cfg(not(loom))]
 #[inline(always)]
 unsafe fn atomic<P: PhysMap + ?Sized>(map: &P, at: EntryAddr) -> &AtomicU64 {
     // SAFETY: the caller vouches for the table page, the implementation for the pointer; the index is below 512, so the
     // entry lies within the page, aligned; every access to a live entry is atomic.
     unsafe { AtomicU64::from_ptr(map.frame_ptr(at.table()).as_ptr().cast::<u64>().add(at.index as usize)) }
+}
+
+/// Loom's atomics do not live in memory that is given: a model's `PhysMap` brings its own and overrides the provided
+/// methods.
+#[cfg(loom)]
+unsafe fn atomic<P: PhysMap + ?Sized>(_: &P, _: EntryAddr) -> &AtomicU64 {
+    unimplemented!("page-table entries of a model")
 }
 
 /// All physical memory, mapped at a fixed offset (`physical_memory_offset` of a boot loader).

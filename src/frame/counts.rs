@@ -1,7 +1,7 @@
 //! The transitions that count: get and put, pin and unpin.
 
 use super::{CountError, Layout, PageFrame, Released};
-use crate::primitive::Ordering;
+use crate::primitive::{Ordering, safeguard};
 
 impl<L: Layout> PageFrame<L> {
     /// Takes a plain reference: the frame stays allocated, but it may stop being what the address space maps.
@@ -86,7 +86,7 @@ impl<L: Layout> PageFrame<L> {
     fn try_pin_carefully(&self, exclusive: bool) -> Result<(), CountError> {
         self.step(|word| {
             Self::in_use(word)?;
-            if exclusive && word & L::EXCLUSIVE == 0 {
+            if safeguard!(PinNeedsExclusive => exclusive && word & L::EXCLUSIVE == 0) {
                 return Err(CountError::NotExclusive);
             }
             if L::PINS.get(word) >= Self::MAX_PINS {

@@ -34,7 +34,7 @@ pub use layout::{Field, Layout, Split23x8, SplitCell, Wide};
 pub use outcome::{CountError, Released, Shared};
 pub use snapshot::Snapshot;
 
-use crate::primitive::Ordering;
+use crate::primitive::{Ordering, safeguard};
 
 /// The state of one physical frame, packed in one atomic word (see the [module text](self)).
 ///
@@ -116,7 +116,8 @@ impl<L: Layout> PageFrame<L> {
     #[inline(always)]
     pub(crate) fn exclusive_and_sole(&self) -> (bool, bool) {
         let word = L::load(&self.cell, Ordering::Acquire);
-        (word & L::EXCLUSIVE != 0, word & Self::COUNTS == Self::REF)
+        let others = safeguard!(ClaimNeedsSoleReference => word & Self::COUNTS != Self::REF);
+        (word & L::EXCLUSIVE != 0, !others)
     }
 
     /// Free -> one reference, as what the frame source has just handed out.
@@ -166,7 +167,7 @@ impl<L: Layout> PageFrame<L> {
     fn in_use(word: u64) -> Result<(), CountError> {
         // Most frames have a plain reference, and then nothing else needs a look.
         if L::REFS.get(word) == 0 {
-            if word & L::PINS.mask() == 0 {
+            if safeguard!(FreeRefuses => word & L::PINS.mask() == 0) {
                 return Err(CountError::Free);
             }
             if Self::is_frozen(word) {
@@ -195,5 +196,6 @@ impl<L: Layout> fmt::Debug for PageFrame<L> {
     }
 }
 
+#[cfg(not(loom))]
 static_assertions::const_assert!(size_of::<PageFrame<Wide>>() == 8 && size_of::<PageFrame<Split23x8>>() == 8);
 static_assertions::assert_impl_all!(PageFrame<Wide>: Send, Sync);

@@ -1,11 +1,12 @@
 //! The transitions of `EXCLUSIVE`: share, claim, freeze.
 
 use super::{CountError, Layout, PageFrame, Shared};
+use crate::primitive::safeguard;
 
 impl<L: Layout> PageFrame<L> {
     #[inline(always)]
     fn shared(word: u64, refs: u64) -> Result<u64, CountError> {
-        if word & L::PINS.mask() != 0 {
+        if safeguard!(ShareNeedsNoPins => word & L::PINS.mask() != 0) {
             return Err(if Self::is_frozen(word) { CountError::Frozen } else { CountError::Pinned });
         }
         Self::ref_is_possible(word)?;
@@ -58,8 +59,8 @@ impl<L: Layout> PageFrame<L> {
         self.step(|word| {
             Self::in_use(word)?;
             match (L::REFS.get(word), L::PINS.get(word)) {
-                (1, 0) => Ok(word | L::EXCLUSIVE),
-                (_, 0) => Err(CountError::Referenced),
+                (refs, 0) if safeguard!(ClaimNeedsSoleReference => refs != 1) => Err(CountError::Referenced),
+                (_, 0) => Ok(word | L::EXCLUSIVE),
                 _ => Err(CountError::Pinned),
             }
         })?;
@@ -77,9 +78,9 @@ impl<L: Layout> PageFrame<L> {
             Self::in_use(word)?;
             let frozen = if word & L::EXCLUSIVE != 0 { Self::FROZEN_EXCLUSIVE } else { Self::FROZEN_SHARED };
             match (L::REFS.get(word), L::PINS.get(word)) {
-                (now, 0) if now == refs => Ok((word & !Self::STATE) | frozen),
-                (_, 0) => Err(CountError::Referenced),
-                _ => Err(CountError::Pinned),
+                (_, pins) if safeguard!(FreezeNeedsNoPins => pins != 0) => Err(CountError::Pinned),
+                (now, _) if now == refs => Ok((word & !Self::STATE) | frozen),
+                _ => Err(CountError::Referenced),
             }
         })?;
         Ok(())

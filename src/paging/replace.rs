@@ -30,6 +30,7 @@ use super::{Slot, Tables};
 use crate::addr::Pfn;
 use crate::arch::{Entry, LeafSize};
 use crate::env::{Env, FlushRange, FrameTable, PhysMap, release};
+use crate::primitive::safeguard;
 
 /// A leaf that hardware can no longer load, but that TLBs may still hold.
 #[must_use = "flush it: until every CPU has acknowledged, the old translation may be in use"]
@@ -67,7 +68,7 @@ impl<'t, 'a, K: Env> Broken<'t, 'a, K> {
     /// Returns after every CPU has acknowledged that the old translation is gone.
     pub fn flush(self) -> Settled<'t, 'a, K> {
         let (first, pages) = (self.slot.first_page(), self.slot.size().pages());
-        self.tables.flush(FlushRange::Pages { first, pages });
+        safeguard!(FlushBeforePublish; self.tables.flush(FlushRange::Pages { first, pages }));
         Settled { tables: self.tables, slot: self.slot }
     }
 }

@@ -2,14 +2,13 @@
 
 use core::fmt;
 
-use spin::mutex::SpinMutexGuard;
-
 use super::Broken;
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize, Level};
 use crate::env::{EntryAddr, Env, FlushRange, OwnedFrame, PhysMap, Shootdown};
 use crate::frame::FrameKind;
 use crate::mm::Mm;
+use crate::primitive::SpinMutexGuard;
 
 /// Why tables could not be followed or extended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

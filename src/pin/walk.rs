@@ -19,6 +19,7 @@ use crate::env::{EntryAddr, Env, FrameTable, PhysMap};
 use crate::frame::{CountError, Layout, PageFrame};
 use crate::mm::Mm;
 use crate::pin::release::release_run;
+use crate::primitive::safeguard;
 
 /// Why a walk ended before its range did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +167,7 @@ impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
         } else {
             take_entries::<K, WRITE, false, LOCKLESS, PIN>(map, frames, self.env, self.demand, places, runs)
         };
-        if LOCKLESS && !self.unchanged(above) {
+        if LOCKLESS && safeguard!(AboveReread => !self.unchanged(above)) {
             runs.roll_back(before, |run| release_run::<K, PIN>(self.env, run, false));
             stop = Some(Stop::Raced);
         }
@@ -207,7 +208,9 @@ impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
         hold::<_, LOCKLESS, PIN>(frame).map_err(refused::<LOCKLESS>)?;
         // A large leaf over frames that were not handed out as one block has no word that stands for all of it.
         let one_block = size == LeafSize::Size4KiB || frame.order() == size.order();
-        let raced = LOCKLESS && !(self.unchanged(seen) && above.is_none_or(|above| self.unchanged(above)));
+        let raced = LOCKLESS
+            && (safeguard!(LeafReread => !self.unchanged(seen))
+                || safeguard!(AboveReread => above.is_some_and(|above| !self.unchanged(above))));
         if !one_block || raced {
             release_run::<K, PIN>(self.env, PhysRun::from_parts(head, 1, size.order()), false);
             return Err(if raced { Stop::Raced } else { Stop::Refused(PinError::NotPinnable) });
@@ -284,7 +287,7 @@ fn take_entries<K: Env, const WRITE: bool, const KEYS: bool, const LOCKLESS: boo
         if let Err(error) = hold::<_, LOCKLESS, PIN>(frame) {
             break Some(refused::<LOCKLESS>(error));
         }
-        if LOCKLESS && load(done) != entry && !load(done).same_mapping(entry) {
+        if LOCKLESS && safeguard!(LeafReread => load(done) != entry && !load(done).same_mapping(entry)) {
             release_run::<K, PIN>(env, PhysRun::from_parts(pfn, 1, 0), false);
             break Some(Stop::Raced);
         }

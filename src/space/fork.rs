@@ -18,6 +18,7 @@ use crate::env::{EntryAddr, Env, FlushRange, FrameTable, OwnedFrame, PhysMap, re
 use crate::frame::CountError;
 use crate::mm::Mm;
 use crate::paging::{Chunk, TableError, Tables, for_each_chunk};
+use crate::primitive::safeguard;
 
 /// What fork did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -115,7 +116,7 @@ pub fn fork_areas<'a, K: Env>(
             return Err(error);
         }
     }
-    if fork.protected {
+    if safeguard!(FlushAfterFork => fork.protected) {
         fork.parent.flush(FlushRange::Everything);
     }
     Ok(fork.forked)

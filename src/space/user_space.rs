@@ -2,8 +2,6 @@
 
 use core::fmt;
 
-use spin::rwlock::RwLock;
-
 use super::area_map::{AreaMap, MAX_AREAS};
 use super::zap::reject_split_leaves;
 use super::{ForkError, ProtectPolicy, SpaceError, Unmapped, fork_areas, free_tables, protect_pages, zap_pages};
@@ -16,6 +14,7 @@ use crate::frame::FrameKind;
 use crate::mm::{AddressSpace, Areas, Mm};
 use crate::paging::Tables;
 use crate::pin::{PinBudget, PinLimit};
+use crate::primitive::RwLock;
 
 /// Choices that hold for an address space and its children.
 #[derive(Clone, Copy, Debug)]

@@ -14,6 +14,7 @@ use crate::arch::{ENTRIES, Entry, Level};
 use crate::env::{EntryAddr, Env, FlushRange, FrameTable, PhysMap, ReadSide, release};
 use crate::mm::Mm;
 use crate::paging::{TableError, Tables};
+use crate::primitive::safeguard;
 
 /// What an unmap took away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -67,10 +68,10 @@ pub fn zap_pages<K: Env>(env: &K, mm: &Mm<K>, range: UserRange, free_empty_table
     let zap = Zap { tables: &tables, free_empty_tables };
     let top = Table { at: mm.root(), level: mm.levels().top(), base: 0 };
     let broken = zap.break_level(top, first.address(), end.address());
-    if broken.leaves || broken.tables {
+    if safeguard!(FlushBeforeRelease => broken.leaves || broken.tables) {
         tables.flush(FlushRange::Pages { first, pages: first.pages_to(end) });
     }
-    if broken.tables {
+    if safeguard!(WaitForWalkers => broken.tables) {
         env.read_side().synchronize();
     }
     let mut unmapped = Unmapped::default();

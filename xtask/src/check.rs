@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::childenv::host_cargo;
 use crate::kernel::{self, KernelToolchain, Profile, succeed};
+use crate::loom;
 use crate::plan::Need;
 use crate::powerset;
 use crate::qemu::{Boot, Cpus, Echo, IOMMU_MODE};
@@ -72,6 +73,12 @@ pub(crate) fn run(project: &Path) -> bool {
     steps.run("features", || {
         let count = powerset::check(&cargo)?;
         Ok(Summary::note(format!("{count} subsets")))
+    });
+    steps.run("models", || {
+        if !loom::run(project, &[])? {
+            bail!("a model failed, or a negative twin was not caught");
+        }
+        Ok(Summary::note("every model held, every twin was caught"))
     });
     let mut image = None;
     steps.run("kernel tests", || kernel_tests(image.insert(kernel()?.build_image(Profile::Release)?), "test"));

@@ -2,8 +2,8 @@
 //!
 //! [`toolchain`] finds out what the machine has, [`plan`] decides what is missing and [`setup`] fetches it; [`kernel`]
 //! turns the test kernel into a bootable image, [`qemu`] boots it and [`protocol`] understands what it prints.
-//! [`check`], [`storm`] and [`mod@bench`] are the commands that judge the result; [`mod@fuzz`] and [`tsan`] are campaigns that run for as
-//! long as one likes, with the [`nightly`] compiler.
+//! [`check`], [`mod@loom`], [`storm`] and [`mod@bench`] are the commands that judge the result; [`mod@fuzz`] and [`tsan`] are
+//! campaigns that run for as long as one likes, with the [`nightly`] compiler.
 
 mod bench;
 mod check;
@@ -11,6 +11,7 @@ mod childenv;
 mod fuzz;
 mod kernel;
 mod linux;
+mod loom;
 mod nightly;
 mod plan;
 mod powerset;
@@ -66,6 +67,11 @@ enum Task {
         #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
+    /// Check the models under tests/loom and their negative twins: every interleaving of the lock-free parts, in bounds
+    Loom {
+        /// Parts of the names of the models to run; none: all
+        models: Vec<String>,
+    },
     /// Build and boot the test kernel, its output untouched (for working on the kernel)
     Kernel {
         /// What the kernel should do, as handed to it through fw_cfg
@@ -104,6 +110,7 @@ fn run(task: Task, root: &Path) -> Result<bool> {
         Task::Storm { minutes, seed } => storm::run(root, minutes, seed),
         Task::Fuzz { seconds } => fuzz::run(root, seconds),
         Task::Tsan { seconds } => tsan::run(root, seconds),
+        Task::Loom { models } => loom::run(root, &models),
         Task::Kernel { mode, smp, release: _, debug } => {
             let profile = if debug { kernel::Profile::Debug } else { kernel::Profile::Release };
             kernel::develop(root, &mode, smp, profile)

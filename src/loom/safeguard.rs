@@ -1,0 +1,55 @@
+//! The switches of the loom models' negative twins. They exist under `cfg(loom)` only.
+//!
+//! Each names one safeguard of the library; taking it away must make a model fail, or the model shows nothing.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// One safeguard, consulted exactly where it acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Safeguard {
+    /// A lockless pin refuses a frame that is not `EXCLUSIVE`.
+    PinNeedsExclusive = 1,
+    /// Fork and the other sharers refuse a pinned frame.
+    ShareNeedsNoPins,
+    /// A claim needs the sole reference.
+    ClaimNeedsSoleReference,
+    /// A freeze refuses a pinned frame.
+    FreezeNeedsNoPins,
+    /// A frame without references takes none.
+    FreeRefuses,
+    /// The frame word's exchanges acquire and release.
+    WordOrdering,
+    /// The walker reads the leaf entry again after counting the frame.
+    LeafReread,
+    /// The walker reads the entry above the table again.
+    AboveReread,
+    /// A broken entry is flushed before its successor is published.
+    FlushBeforePublish,
+    /// Fork flushes the parent's write-protected entries.
+    FlushAfterFork,
+    /// Unmap flushes before it releases.
+    FlushBeforeRelease,
+    /// Unmap waits for the walkers before it frees tables.
+    WaitForWalkers,
+    /// A walk's beginning under `EpochReadSide` also tells of the end of the walk before.
+    EnterOrdering,
+    /// The full fence with which a walk begins under `EpochReadSide`.
+    EnterFence,
+    /// The full fence with which the wait for walks begins.
+    SynchronizeFence,
+}
+
+/// Plain core atomic on purpose: constant while a model runs, and no business of the checker's.
+static REMOVED: AtomicU32 = AtomicU32::new(0);
+
+impl Safeguard {
+    /// Takes this safeguard, and no other, away for the rest of the process.
+    pub fn remove(self) {
+        REMOVED.store(self as u32, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_removed(self) -> bool {
+        REMOVED.load(Ordering::Relaxed) == self as u32
+    }
+}

@@ -1,0 +1,118 @@
+//! Pins and gets x unmap: what was counted stays allocated and what was recycled is not touched.
+
+use std::sync::Arc;
+
+use pagepin::model::Safeguard;
+use pagepin::pin::{Read, Write};
+
+use super::kernel::{Epoch, PAGE, Tables, first_frame, with_kernel};
+use super::runner::{Model, UNORDERED};
+
+const RECYCLED: &str = "a pin is on a frame of another mm";
+
+pub(crate) const MODELS: &[Model] = &[
+    Model {
+        name: "pin x unmap x reallocation",
+        preemptions: Some(4),
+        body: || pin_and_recycle(1),
+        twins: &[(Safeguard::LeafReread, RECYCLED), (Safeguard::WordOrdering, RECYCLED)],
+    },
+    Model {
+        name: "pin x unmap x reallocation, 2 pages",
+        preemptions: Some(2),
+        body: || pin_and_recycle(2),
+        twins: &[(Safeguard::LeafReread, RECYCLED), (Safeguard::WordOrdering, RECYCLED)],
+    },
+    Model {
+        name: "pin x pin x unmap",
+        preemptions: Some(2),
+        body: pin_pin_unmap,
+        twins: &[(Safeguard::WordOrdering, UNORDERED)],
+    },
+    Model {
+        name: "last put x speculative get",
+        preemptions: Some(5),
+        body: get_and_unmap,
+        twins: &[(Safeguard::FreeRefuses, UNORDERED), (Safeguard::WordOrdering, UNORDERED)],
+    },
+    Model {
+        name: "unmap x user access",
+        preemptions: None,
+        body: access_and_unmap,
+        twins: &[(Safeguard::FlushBeforeRelease, UNORDERED)],
+    },
+];
+
+/// A walker with an entry in hand whose frame meanwhile becomes that of another mm.
+fn pin_and_recycle(pages: u64) {
+    with_kernel::<Epoch>(12, Tables::Stay, move |kernel| {
+        let mine = kernel.space(1);
+        (2..=pages).for_each(|page| kernel.write(&mine, page, 1));
+        // With tables, but no page.
+        let other = kernel.space(1);
+        other.discard(PAGE, PAGE).expect("a page");
+        let pinner = kernel.on_cpu(1, {
+            let mine = Arc::clone(&mine);
+            move || kernel.pin_fast_only::<Write>(&mine, pages)
+        });
+        mine.discard(PAGE, pages * PAGE).expect("pages");
+        (1..=pages).for_each(|page| kernel.write(&other, page, 2));
+        let pins = pinner.join().expect("no panic");
+        for frame in
+            pins.iter().flat_map(|pins| pins.runs()).flat_map(|run| (0..run.pages()).map(|i| run.first().offset(i)))
+        {
+            let taken = (1..=pages).any(|page| kernel.mapped(&other, page) == Some(frame));
+            assert!(!taken, "{RECYCLED}");
+        }
+        kernel.audit(&[&mine, &other], None);
+        kernel.unpin(pins);
+    });
+}
+
+/// The frame is freed once, by whoever lets go last, after all have.
+fn pin_pin_unmap() {
+    with_kernel::<Epoch>(5, Tables::Stay, |kernel| {
+        let space = kernel.space(1);
+        let pinners = [1, 2].map(|cpu| {
+            let space = Arc::clone(&space);
+            kernel.on_cpu(cpu, move || {
+                if let Some(pins) = kernel.pin_fast_only::<Read>(&space, 1) {
+                    assert_eq!(kernel.memory.load(first_frame(&pins)), 1, "a pinned frame changed hands");
+                    kernel.unpin(Some(pins));
+                }
+            })
+        });
+        space.discard(PAGE, PAGE).expect("a page");
+        let _ = pinners.map(|pinner| pinner.join().expect("no panic"));
+    });
+}
+
+/// A walker comes for the frame whose last reference is going.
+fn get_and_unmap() {
+    with_kernel::<Epoch>(5, Tables::Stay, |kernel| {
+        let space = kernel.space(1);
+        let getter = kernel.on_cpu(1, {
+            let space = Arc::clone(&space);
+            move || kernel.get_fast_only_and_load(&space)
+        });
+        space.discard(PAGE, PAGE).expect("a page");
+        let seen = getter.join().expect("no panic");
+        assert!(seen.is_none_or(|seen| seen == 1), "a referenced frame changed hands");
+    });
+}
+
+/// INV-12: no CPU reads or writes a frame that was freed, by a translation it still has.
+fn access_and_unmap() {
+    with_kernel::<Epoch>(6, Tables::Stay, |kernel| {
+        let space = kernel.space(1);
+        let user = kernel.on_cpu(1, {
+            let space = Arc::clone(&space);
+            move || {
+                let seen = [(); 2].map(|()| kernel.read(&space, 1));
+                assert!(matches!(seen, [1, 1] | [1, 0] | [0, 0]), "an old page came back");
+            }
+        });
+        space.discard(PAGE, PAGE).expect("a page");
+        user.join().expect("no panic");
+    });
+}

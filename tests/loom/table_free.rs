@@ -1,0 +1,47 @@
+//! Walker x table free (INV-13), with each kind of read side.
+
+use std::sync::Arc;
+
+use pagepin::model::Safeguard;
+use pagepin::pin::Read;
+
+use super::kernel::{Epoch, InterruptsOff, PAGE, Side, Tables, first_frame, with_kernel};
+use super::runner::{Model, UNORDERED};
+
+pub(crate) const MODELS: &[Model] = &[
+    Model {
+        name: "walker x table free (epochs)",
+        preemptions: Some(3),
+        body: walk_and_unmap::<Epoch>,
+        twins: &[
+            (Safeguard::WaitForWalkers, UNORDERED),
+            (Safeguard::EnterOrdering, UNORDERED),
+            (Safeguard::EnterFence, UNORDERED),
+            (Safeguard::SynchronizeFence, UNORDERED),
+        ],
+    },
+    Model {
+        name: "walker x table free (interrupts off)",
+        preemptions: Some(3),
+        body: walk_and_unmap::<InterruptsOff>,
+        twins: &[(Safeguard::FlushBeforeRelease, UNORDERED)],
+    },
+];
+
+fn walk_and_unmap<R: Side>() {
+    with_kernel::<R>(5, Tables::Go, |kernel| {
+        let space = kernel.space(1);
+        let walker = kernel.on_cpu(1, {
+            let space = Arc::clone(&space);
+            move || {
+                if let Some(pins) = kernel.pin_fast_only::<Read>(&space, 1) {
+                    assert_eq!(kernel.memory.load(first_frame(&pins)), 1, "a pinned frame changed hands");
+                    kernel.unpin(Some(pins));
+                }
+            }
+        });
+        space.unmap(PAGE, 2 * PAGE).expect("pages");
+        walker.join().expect("no panic");
+        assert!(kernel.mapped(&space, 1).is_none());
+    });
+}
