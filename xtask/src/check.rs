@@ -32,10 +32,11 @@ pub(crate) fn run(project: &Path) -> bool {
     steps.run("format", || {
         let arguments = ["fmt", "--all", "--check"];
         let host = succeed(cargo().args(arguments));
-        // The kernel is looked at even when the library is not in order: one run should show everything.
-        succeed(cargo().args(arguments).current_dir(project.join("tests/kernel")))?;
-        host?;
-        Ok(Summary::note("library, xtask, kernel"))
+        // The others are looked at even when the library is not in order: one run should show everything.
+        let kernel = succeed(cargo().args(arguments).current_dir(project.join("tests/kernel")));
+        succeed(cargo().args(arguments).current_dir(project.join("fuzz")))?;
+        kernel.and(host)?;
+        Ok(Summary::note("library, xtask, kernel, fuzz"))
     });
     steps.run("lint", || {
         let all = ["clippy", "--workspace", "--all-targets", "--all-features"];
