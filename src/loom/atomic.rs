@@ -95,7 +95,7 @@ macro_rules! atomic {
                 success: Ordering,
                 failure: Ordering,
             ) -> Result<$value, $value> {
-                self.value.compare_exchange(from, to, success, failure)
+                self.compare_exchange(from, to, success, failure)
             }
 
             /// As in `core`.
@@ -111,7 +111,7 @@ macro_rules! atomic {
             ) -> Result<$value, $value> {
                 let mut now = self.load(failure);
                 while let Some(to) = next(now) {
-                    match self.value.compare_exchange(now, to, success, failure) {
+                    match self.compare_exchange(now, to, success, failure) {
                         Ok(was) => return Ok(was),
                         Err(other) => now = other,
                     }

@@ -12,8 +12,11 @@ use crate::kernel::{self, KernelToolchain, Profile, succeed};
 use crate::loom;
 use crate::plan::Need;
 use crate::powerset;
-use crate::qemu::{Boot, Cpus, Echo, IOMMU_MODE};
+use crate::qemu::IOMMU_MODE;
 use crate::steps::{Steps, Summary};
+
+/// How long a run of the kernel's tests may take.
+const KERNEL_LIMIT: Duration = Duration::from_secs(600);
 
 /// Returns whether everything passed; it has then printed all there is to know.
 pub(crate) fn run(project: &Path) -> bool {
@@ -82,8 +85,12 @@ pub(crate) fn run(project: &Path) -> bool {
         Ok(Summary::note("every model held, every twin was caught"))
     });
     let mut image = None;
-    steps.run("kernel tests", || kernel_tests(image.insert(kernel()?.build_image(Profile::Release)?), "test"));
-    steps.run("iommu tests", || kernel_tests(image.as_deref().context("the kernel was not built")?, IOMMU_MODE));
+    steps.run("kernel tests", || {
+        kernel::tests(image.insert(kernel()?.build_image(Profile::Release)?), "test", KERNEL_LIMIT)
+    });
+    steps.run("iommu tests", || {
+        kernel::tests(image.as_deref().context("the kernel was not built")?, IOMMU_MODE, KERNEL_LIMIT)
+    });
     steps.close()
 }
 
@@ -117,22 +124,6 @@ fn test_result(line: &str) -> Option<(u64, u64)> {
     let (_, counts) = line.trim().strip_prefix("test result: ")?.split_once(". ")?;
     let count = |word: &str| counts.split(';').find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok());
     Some((count("passed")?, count("failed")?))
-}
-
-fn kernel_tests(image: &Path, mode: &str) -> Result<Summary> {
-    let outcome =
-        Boot { image, mode, cpus: Cpus::Threads(4), limit: Duration::from_secs(600), echo: Echo::Human }.run()?;
-    let mut objections = outcome.transcript.objections();
-    if !kernel::ended_well(&outcome) {
-        objections.extend(outcome.failure.clone());
-    }
-    let transcript = &outcome.transcript;
-    let (passed, failing) = (transcript.passed, transcript.failed());
-    let failed = if failing == 0 && !objections.is_empty() { 1 } else { failing };
-    let named = transcript.failures.iter().map(|(name, why)| format!("{name}: {why}"));
-    let complaints: Vec<String> = named.chain(objections).collect();
-    let note = if complaints.is_empty() { format!("{passed} tests") } else { complaints.join("\n") };
-    Ok(Summary { note, passed, failed })
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::plan::Need;
 use crate::qemu::{Boot, Cpus, Echo, Outcome};
 use crate::setup;
+use crate::steps::Summary;
 use crate::toolchain::{self, Source};
 use crate::{childenv, sysroot};
 
@@ -164,6 +165,22 @@ pub(crate) fn develop(project: &Path, mode: &str, smp: u32, profile: Profile) ->
         println!("{failure}");
     }
     Ok(outcome.failure.is_none())
+}
+
+/// Boots a mode that runs tests, on four CPUs. The note of the result says what was wrong.
+pub(crate) fn tests(image: &Path, mode: &str, limit: Duration) -> Result<Summary> {
+    let outcome = Boot { image, mode, cpus: Cpus::Threads(4), limit, echo: Echo::Human }.run()?;
+    let mut objections = outcome.transcript.objections();
+    if !ended_well(&outcome) {
+        objections.extend(outcome.failure.clone());
+    }
+    let transcript = &outcome.transcript;
+    let (passed, failing) = (transcript.passed, transcript.failed());
+    let failed = if failing == 0 && !objections.is_empty() { 1 } else { failing };
+    let named = transcript.failures.iter().map(|(name, why)| format!("{name}: {why}"));
+    let complaints: Vec<String> = named.chain(objections).collect();
+    let note = if complaints.is_empty() { format!("{passed} tests") } else { complaints.join("\n") };
+    Ok(Summary { note, passed, failed })
 }
 
 /// Says why a boot failed, if it did.

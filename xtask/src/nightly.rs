@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::childenv;
 use crate::kernel::succeed;
+use crate::{childenv, setup, toolchain};
 
 /// The only target that the campaigns run on; naming it keeps their flags away from build scripts.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -32,16 +32,14 @@ pub(crate) fn ensure(project: &Path) -> Result<()> {
 
 /// The project's own `cargo-fuzz`.
 pub(crate) fn cargo_fuzz(project: &Path) -> Result<PathBuf> {
-    let root = project.join("target/tools");
-    let program = root.join("bin/cargo-fuzz");
+    let program = toolchain::tool(project, "cargo-fuzz");
     if !program.is_file() {
         println!(
             "set-up: installing cargo-fuzz {CARGO_FUZZ_VERSION} from crates.io into target/tools; \
              it builds libFuzzer and the target together"
         );
-        let mut cargo = run(project, "cargo");
-        cargo.args(["install", "cargo-fuzz", "--version", CARGO_FUZZ_VERSION, "--locked", "--root"]).arg(&root);
-        succeed(&mut cargo).context("installing cargo-fuzz")?;
+        let mut install = setup::install(run(project, "cargo"), project, "cargo-fuzz", CARGO_FUZZ_VERSION);
+        succeed(&mut install).context("installing cargo-fuzz")?;
     }
     Ok(program)
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::childenv;
 use crate::plan::{self, Action, BOOTIMAGE_VERSION, Need, Package};
-use crate::toolchain::{Machine, Privilege};
+use crate::toolchain::{self, Machine, Privilege};
 
 /// Brings the machine to the point where `need` can be met, or says what stands in the way.
 pub(crate) fn ensure(project: &Path, need: Need) -> Result<Machine> {
@@ -64,13 +64,17 @@ fn perform(action: &Action, machine: &Machine, project: &Path) -> Result<()> {
             if let Some(toolchain) = std::env::var_os("RUSTUP_TOOLCHAIN") {
                 cargo.env("RUSTUP_TOOLCHAIN", toolchain);
             }
-            cargo.args(["install", "bootimage", "--version", BOOTIMAGE_VERSION, "--locked"]);
-            cargo.arg("--root").arg(project.join("target/tools"));
-            cargo
+            install(cargo, project, "bootimage", BOOTIMAGE_VERSION)
         }
     };
     let status = command.status().with_context(|| format!("starting {:?}", command.get_program()))?;
     if status.success() { Ok(()) } else { bail!("{command:?} ended with {status}") }
+}
+
+/// `cargo install` of a tool into the project, where [`toolchain::tool`] finds it.
+pub(crate) fn install(mut cargo: Command, project: &Path, name: &str, version: &str) -> Command {
+    cargo.args(["install", name, "--version", version, "--locked", "--root"]).arg(toolchain::tools(project));
+    cargo
 }
 
 fn apt_get(machine: &Machine, arguments: &[&str], packages: &[&str]) -> Command {

@@ -7,7 +7,6 @@ use anyhow::Result;
 
 use crate::kernel::{self, KernelToolchain, Profile};
 use crate::plan::Need;
-use crate::qemu::{Boot, Cpus, Echo};
 
 /// Time for booting, and for the run during which the minutes are over.
 const MARGIN: Duration = Duration::from_secs(180);
@@ -17,20 +16,13 @@ pub(crate) fn run(project: &Path, minutes: u32, seed: Option<u32>) -> Result<boo
     let image = KernelToolchain::prepare(project, Need::Boot)?.build_image(Profile::Release)?;
     let seed = seed.unwrap_or_else(fresh_seed);
     println!("storm of {minutes} minutes on 4 CPUs; `cargo xtask storm --seed {seed}` repeats its operations");
-    let outcome = Boot {
-        image: &image,
-        mode: &mode(minutes, seed),
-        cpus: Cpus::Threads(4),
-        limit: Duration::from_secs(u64::from(minutes) * 60) + MARGIN,
-        echo: Echo::Human,
+    let limit = Duration::from_secs(u64::from(minutes) * 60) + MARGIN;
+    let result = kernel::tests(&image, &mode(minutes, seed), limit)?;
+    if result.failed > 0 {
+        println!("{}", result.note);
     }
-    .run()?;
-    let ended_well = kernel::ended_well(&outcome);
-    let objections = outcome.transcript.objections();
-    objections.iter().for_each(|objection| println!("{objection}"));
-    let (passed, failed) = (outcome.transcript.passed, outcome.transcript.failed());
-    println!("{passed} runs passed, {failed} failed; the first seed was {seed}");
-    Ok(ended_well && objections.is_empty() && failed == 0)
+    println!("{} runs passed, {} failed; the first seed was {seed}", result.passed, result.failed);
+    Ok(result.failed == 0)
 }
 
 fn mode(minutes: u32, seed: u32) -> String {
@@ -53,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_that_is_told_its_seed_is_not_given_another() {
+    fn fresh_seed_is_short_enough_to_type() {
         assert!(fresh_seed() < 1_000_000_000);
     }
 }

@@ -122,9 +122,18 @@ impl Machine {
     }
 }
 
-/// `bootimage` lives in the project, so that no global installation is touched or depended on.
+/// Tools live in the project, so that no global installation is touched or depended on.
+pub(crate) fn tools(project: &Path) -> PathBuf {
+    project.join("target/tools")
+}
+
+/// A program among the [`tools`], installed or not.
+pub(crate) fn tool(project: &Path, name: &str) -> PathBuf {
+    tools(project).join("bin").join(name)
+}
+
 pub(crate) fn bootimage(project: &Path) -> PathBuf {
-    project.join("target/tools/bin/cargo-bootimage")
+    tool(project, "cargo-bootimage")
 }
 
 /// The sysroot of the toolchain that runs xtask.

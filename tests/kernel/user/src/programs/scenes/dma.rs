@@ -5,15 +5,13 @@
 
 use pagepin_abi::{FROM_DEVICE, PIN_READ, PIN_WRITE, TO_DEVICE};
 
-use super::stage::{PAGE, Stage, THE_PAGE, fill_page, page_is_all, read, say, write};
+use super::stage::{OTHER_PAGE, PAGE, Stage, THE_PAGE, fill_page, page_is_all, read, say, write};
 use crate::calls;
 
 /// What was done within this time was certainly done before the device copied.
 const WINDOW_US: u64 = 95_000;
 /// How often a machine may be too busy for that.
 const ATTEMPTS: u32 = 10;
-/// A page beside the one that it is all about.
-const OTHER_PAGE: u64 = THE_PAGE + 16 * PAGE;
 /// Where the parent writes during the window.
 const OWN_OFFSET: u64 = 2000;
 

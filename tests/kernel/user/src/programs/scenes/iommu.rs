@@ -5,7 +5,7 @@
 
 use pagepin_abi::{BlockedAccess, FROM_DEVICE, MmCall, PIN_KEEP_CACHED, PIN_READ, PIN_WRITE, PROT_WRITE, TO_DEVICE};
 
-use super::stage::{PAGE, Stage, THE_PAGE, fill_page, page_is_all, read, say, write};
+use super::stage::{OTHER_PAGE, PAGE, Stage, THE_PAGE, fill_page, page_is_all, read, say, write};
 use crate::calls;
 
 const LEN: usize = 64;
@@ -13,8 +13,6 @@ type Text = [u8; LEN];
 const FROM_THE_DEVICE: &Text = b"These 64 bytes are in the device, which will write them anywhere";
 const OWN: &Text = b"These 64 bytes are in a page that the device may only read from!";
 
-/// A page beside the one that it is all about.
-const OTHER_PAGE: u64 = THE_PAGE + 16 * PAGE;
 /// Pages of the process that gets the frame next; one table has the entries of all.
 const VICTIMS: u64 = THE_PAGE + 64 * PAGE;
 const VICTIM_PAGES: u64 = 64;

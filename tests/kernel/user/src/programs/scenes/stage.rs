@@ -9,6 +9,8 @@ use crate::{calls, println};
 pub const PAGE: u64 = 4096;
 /// The page that it is all about.
 pub const THE_PAGE: u64 = 0x2000_0000;
+/// One beside it.
+pub const OTHER_PAGE: u64 = THE_PAGE + 16 * PAGE;
 /// Much longer than any turn takes.
 const PATIENCE_US: u64 = 60_000_000;
 
