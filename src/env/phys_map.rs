@@ -140,6 +140,54 @@ pub unsafe trait PhysMap {
     }
 }
 
+// SAFETY: forwards to an implementation, the entry accessors too: it may have its own.
+unsafe impl<T: PhysMap + ?Sized> PhysMap for &T {
+    #[inline(always)]
+    fn frame_ptr(&self, frame: Pfn) -> NonNull<u8> {
+        (**self).frame_ptr(frame)
+    }
+
+    #[inline(always)]
+    unsafe fn load_entry(&self, at: EntryAddr) -> Entry {
+        // SAFETY: forwarded from the caller.
+        unsafe { (**self).load_entry(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_entry(&self, at: EntryAddr, entry: Entry) {
+        // SAFETY: forwarded from the caller.
+        unsafe { (**self).store_entry(at, entry) }
+    }
+
+    #[inline(always)]
+    unsafe fn mask_entry(&self, at: EntryAddr, mask: u64) -> Entry {
+        // SAFETY: forwarded from the caller.
+        unsafe { (**self).mask_entry(at, mask) }
+    }
+
+    #[inline(always)]
+    unsafe fn set_entry_bits(&self, at: EntryAddr, bits: u64) -> Entry {
+        // SAFETY: forwarded from the caller.
+        unsafe { (**self).set_entry_bits(at, bits) }
+    }
+
+    #[inline(always)]
+    unsafe fn exchange_entry(&self, at: EntryAddr, old: Entry, new: Entry) -> Result<(), Entry> {
+        // SAFETY: forwarded from the caller.
+        unsafe { (**self).exchange_entry(at, old, new) }
+    }
+
+    unsafe fn copy_frames(&self, from: Pfn, to: Pfn, order: u8) {
+        // SAFETY: forwarded from the caller.
+        unsafe { (**self).copy_frames(from, to, order) }
+    }
+
+    unsafe fn clear_frames(&self, frame: Pfn, order: u8) {
+        // SAFETY: forwarded from the caller.
+        unsafe { (**self).clear_frames(frame, order) }
+    }
+}
+
 /// # Safety
 /// The table page is one of this kernel's and cannot be freed while the result is in use.
 #[cfg(not(loom))]

@@ -1,0 +1,242 @@
+//! A kernel with areas of its own: [`AddressSpace`] written by hand, device memory that is mapped on demand, and an
+//! environment put together from parts behind references.
+
+use std::cell::Cell;
+
+use pagepin::fault::{Fault, FaultAccess, FaultError, FaultOutcome, handle_fault};
+use pagepin::frame::{FrameKind, Layout, Wide};
+use pagepin::paging::Tables;
+use pagepin::pin::{PhysRun, PinError, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast};
+use pagepin::space::{SpaceOptions, UserSpace, fork_areas, free_tables};
+use pagepin::{
+    AddressSpace, Area, Areas, Backing, Entry, FlushRange, ForeignFault, FrameSource, FrameTable, LeafSize, Levels, Mm,
+    PageAddr, Pfn, Platform, ReadSide, Rights, Shootdown, UserRange,
+};
+
+use crate::machine::{A, Machine, PAGE, RW};
+
+/// Where the registers lie: outside the arena.
+const REGISTERS: Pfn = Pfn::new(0xfee0);
+/// Address of the registers.
+const DEVICE: u64 = A + 16 * PAGE;
+
+/// Two pages of memory at [`A`], two of registers at [`DEVICE`] of which the second has none behind it.
+struct OwnSpace<'m, L: Layout> {
+    machine: &'m Machine<L>,
+    mm: Mm<Machine<L>>,
+    /// The last access to the registers that was asked to be mapped.
+    asked: Cell<Option<(PageAddr, Rights)>>,
+}
+
+// SAFETY: the tests that use it have one thread.
+unsafe impl<L: Layout> Sync for OwnSpace<'_, L> {}
+
+impl<'m, L: Layout> OwnSpace<'m, L> {
+    fn new(machine: &'m Machine<L>) -> Self {
+        let root = machine.allocate(0).unwrap();
+        machine.word(root).hand_out(FrameKind::Table, 0, false).unwrap();
+        let bytes = 0..PAGE;
+        bytes.for_each(|byte| machine.memory().write(root.address() + byte, 0));
+        // SAFETY: the root is cleared, this value's own, and given back after it.
+        let mm = unsafe { Mm::new(root, Levels::Four) };
+        Self { machine, mm, asked: Cell::new(None) }
+    }
+
+    fn areas() -> [Area; 2] {
+        let area = |start, backing| Area {
+            start: PageAddr::containing(start),
+            end: PageAddr::containing(start + 2 * PAGE),
+            rights: RW,
+            may: Rights::all(),
+            backing,
+            key: 0,
+        };
+        [area(A, Backing::Anonymous), area(DEVICE, Backing::Foreign)]
+    }
+
+    fn fault(&self, address: u64, access: FaultAccess) -> Result<FaultOutcome, FaultError> {
+        handle_fault(self.machine, self, Fault { address, access, key_denied: false, malformed_table: false })
+    }
+}
+
+impl<L: Layout> Drop for OwnSpace<'_, L> {
+    fn drop(&mut self) {
+        free_tables(self.machine, &self.mm);
+        let root = self.mm.root();
+        _ = self.machine.word(root).put().unwrap();
+        // SAFETY: allocated in `new`, and its tables are gone.
+        unsafe { self.machine.free(root, 0) };
+    }
+}
+
+// SAFETY: the areas do not overlap, and nothing outside them is filled.
+unsafe impl<L: Layout> Areas for OwnSpace<'_, L> {
+    fn area_at(&self, page: PageAddr) -> Option<Area> {
+        Self::areas().into_iter().find(|area| area.contains(page))
+    }
+
+    fn fault_foreign(&self, page: PageAddr, access: Rights) -> Result<(), ForeignFault> {
+        self.asked.set(Some((page, access)));
+        if page.address() != DEVICE {
+            return Err(ForeignFault::NotMapped);
+        }
+        let mut tables = Tables::lock(self.machine, &self.mm);
+        let at = tables.place(page, LeafSize::Size4KiB).map_err(|_| ForeignFault::NoMemory)?;
+        let entry = Entry::leaf(REGISTERS, LeafSize::Size4KiB, RW, 0).special();
+        // SAFETY: found under this lock and empty; registers are not counted.
+        unsafe { tables.fill(at, entry) };
+        Ok(())
+    }
+}
+
+// SAFETY: one thread; nothing changes the areas.
+unsafe impl<L: Layout> AddressSpace<Machine<L>> for OwnSpace<'_, L> {
+    fn mm(&self) -> &Mm<Machine<L>> {
+        &self.mm
+    }
+    fn with_areas(&self, look: &mut dyn FnMut(&dyn Areas)) {
+        look(self);
+    }
+}
+
+fn faults_of_a_kernel_with_own_areas_are_resolved<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let space = OwnSpace::new(&machine);
+    assert_eq!(space.fault(A, FaultAccess::Read), Ok(FaultOutcome::MappedZero));
+    assert_eq!(space.fault(A, FaultAccess::Write), Ok(FaultOutcome::Copied));
+    assert_eq!(space.fault(A + PAGE, FaultAccess::Write), Ok(FaultOutcome::MappedFresh));
+    assert_eq!(space.fault(A + 2 * PAGE, FaultAccess::Read), Err(FaultError::NoArea));
+    assert_eq!(space.fault(A, FaultAccess::Execute), Err(FaultError::AccessDenied));
+    assert_eq!(space.asked.get(), None, "the kernel is asked about device memory only");
+}
+
+/// The kernel maps the registers when it is asked, and is told which access it was.
+fn device_memory_is_mapped_on_demand<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let space = OwnSpace::new(&machine);
+    for (access, rights) in [(FaultAccess::Read, Rights::READ), (FaultAccess::Write, Rights::WRITE)] {
+        let behind = PageAddr::containing(DEVICE + PAGE);
+        assert_eq!(space.fault(behind.address(), access), Err(FaultError::Foreign), "nothing is behind it");
+        assert_eq!(space.asked.take(), Some((behind, rights)));
+    }
+    machine.memory().allow(Some(0));
+    assert_eq!(space.fault(DEVICE, FaultAccess::Write), Err(FaultError::NoMemory));
+    machine.memory().allow(None);
+    assert_eq!(space.fault(DEVICE + 8, FaultAccess::Write), Ok(FaultOutcome::MappedFresh));
+    space.asked.take();
+    assert_eq!(space.fault(DEVICE, FaultAccess::Write), Ok(FaultOutcome::Spurious), "it is mapped by now");
+    assert_eq!(space.fault(DEVICE, FaultAccess::Execute), Err(FaultError::AccessDenied));
+    assert_eq!(space.asked.take(), None);
+    let range = UserRange::new(Levels::Four, DEVICE, 1).unwrap();
+    let pins = pin_user_pages::<Read, _, _, _>(&machine, &space, range, PinFlags::empty(), [PhysRun::default()]);
+    assert_eq!(pins.err(), Some(PinError::NotPinnable));
+}
+
+fn a_kernel_with_own_areas_forks_and_pins<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let (parent, child) = (OwnSpace::new(&machine), OwnSpace::new(&machine));
+    parent.fault(A, FaultAccess::Write).unwrap();
+    parent.fault(DEVICE, FaultAccess::Write).unwrap();
+    let range = UserRange::new(Levels::Four, A, PAGE).unwrap();
+    let pin = |space| {
+        let runs = [PhysRun::default()];
+        pin_user_pages_fast::<Write, _, _, _>(&machine, space, range, PinFlags::empty(), runs).unwrap().complete()
+    };
+    let pinned = pin(&parent).unwrap();
+    pinned.copy_from(0, b"old").unwrap();
+    let forked = fork_areas(&machine, &parent.mm, &child.mm, &OwnSpace::<L>::areas()).unwrap();
+    assert_eq!((forked.copied_pages, forked.shared_pages), (1, 0), "registers are neither");
+    pinned.copy_from(0, b"new").unwrap();
+    let (mut of_child, mut of_parent) = ([0; 3], [0; 3]);
+    pin(&child).unwrap().copy_to(0, &mut of_child).unwrap();
+    pin(&parent).unwrap().copy_to(0, &mut of_parent).unwrap();
+    assert_eq!((&of_child, &of_parent), (b"old", b"new"));
+    assert_eq!(child.fault(DEVICE, FaultAccess::Write), Ok(FaultOutcome::Spurious));
+    drop(pinned);
+}
+
+/// What is borrowed does all that its owner does: an environment may be put together from references.
+#[test]
+fn an_environment_of_references_is_one() {
+    let machine = Machine::<Wide>::new(64);
+    let platform = Platform::<_, _, _, _, _>::new(&machine, &machine, &machine, &machine, &machine);
+    let zero = <&Machine as FrameSource>::zero_frame(&&machine).unwrap();
+    assert_eq!(platform.source.zero_frame(), Some(zero));
+    let parent = UserSpace::new(&platform, SpaceOptions::default()).unwrap();
+    assert!(std::ptr::eq(parent.env(), &raw const platform));
+    parent.map(A, 3 * PAGE, RW).unwrap();
+    let range = parent.range(A, 3 * PAGE).unwrap();
+    let write = || {
+        let runs = [PhysRun::default(); 3];
+        pin_user_pages_fast::<Write, _, _, _>(&platform, &parent, range, PinFlags::empty(), runs).unwrap().complete()
+    };
+    write().unwrap().copy_from(0, b"old").unwrap();
+    let flushes = machine.flushes();
+    let child = parent.fork().unwrap();
+    assert_eq!(machine.flushes(), flushes + 1, "the references forward");
+    write().unwrap().copy_from(0, b"new").unwrap();
+    let runs = [PhysRun::default(); 3];
+    let found = pin_user_pages_fast::<Read, _, _, _>(&platform, &child, range, PinFlags::empty(), runs).unwrap();
+    let mut bytes = [0; 3];
+    found.complete().unwrap().copy_to(0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"old");
+    let values = platform.counters.values();
+    assert_eq!((values.pins_acquired, values.pins_released), (9, 9));
+    platform.read_side.synchronize();
+    drop(platform.read_side.enter());
+    platform.shootdown.flush(parent.root(), FlushRange::Everything);
+    let first = Pfn::new(zero.number() + 1);
+    assert!(platform.frames.run(first, 2).is_some() && platform.frames.frame(first).is_some());
+}
+
+/// A frame source that can be made to hand out a certain frame.
+struct Liar<'m, L: Layout> {
+    machine: &'m Machine<L>,
+    next: Cell<Option<Pfn>>,
+}
+
+// SAFETY: one thread.
+unsafe impl<L: Layout> Sync for Liar<'_, L> {}
+
+// SAFETY: it is not sound when it lies, and the library has to notice that by the frame's word.
+unsafe impl<L: Layout> FrameSource for Liar<'_, L> {
+    fn allocate(&self, order: u8) -> Option<Pfn> {
+        self.next.take().or_else(|| self.machine.allocate(order))
+    }
+    unsafe fn free(&self, frame: Pfn, order: u8) {
+        // SAFETY: forwarded from the caller.
+        unsafe { self.machine.free(frame, order) };
+    }
+}
+
+/// What the source must not have handed out is left alone, and noted.
+fn a_frame_that_is_in_use_is_not_taken_from_the_source<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let source = Liar { machine: &machine, next: Cell::new(None) };
+    let kernel = Platform::<_, _, _, _, _>::new(&machine, &machine, source, &machine, &machine);
+    let process = UserSpace::new(&kernel, SpaceOptions::default()).unwrap();
+    process.map(A, 2 * PAGE, RW).unwrap();
+    let page = |address| process.range(address, 1).unwrap();
+    let pin = |address| {
+        let runs = [PhysRun::default()];
+        pin_user_pages_fast::<Write, _, _, _>(&kernel, &process, page(address), PinFlags::empty(), runs)
+    };
+    let pinned = pin(A).unwrap();
+    let used = pinned.runs()[0].first();
+    let before = machine.word(used).snapshot();
+    for (lie, bugs) in [(used, 1), (REGISTERS, 2)] {
+        kernel.source.next.set(Some(lie));
+        assert_eq!(pin(A + PAGE).err(), Some(PinError::NoMemory), "{lie:?}");
+        assert_eq!(kernel.counters.values().bugs_caught, bugs);
+        assert_eq!(machine.word(used).snapshot(), before);
+    }
+    assert!(pin(A + PAGE).is_ok());
+    drop(pinned);
+}
+
+both_layouts!(
+    faults_of_a_kernel_with_own_areas_are_resolved,
+    device_memory_is_mapped_on_demand,
+    a_kernel_with_own_areas_forks_and_pins,
+    a_frame_that_is_in_use_is_not_taken_from_the_source,
+);
