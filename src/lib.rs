@@ -26,15 +26,14 @@
 //!
 #![cfg_attr(feature = "alloc", doc = "```")]
 #![cfg_attr(not(feature = "alloc"), doc = "```ignore")]
-//! # use core::{cell::RefCell, ptr::NonNull};
 //! # use pagepin::{*, fault::*, pin::*};
 //! # // A machine with one CPU and 64 frames of memory.
 //! # struct Memory(Box<[u64]>);
 //! # unsafe impl PhysMap for Memory {
-//! #     fn frame_ptr(&self, frame: Pfn) -> NonNull<u8> {
+//! #     fn frame_ptr(&self, frame: Pfn) -> *mut u8 {
 //! #         let base = self.0.as_ptr().addr().next_multiple_of(4096) - self.0.as_ptr().addr();
 //! #         let at = self.0.as_ptr().cast::<u8>().wrapping_add(base + frame.address() as usize);
-//! #         NonNull::new(at.cast_mut()).unwrap()
+//! #         at.cast_mut()
 //! #     }
 //! # }
 //! # struct Free(std::sync::Mutex<Vec<u64>>);
@@ -122,7 +121,7 @@ pub use fault::handle_fault;
 pub use frame::{FrameKind, PageFrame};
 pub use mm::{AddressSpace, Areas, ForeignFault, Mm};
 #[cfg(feature = "alloc")]
-pub use space::{SpaceOptions, UserSpace};
+pub use space::{KernelHalf, SpaceOptions, UserSpace};
 
 /// The code in the README compiles.
 #[cfg(all(doctest, feature = "alloc", feature = "instructions"))]

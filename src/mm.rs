@@ -19,7 +19,8 @@ impl<K: Env> Mm<K> {
     const_fn! {
         /// # Safety
         /// `root` is a valid top table for `levels`, reachable through the kernel's `PhysMap`, and lives as long as this
-        /// value; from now on the user half below it changes only through the crate.
+        /// value; from now on the user half below it changes only through the crate. Its entries of the other half are not
+        /// for user code (`US` is clear): a walk that is led there ends there.
         #[must_use]
         pub const unsafe fn new(root: Pfn, levels: Levels) -> Self {
             Self { root, levels, table_lock: SpinMutex::new(()) }
@@ -65,7 +66,8 @@ pub enum ForeignFault {
 /// The areas of an address space, looked at with its mm lock held.
 ///
 /// # Implementation safety
-/// The area returned for a page contains it, areas do not overlap, and pages outside every area have no entries.
+/// The area returned for a page contains it, areas do not overlap and lie in the mm's user half, and pages outside every
+/// area have no entries.
 pub unsafe trait Areas {
     /// The area that contains `page`.
     fn area_at(&self, page: PageAddr) -> Option<Area>;

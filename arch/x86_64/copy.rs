@@ -4,20 +4,19 @@
 //! the compiler, so no Rust memory access races, and both are the fastest way to move a page on any x86 of the last
 //! decade (without "enhanced rep movsb" as well, since they move 8 bytes a step).
 
-use core::ptr::NonNull;
-
 /// Copies `bytes` (a multiple of 8) from `from` to `to`.
 ///
 /// # Safety
 /// Both must be mapped, 8-byte aligned and valid for `bytes`, and must not overlap; `to` is not accessed by anyone else.
-pub(crate) unsafe fn copy_frames(from: NonNull<u8>, to: NonNull<u8>, bytes: u64) {
-    // SAFETY: the caller vouches for both blocks; the direction flag is clear by the ABI.
+pub(crate) unsafe fn copy_frames(from: *const u8, to: *mut u8, bytes: u64) {
+    // SAFETY: the caller vouches for both blocks, of which exactly `bytes` are touched; the direction flag is clear by the
+    // ABI, and no flag and no stack is changed.
     unsafe {
         core::arch::asm!(
             "rep movsq",
             inout("rcx") bytes / 8 => _,
-            inout("rsi") from.as_ptr() => _,
-            inout("rdi") to.as_ptr() => _,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
             options(nostack, preserves_flags),
         );
     }
@@ -27,13 +26,14 @@ pub(crate) unsafe fn copy_frames(from: NonNull<u8>, to: NonNull<u8>, bytes: u64)
 ///
 /// # Safety
 /// `to` must be mapped, 8-byte aligned and valid for `bytes`, and is not accessed by anyone else.
-pub(crate) unsafe fn zero_frames(to: NonNull<u8>, bytes: u64) {
-    // SAFETY: the caller vouches for the block; the direction flag is clear by the ABI.
+pub(crate) unsafe fn zero_frames(to: *mut u8, bytes: u64) {
+    // SAFETY: the caller vouches for the block, of which exactly `bytes` are touched; the direction flag is clear by the
+    // ABI, and no flag and no stack is changed.
     unsafe {
         core::arch::asm!(
             "rep stosq",
             inout("rcx") bytes / 8 => _,
-            inout("rdi") to.as_ptr() => _,
+            inout("rdi") to => _,
             in("rax") 0u64,
             options(nostack, preserves_flags),
         );

@@ -8,7 +8,8 @@ use crate::frame::{CountError, FrameKind, Released};
 ///
 /// # Implementation safety
 /// `allocate` returns `1 << order` consecutive frames, aligned to that number, used by nobody, reachable through the
-/// kernel's [`PhysMap`](crate::PhysMap) and present in its [`FrameTable`](crate::FrameTable).
+/// kernel's [`PhysMap`] and present in its [`FrameTable`]. `zero_frame` is always the
+/// same, and what it says.
 ///
 /// Both methods are called with the crate's table lock held and must not call back into the crate. `free` is also
 /// called from interrupt context and with interrupts off: the last holder of a frame may be a completion interrupt, or
@@ -71,7 +72,7 @@ impl<'k, K: Env> OwnedFrame<'k, K> {
     /// The same, cleared.
     pub(crate) fn zeroed(env: &'k K, kind: FrameKind, order: u8) -> Option<Self> {
         let owned = Self::allocate(env, kind, order)?;
-        // SAFETY: the block was just allocated and is ours.
+        // SAFETY: the block was just allocated, in this order, and is ours.
         unsafe { env.phys_map().clear_frames(owned.pfn, order) };
         Some(owned)
     }
@@ -79,10 +80,10 @@ impl<'k, K: Env> OwnedFrame<'k, K> {
     /// The same, with the bytes of the block at `from`.
     ///
     /// # Safety
-    /// The block at `from` is of the same order and stays allocated meanwhile.
+    /// The block at `from` is this kernel's, of the same order, and stays allocated meanwhile.
     pub(crate) unsafe fn copied(env: &'k K, from: Pfn, order: u8) -> Option<Self> {
         let owned = Self::allocate(env, FrameKind::Anonymous, order)?;
-        // SAFETY: the target was just allocated and is ours; the caller keeps the source.
+        // SAFETY: the target was just allocated, in this order, and is ours; the caller keeps the source.
         unsafe { env.phys_map().copy_frames(from, owned.pfn, order) };
         Some(owned)
     }
@@ -110,7 +111,8 @@ pub(crate) fn release<K: Env>(env: &K, frame: Pfn, outcome: Result<Released, Cou
     match outcome {
         Ok(Released::Held { pinned }) => pinned,
         Ok(Released::Last { order }) => {
-            // SAFETY: the word said that this was the last reference; the block came from the source with this order.
+            // SAFETY: the word said that this was the last reference, and with which order the block was handed out; only
+            // what came from the source is handed out.
             unsafe { env.source().free(frame, order) };
             false
         }

@@ -1,7 +1,5 @@
 //! [`PhysMap`]: from a frame number to memory, and the only way to touch a page-table entry.
 
-use core::ptr::NonNull;
-
 use crate::addr::Pfn;
 use crate::arch::{self, Entry};
 use crate::primitive::{AtomicU64, Ordering};
@@ -59,15 +57,20 @@ impl EntryAddr {
 /// # Implementation safety
 /// [`PhysMap::frame_ptr`] of every frame that the kernel's [`FrameSource`](crate::FrameSource) hands out, and of every
 /// table page it gives to the crate, points to that frame's 4096 bytes, mapped readable and writable, page-aligned, for
-/// as long as the implementation lives; consecutive frames of one block are consecutive in memory.
+/// as long as the implementation lives; consecutive frames of one block are consecutive in memory. No Rust reference to
+/// those bytes exists while the crate, user code or a device may access them.
+///
+/// A program with several values of one type (emulated machines in tests) uses each mm and each pin only with the value
+/// it was made with: nothing looks.
 pub unsafe trait PhysMap {
-    /// The first byte of `frame` in the direct map. Makes no claim about who may access it.
-    fn frame_ptr(&self, frame: Pfn) -> NonNull<u8>;
+    /// The first byte of `frame` in the direct map. Makes no claim about who may access it; of a frame that the kernel
+    /// never gave to the crate, anything.
+    fn frame_ptr(&self, frame: Pfn) -> *mut u8;
 
     /// Loads an entry (acquire: what it points to is initialised).
     ///
     /// # Safety
-    /// The table page is one of this kernel's and cannot be freed meanwhile.
+    /// The table page is one of this kernel's and cannot be freed meanwhile; the index lies within it.
     #[inline(always)]
     unsafe fn load_entry(&self, at: EntryAddr) -> Entry {
         // SAFETY: forwarded from the caller.
@@ -77,7 +80,8 @@ pub unsafe trait PhysMap {
     /// Stores an entry (release) and gives no care to what was there.
     ///
     /// # Safety
-    /// As [`PhysMap::load_entry`], and the caller holds the table lock, and the entry was not present.
+    /// As [`PhysMap::load_entry`], and the caller holds the table lock, or is the only one who knows the table. No CPU uses
+    /// the entry that was there: it was not present, or the tables are in no CPU.
     #[inline(always)]
     unsafe fn store_entry(&self, at: EntryAddr, entry: Entry) {
         // SAFETY: forwarded from the caller.
@@ -126,7 +130,8 @@ pub unsafe trait PhysMap {
     /// # Safety
     /// Both blocks are frames of this kernel that stay allocated; the caller owns `to`.
     unsafe fn copy_frames(&self, from: Pfn, to: Pfn, order: u8) {
-        // SAFETY: both blocks are mapped by the implementation's contract; `to` is the caller's own.
+        // SAFETY: both blocks are mapped, page-aligned and contiguous by the implementation's contract; `to` is the caller's
+        // own, so nobody else accesses it and it is not a part of `from`.
         unsafe { arch::copy_frames(self.frame_ptr(from), self.frame_ptr(to), Pfn::new(1 << order).address()) };
     }
 
@@ -135,7 +140,7 @@ pub unsafe trait PhysMap {
     /// # Safety
     /// The block is frames of this kernel and the caller owns it.
     unsafe fn clear_frames(&self, frame: Pfn, order: u8) {
-        // SAFETY: the block is mapped by the implementation's contract and the caller's own.
+        // SAFETY: the block is mapped, page-aligned and contiguous by the implementation's contract, and the caller's own.
         unsafe { arch::zero_frames(self.frame_ptr(frame), Pfn::new(1 << order).address()) };
     }
 }
@@ -143,7 +148,7 @@ pub unsafe trait PhysMap {
 // SAFETY: forwards to an implementation, the entry accessors too: it may have its own.
 unsafe impl<T: PhysMap + ?Sized> PhysMap for &T {
     #[inline(always)]
-    fn frame_ptr(&self, frame: Pfn) -> NonNull<u8> {
+    fn frame_ptr(&self, frame: Pfn) -> *mut u8 {
         (**self).frame_ptr(frame)
     }
 
@@ -189,13 +194,13 @@ unsafe impl<T: PhysMap + ?Sized> PhysMap for &T {
 }
 
 /// # Safety
-/// The table page is one of this kernel's and cannot be freed while the result is in use.
+/// The table page is one of this kernel's and cannot be freed while the result is in use; the index lies within it.
 #[cfg(not(loom))]
 #[inline(always)]
 unsafe fn atomic<P: PhysMap + ?Sized>(map: &P, at: EntryAddr) -> &AtomicU64 {
-    // SAFETY: the caller vouches for the table page, the implementation for the pointer; the index is below 512, so the
-    // entry lies within the page, aligned; every access to a live entry is atomic.
-    unsafe { AtomicU64::from_ptr(map.frame_ptr(at.table()).as_ptr().cast::<u64>().add(at.index as usize)) }
+    // SAFETY: the implementation vouches for the pointer to the page, the caller for the page and the index: the entry lies
+    // within it, aligned. Every access to an entry of a table in use goes through here, or is hardware's: all are atomic.
+    unsafe { AtomicU64::from_ptr(map.frame_ptr(at.table()).cast::<u64>().add(at.index as usize)) }
 }
 
 /// Loom's atomics do not live in memory that is given: a model's `PhysMap` brings its own and overrides the provided
@@ -214,7 +219,8 @@ pub struct OffsetPhysMap {
 impl OffsetPhysMap {
     /// # Safety
     /// All physical memory that the kernel gives to the crate is mapped, readable and writable, at virtual address
-    /// `offset` + physical address, from now on; `offset` is page-aligned and not 0.
+    /// `offset` + physical address, from now on, and no Rust reference to it exists while the crate, user code or a
+    /// device may access it; `offset` is page-aligned and not 0.
     #[must_use]
     pub const unsafe fn new(offset: u64) -> Self {
         assert!(
@@ -228,9 +234,7 @@ impl OffsetPhysMap {
 // SAFETY: the constructor's caller vouches for the mapping.
 unsafe impl PhysMap for OffsetPhysMap {
     #[inline(always)]
-    fn frame_ptr(&self, frame: Pfn) -> NonNull<u8> {
-        let address = self.offset.wrapping_add(frame.address()) as usize;
-        // SAFETY: `offset` is not 0 and the direct map does not wrap to address 0.
-        unsafe { NonNull::new_unchecked(core::ptr::with_exposed_provenance_mut(address)) }
+    fn frame_ptr(&self, frame: Pfn) -> *mut u8 {
+        core::ptr::with_exposed_provenance_mut(self.offset.wrapping_add(frame.address()) as usize)
     }
 }

@@ -7,7 +7,8 @@
 /// unlinked before the call can then be freed, because a walker that enters later cannot find it.
 ///
 /// A guard is held for a short, bounded time, during which the walker neither faults, sleeps nor takes a lock. If
-/// guards are tied to a CPU the walker must not be moved off it while it holds one.
+/// guards are tied to a CPU the walker must not be moved off it while it holds one, and their type is not [`Send`]. Guards
+/// of one CPU end in the reverse order of their beginnings, as scopes do: an inner one may rely on the outer.
 ///
 /// Ways to do it: interrupts off in `enter`, nothing in `synchronize`, if the kernel's [`Shootdown`](crate::Shootdown)
 /// interrupts *every* CPU that may walk (the acknowledgement is the grace period); RCU; [`EpochReadSide`](crate::EpochReadSide).

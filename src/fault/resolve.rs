@@ -48,7 +48,7 @@ pub(crate) fn resolve<K: Env>(
         match decide(state, area, request) {
             Action::Refuse(refusal) => return Err(refusal.into()),
             Action::Nothing => return Ok(FaultOutcome::Spurious),
-            // SAFETY: found under this lock; read-only, as the decision is asked again.
+            // SAFETY: found under this lock; the frame stays, and W is taken away: the decision is asked again.
             Action::Unpark => unsafe { tables.adjust(slot.at, slot.entry, Entry::unparked) },
             Action::Reuse => return Ok(make_writable(tables, slot)),
             Action::MapZero => return map_zero(tables, slot, area),
@@ -102,7 +102,7 @@ fn leaf(frame: Pfn, size: LeafSize, area: &Area, writable: bool) -> Entry {
 
 /// The frame is exclusive, and stays so while the lock is held: only its mapper can share it.
 fn make_writable<K: Env>(mut tables: Tables<'_, K>, slot: Slot) -> FaultOutcome {
-    // SAFETY: found under this lock; the frame is exclusive.
+    // SAFETY: found under this lock; the frame stays, and it is exclusive.
     unsafe { tables.adjust(slot.at, slot.entry, Entry::made_writable) };
     FaultOutcome::Reused
 }
@@ -112,9 +112,11 @@ fn map_zero<K: Env>(mut tables: Tables<'_, K>, slot: Slot, area: &Area) -> Resul
     let Some(zero) = tables.env().source().zero_frame() else {
         return map_fresh(tables, slot, area, false);
     };
-    let at = tables.place_at(&slot, LeafSize::Size4KiB)?;
+    // SAFETY: found under this lock; the page lies in an area, and areas lie in the user half.
+    let at = unsafe { tables.place_at(&slot, LeafSize::Size4KiB) }?;
     let entry = leaf(zero, LeafSize::Size4KiB, area, false).special();
-    // SAFETY: nothing is mapped there; the zero frame needs no reference and the entry is read-only.
+    // SAFETY: the place is of this size, under this lock, and nothing is mapped there; a special entry owns no reference,
+    // and it is read-only.
     unsafe { tables.fill(at, entry) };
     Ok(FaultOutcome::MappedZero)
 }
@@ -127,9 +129,11 @@ fn map_fresh<K: Env>(
     writable: bool,
 ) -> Result<FaultOutcome, FaultError> {
     let frame = OwnedFrame::zeroed(tables.env(), FrameKind::Anonymous, 0).ok_or(FaultError::NoMemory)?;
-    let at = tables.place_at(&slot, LeafSize::Size4KiB)?;
+    // SAFETY: found under this lock; the page lies in an area, and areas lie in the user half.
+    let at = unsafe { tables.place_at(&slot, LeafSize::Size4KiB) }?;
     let entry = leaf(frame.into_entry(), LeafSize::Size4KiB, area, writable);
-    // SAFETY: nothing is mapped there; the frame's one reference goes to the entry, and it was handed out exclusive.
+    // SAFETY: the place is of this size, under this lock, and nothing is mapped there; the frame's one reference goes to
+    // the entry, and it was handed out exclusive.
     unsafe { tables.fill(at, entry) };
     Ok(FaultOutcome::MappedFresh)
 }
@@ -146,12 +150,13 @@ fn copy<K: Env>(
     let (env, size) = (tables.env(), slot.size());
     let copy = match state {
         State::Zero => OwnedFrame::zeroed(env, FrameKind::Anonymous, size.order()),
-        // SAFETY: the entry keeps the block allocated. It is shared, so nobody may write it: what is copied is what
-        // every mapper sees.
+        // SAFETY: the entry keeps the block allocated, and it is a leaf of this size. It is shared, so nobody may write
+        // it: what is copied is what every mapper sees.
         _ => unsafe { OwnedFrame::copied(env, slot.entry.leaf_frame(size), size.order()) },
     };
     let entry = leaf(copy.ok_or(FaultError::NoMemory)?.into_entry(), size, area, writable);
-    let settled = tables.break_leaf(slot).flush();
+    // SAFETY: the slot was found under this lock, and the state says that it holds a leaf; it is flushed here and now.
+    let settled = unsafe { tables.break_leaf(slot) }.flush();
     // SAFETY: the copy is of the same size; its one reference goes to the entry, and it was handed out exclusive.
     let old = unsafe { settled.publish(entry) };
     old.release(env);

@@ -10,7 +10,7 @@
 //!
 //! ```
 //! # fn right<K: pagepin::Env>(mut tables: pagepin::paging::Tables<'_, K>, slot: pagepin::paging::Slot, new: pagepin::Entry) {
-//! let settled = tables.break_leaf(slot).flush();
+//! let settled = unsafe { tables.break_leaf(slot) }.flush();
 //! let old = unsafe { settled.publish(new) };
 //! # let _ = old;
 //! # }
@@ -20,7 +20,7 @@
 //!
 //! ```compile_fail,E0599
 //! # fn wrong<K: pagepin::Env>(mut tables: pagepin::paging::Tables<'_, K>, slot: pagepin::paging::Slot, new: pagepin::Entry) {
-//! let broken = tables.break_leaf(slot);
+//! let broken = unsafe { tables.break_leaf(slot) };
 //! let old = unsafe { broken.publish(new) }; // no method named `publish`
 //! # let _ = old;
 //! # }
@@ -57,10 +57,12 @@ pub struct OldLeaf {
 }
 
 impl<'t, 'a, K: Env> Broken<'t, 'a, K> {
-    pub(super) fn new(tables: &'t mut Tables<'a, K>, slot: Slot) -> Self {
+    /// # Safety
+    /// As [`Tables::break_leaf`].
+    pub(super) unsafe fn new(tables: &'t mut Tables<'a, K>, slot: Slot) -> Self {
         // One step: hardware sets accessed and dirty only in entries it finds present, so what comes back is final and
         // no bit that it sets can be lost.
-        // SAFETY: the lock is held through `tables`, so the table page is alive.
+        // SAFETY: the lock is held through `tables`, and under it the caller found the slot, so the table page is alive.
         let entry = unsafe { tables.env().phys_map().mask_entry(slot.at, Entry::CLEAR_PRESENT) };
         Self { tables, slot: Slot { entry, ..slot } }
     }
@@ -77,17 +79,18 @@ impl<K: Env> Settled<'_, '_, K> {
     /// Maps `new` where the old leaf was.
     ///
     /// # Safety
-    /// `new` is a leaf of the same size whose frame the caller holds a reference to, which the entry now owns; it is
-    /// writable only if that frame is `EXCLUSIVE` (INV-1).
+    /// `new` is empty, or a leaf of the same size whose frame the caller holds a reference to, which the entry now owns;
+    /// it is writable only if that frame is `EXCLUSIVE` (INV-1).
     pub unsafe fn publish(self, new: Entry) -> OldLeaf {
-        // SAFETY: the lock is held and the entry is not present.
+        // SAFETY: the lock under which the slot was found is still held through `tables`; what was there is broken and
+        // flushed.
         unsafe { self.tables.env().phys_map().store_entry(self.slot.at, new) };
         OldLeaf { entry: self.slot.entry, size: self.slot.size() }
     }
 
     /// Leaves nothing where the old leaf was.
     pub fn leave_empty(self) -> OldLeaf {
-        // SAFETY: the lock is held, the entry is not present, and an empty entry maps nothing.
+        // SAFETY: the entry is empty.
         unsafe { self.publish(Entry::EMPTY) }
     }
 }

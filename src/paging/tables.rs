@@ -1,6 +1,7 @@
 //! [`Tables`]: the tables of one mm with their lock held.
 
 use core::fmt;
+use core::marker::PhantomData;
 
 use super::Broken;
 use crate::addr::{PageAddr, Pfn};
@@ -83,13 +84,15 @@ pub struct Tables<'a, K: Env> {
     env: &'a K,
     mm: &'a Mm<K>,
     _lock: SpinMutexGuard<'a, (), K::Relax>,
+    /// A CPU holds the lock: others spin until it gives it up, so it must not lie with a thread that is not running.
+    not_send: PhantomData<*const ()>,
 }
 
 impl<'a, K: Env> Tables<'a, K> {
     /// Takes the table lock of `mm`.
     #[inline]
     pub fn lock(env: &'a K, mm: &'a Mm<K>) -> Self {
-        Self { env, mm, _lock: mm.lock() }
+        Self { env, mm, _lock: mm.lock(), not_send: PhantomData }
     }
 
     /// The kernel.
@@ -107,7 +110,8 @@ impl<'a, K: Env> Tables<'a, K> {
     /// The entry at `at`.
     #[inline(always)]
     pub(crate) fn load(&self, at: EntryAddr) -> Entry {
-        // SAFETY: places of entries come from a descent under the lock that is still held, so the table is alive.
+        // SAFETY: places of entries come from a descent under the lock that is still held, so the table is alive; each
+        // index is one of a level, or less than a table's end away from one.
         unsafe { self.env.phys_map().load_entry(at) }
     }
 
@@ -164,7 +168,10 @@ impl<'a, K: Env> Tables<'a, K> {
     /// # Errors
     /// [`TableError::NoMemory`], [`TableError::LargeLeaf`], [`TableError::Malformed`]. Tables that were added stay;
     /// they are empty and go with the next unmap or with the mm.
-    pub fn place(&mut self, page: PageAddr, size: LeafSize) -> Result<EntryAddr, TableError> {
+    ///
+    /// # Safety
+    /// `page` lies in the user half of this mm: the tables of the other half are not under this lock.
+    pub unsafe fn place(&mut self, page: PageAddr, size: LeafSize) -> Result<EntryAddr, TableError> {
         let (mut table, mut level) = (self.mm.root(), self.mm.levels().top());
         loop {
             let at = EntryAddr::new(table, level.index(page.address()));
@@ -174,7 +181,7 @@ impl<'a, K: Env> Tables<'a, K> {
             let entry = self.load(at);
             table = if entry.is_empty() {
                 let new = OwnedFrame::zeroed(self.env, FrameKind::Table, 0).ok_or(TableError::NoMemory)?.into_entry();
-                // SAFETY: the lock is held and the entry is empty; the new table is cleared and ours.
+                // SAFETY: found under the lock, which is held, and the entry is empty; the new table is cleared and ours.
                 unsafe { self.env.phys_map().store_entry(at, Entry::table(new)) };
                 new
             } else if entry.is_leaf_at(level) {
@@ -190,9 +197,16 @@ impl<'a, K: Env> Tables<'a, K> {
     ///
     /// # Errors
     /// As [`Tables::place`].
+    ///
+    /// # Safety
+    /// As [`Tables::place`], for the page of the slot, which was found under this lock.
     #[inline]
-    pub(crate) fn place_at(&mut self, slot: &Slot, size: LeafSize) -> Result<EntryAddr, TableError> {
-        if slot.level == size.level() { Ok(slot.at) } else { self.place(slot.page, size) }
+    pub(crate) unsafe fn place_at(&mut self, slot: &Slot, size: LeafSize) -> Result<EntryAddr, TableError> {
+        if slot.level == size.level() {
+            return Ok(slot.at);
+        }
+        // SAFETY: forwarded from the caller.
+        unsafe { self.place(slot.page, size) }
     }
 
     /// Puts a leaf where nothing is.
@@ -204,21 +218,21 @@ impl<'a, K: Env> Tables<'a, K> {
     #[inline]
     pub unsafe fn fill(&mut self, at: EntryAddr, entry: Entry) {
         debug_assert!(self.load(at).is_empty(), "fill() is for empty entries; present ones are broken first");
-        // SAFETY: the lock is held, the entry is not present, and the caller vouches for the new one.
+        // SAFETY: the lock is held; the caller vouches for the place, that it is empty, and for the new entry.
         unsafe { self.env.phys_map().store_entry(at, entry) };
     }
 
-    /// Changes the rights in the leaf at `slot` from what was seen to what `change` makes of it, keeping the frame and
+    /// Changes the rights in the leaf at `at` from what was seen to what `change` makes of it, keeping the frame and
     /// the accessed and dirty bits that hardware sets meanwhile. Rights that are taken away need a flush afterwards.
     ///
     /// # Safety
-    /// `slot` was found under this lock; `change` keeps the frame, and adds the right to write only if the frame is
-    /// `EXCLUSIVE` (INV-1).
+    /// `at` was found under this lock and had `seen`; `change` keeps the frame, and adds the right to write only if the
+    /// frame is `EXCLUSIVE` (INV-1) or not counted.
     #[inline]
     pub(crate) unsafe fn adjust(&mut self, at: EntryAddr, seen: Entry, change: impl Fn(Entry) -> Entry) {
         let mut old = seen;
         // Bounded: only hardware writes under the lock, and it only sets two bits.
-        // SAFETY: the lock is held and the caller vouches for the change.
+        // SAFETY: the lock is held; the caller vouches for the place and the change.
         while let Err(now) = unsafe { self.env.phys_map().exchange_entry(at, old, change(old)) } {
             debug_assert!(now.same_mapping(old), "an entry changed under the table lock");
             old = now;
@@ -226,8 +240,14 @@ impl<'a, K: Env> Tables<'a, K> {
     }
 
     /// Takes the leaf at `slot` out of use. Nothing is released and nothing else is mapped until it is flushed.
-    pub fn break_leaf(&mut self, slot: Slot) -> Broken<'_, 'a, K> {
-        Broken::new(self, slot)
+    ///
+    /// # Safety
+    /// `slot` was found under this lock, holds a leaf, and was not broken since. What comes back is flushed before the
+    /// lock is given up: an entry that is not present is taken for one that no TLB knows, and so its frame would be
+    /// released without a flush by the next unmap (INV-12).
+    pub unsafe fn break_leaf(&mut self, slot: Slot) -> Broken<'_, 'a, K> {
+        // SAFETY: forwarded from the caller.
+        unsafe { Broken::new(self, slot) }
     }
 
     /// Flushes `range` of this mm on all CPUs.

@@ -1,6 +1,6 @@
 //! What an acquisition collected: the contents of every guard and raw handle.
 
-use super::{PhysRun, PinError, Stopped};
+use super::{PhysRun, PinError, RunBuffer, Stopped};
 use crate::addr::UserRange;
 
 /// How much was acquired, and why not more.
@@ -19,7 +19,7 @@ pub(super) struct Collected<B> {
     pub(super) acquired: Acquired,
 }
 
-impl<B: AsRef<[PhysRun]>> Collected<B> {
+impl<B: RunBuffer> Collected<B> {
     pub(super) fn runs(&self) -> &[PhysRun] {
         self.buffer.as_ref().get(..self.acquired.runs).unwrap_or(&[])
     }

@@ -3,7 +3,7 @@
 use super::collected::{Acquired, Collected};
 use super::run::Runs;
 use super::walk::{Stop, Walk};
-use super::{Access, GotPages, PhysRun, PinError, PinFlags, PinnedPages};
+use super::{Access, GotPages, PhysRun, PinError, PinFlags, PinnedPages, RunBuffer};
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Demand, KeyRights};
 use crate::area::{Area, Backing, Rights};
@@ -181,7 +181,7 @@ impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
 }
 
 #[inline(always)]
-fn pin<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: AsRef<[PhysRun]> + AsMut<[PhysRun]>>(
+fn pin<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: RunBuffer>(
     wanted: Wanted<'k, K, S>,
     path: Path,
     mut buffer: B,
@@ -201,7 +201,7 @@ fn pin<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: AsRef<[PhysRun]> +
     }
 }
 
-fn get<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: AsRef<[PhysRun]> + AsMut<[PhysRun]>>(
+fn get<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: RunBuffer>(
     wanted: Wanted<'k, K, S>,
     path: Path,
     mut buffer: B,
@@ -226,7 +226,7 @@ macro_rules! family {
         /// # Errors
         /// [`PinError`]: nothing is pinned. Table pages and frames that were faulted in stay with the mm.
         #[inline]
-        pub fn $pin<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: AsRef<[PhysRun]> + AsMut<[PhysRun]>>(
+        pub fn $pin<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: RunBuffer>(
             env: &'k K,
             space: &'k S,
             range: UserRange,
@@ -241,7 +241,7 @@ macro_rules! family {
         ///
         /// # Errors
         /// [`PinError`]: nothing is referenced.
-        pub fn $get<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: AsRef<[PhysRun]> + AsMut<[PhysRun]>>(
+        pub fn $get<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: RunBuffer>(
             env: &'k K,
             space: &'k S,
             range: UserRange,

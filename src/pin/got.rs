@@ -5,7 +5,7 @@ use core::mem::ManuallyDrop;
 
 use super::collected::Collected;
 use super::release::release_runs;
-use super::{PhysRun, Stopped};
+use super::{PhysRun, RunBuffer, Stopped};
 use crate::env::Env;
 
 /// Referenced pages of a user range: the first [`pages`](Self::pages) of it, at least one.
@@ -13,12 +13,12 @@ use crate::env::Env;
 /// The frames stay allocated, nothing more: after a fork or a copy-on-write the mm may map others. Dropping it gives
 /// the references back.
 #[must_use = "dropping it gives the references back at once"]
-pub struct GotPages<'k, K: Env, B: AsRef<[PhysRun]>> {
+pub struct GotPages<'k, K: Env, B: RunBuffer> {
     env: &'k K,
     collected: Collected<B>,
 }
 
-impl<'k, K: Env, B: AsRef<[PhysRun]>> GotPages<'k, K, B> {
+impl<'k, K: Env, B: RunBuffer> GotPages<'k, K, B> {
     pub(super) fn new(env: &'k K, collected: Collected<B>) -> Self {
         Self { env, collected }
     }
@@ -45,7 +45,7 @@ impl<'k, K: Env, B: AsRef<[PhysRun]>> GotPages<'k, K, B> {
     /// [`put_user_pages`](super::put_user_pages).
     pub fn into_raw(self) -> RawGets<B> {
         let this = ManuallyDrop::new(self);
-        // SAFETY: `this` is never used or dropped again, so what it collected has one owner.
+        // SAFETY: a field of a value that is alive and never dropped: what is read here has one owner from now on.
         RawGets { collected: unsafe { core::ptr::read(&raw const this.collected) } }
     }
 
@@ -58,13 +58,13 @@ impl<'k, K: Env, B: AsRef<[PhysRun]>> GotPages<'k, K, B> {
     }
 }
 
-impl<K: Env, B: AsRef<[PhysRun]>> Drop for GotPages<'_, K, B> {
+impl<K: Env, B: RunBuffer> Drop for GotPages<'_, K, B> {
     fn drop(&mut self) {
         release_runs::<K, false>(self.env, self.runs(), false);
     }
 }
 
-impl<K: Env, B: AsRef<[PhysRun]>> fmt::Debug for GotPages<'_, K, B> {
+impl<K: Env, B: RunBuffer> fmt::Debug for GotPages<'_, K, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GotPages")
             .field("range", &self.collected.range)
@@ -76,11 +76,11 @@ impl<K: Env, B: AsRef<[PhysRun]>> fmt::Debug for GotPages<'_, K, B> {
 /// References without a guard.
 #[must_use = "these references are given back by nobody unless they are taken back"]
 #[derive(Debug)]
-pub struct RawGets<B: AsRef<[PhysRun]>> {
+pub struct RawGets<B: RunBuffer> {
     collected: Collected<B>,
 }
 
-impl<B: AsRef<[PhysRun]>> RawGets<B> {
+impl<B: RunBuffer> RawGets<B> {
     /// The referenced frames.
     #[must_use]
     pub fn runs(&self) -> &[PhysRun] {

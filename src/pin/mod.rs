@@ -14,6 +14,7 @@
 //! `Pin` in this crate is never `core::pin::Pin`.
 
 mod access;
+mod buffer;
 mod collected;
 mod error;
 mod family;
@@ -27,6 +28,7 @@ mod walk;
 
 pub use crate::env::{BudgetExceeded, PinBudget, PinLimit, PinTerm, Unlimited};
 pub use access::{Access, Read, Write};
+pub use buffer::RunBuffer;
 pub use error::{PinError, Stopped};
 pub use family::{
     get_user_pages, get_user_pages_fast, get_user_pages_fast_only, get_user_pages_remote, pin_user_pages,

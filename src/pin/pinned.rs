@@ -6,7 +6,7 @@ use core::mem::ManuallyDrop;
 
 use super::collected::Collected;
 use super::release::release_runs;
-use super::{Access, PhysRun, PinBudget, PinError, PinFlags, PinnedRange, Stopped};
+use super::{Access, PhysRun, PinBudget, PinError, PinFlags, PinnedRange, RunBuffer, Stopped};
 use crate::addr::UserRange;
 use crate::env::Env;
 
@@ -15,7 +15,7 @@ use crate::env::Env;
 /// Dropping it unpins them (from any context, interrupts included) and marks them dirty if they were pinned for
 /// [`Write`](super::Write). Leaking it leaks the pins, which keeps the memory allocated and is otherwise harmless.
 #[must_use = "dropping it unpins the pages at once"]
-pub struct PinnedPages<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> {
+pub struct PinnedPages<'k, K: Env, A: Access, B: RunBuffer> {
     env: &'k K,
     budget: &'k dyn PinBudget,
     flags: PinFlags,
@@ -23,7 +23,7 @@ pub struct PinnedPages<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> {
     access: PhantomData<A>,
 }
 
-impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedPages<'k, K, A, B> {
+impl<'k, K: Env, A: Access, B: RunBuffer> PinnedPages<'k, K, A, B> {
     #[inline(always)]
     pub(super) fn new(env: &'k K, budget: &'k dyn PinBudget, flags: PinFlags, collected: Collected<B>) -> Self {
         Self { env, budget, flags, collected, access: PhantomData }
@@ -69,7 +69,7 @@ impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedPages<'k, K, A, B> {
     /// with them.
     pub fn into_raw(self) -> RawPins<A, B> {
         let this = ManuallyDrop::new(self);
-        // SAFETY: `this` is never used or dropped again, so what it collected has one owner.
+        // SAFETY: a field of a value that is alive and never dropped: what is read here has one owner from now on.
         let collected = unsafe { core::ptr::read(&raw const this.collected) };
         RawPins { collected, flags: this.flags, access: PhantomData }
     }
@@ -87,7 +87,7 @@ impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedPages<'k, K, A, B> {
     }
 }
 
-impl<K: Env, A: Access, B: AsRef<[PhysRun]>> Drop for PinnedPages<'_, K, A, B> {
+impl<K: Env, A: Access, B: RunBuffer> Drop for PinnedPages<'_, K, A, B> {
     #[inline]
     fn drop(&mut self) {
         release_runs::<K, true>(self.env, self.runs(), A::WRITES);
@@ -95,7 +95,7 @@ impl<K: Env, A: Access, B: AsRef<[PhysRun]>> Drop for PinnedPages<'_, K, A, B> {
     }
 }
 
-impl<K: Env, A: Access, B: AsRef<[PhysRun]>> fmt::Debug for PinnedPages<'_, K, A, B> {
+impl<K: Env, A: Access, B: RunBuffer> fmt::Debug for PinnedPages<'_, K, A, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PinnedPages").field("range", &self.range()).field("runs", &self.runs()).finish_non_exhaustive()
     }
@@ -104,13 +104,13 @@ impl<K: Env, A: Access, B: AsRef<[PhysRun]>> fmt::Debug for PinnedPages<'_, K, A
 /// Pins without a guard.
 #[must_use = "these pins are released by nobody unless they are taken back"]
 #[derive(Debug)]
-pub struct RawPins<A: Access, B: AsRef<[PhysRun]>> {
+pub struct RawPins<A: Access, B: RunBuffer> {
     collected: Collected<B>,
     flags: PinFlags,
     access: PhantomData<A>,
 }
 
-impl<A: Access, B: AsRef<[PhysRun]>> RawPins<A, B> {
+impl<A: Access, B: RunBuffer> RawPins<A, B> {
     /// The pinned frames.
     #[must_use]
     pub fn runs(&self) -> &[PhysRun] {

@@ -1,12 +1,13 @@
 //! [`PinnedRange`]: a whole range, pinned, with byte-exact bounds and access to the bytes.
 
 use core::fmt;
+use core::ptr::NonNull;
 
 use volatile::VolatilePtr;
 use volatile::access::{ReadOnly, ReadWrite};
 
-use super::{Access, PhysRun, PinnedPages, RawPins, Write};
-use crate::addr::{PAGE_SIZE, UserRange};
+use super::{Access, PhysRun, PinnedPages, RawPins, RunBuffer, Write};
+use crate::addr::{PAGE_SIZE, Pfn, UserRange};
 use crate::env::{Env, PhysMap};
 
 /// A user range, all of it pinned.
@@ -14,7 +15,7 @@ use crate::env::{Env, PhysMap};
 /// User code and devices may touch the bytes at any time, so there are no Rust references to them, only volatile
 /// pointers and copies.
 #[must_use = "dropping it unpins the pages at once"]
-pub struct PinnedRange<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> {
+pub struct PinnedRange<'k, K: Env, A: Access, B: RunBuffer> {
     pages: PinnedPages<'k, K, A, B>,
 }
 
@@ -43,7 +44,7 @@ impl fmt::Display for OutOfRange {
 
 impl core::error::Error for OutOfRange {}
 
-impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedRange<'k, K, A, B> {
+impl<'k, K: Env, A: Access, B: RunBuffer> PinnedRange<'k, K, A, B> {
     pub(super) fn new(pages: PinnedPages<'k, K, A, B>) -> Self {
         Self { pages }
     }
@@ -98,15 +99,25 @@ impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedRange<'k, K, A, B> {
         for run in self.byte_runs() {
             let (from, to) = (offset.max(at), end.min(at + run.length));
             for byte in from..to {
-                let address = run.address + (byte - at);
-                let frame = self.pages.env().phys_map().frame_ptr(crate::addr::Pfn::containing(address));
-                // SAFETY: the frame is pinned, so the direct map keeps it mapped; the offset lies within it; racing
-                // accesses by user code and devices are what volatile access is for.
-                visit(unsafe { VolatilePtr::new(frame.add((address % PAGE_SIZE) as usize)) });
+                // SAFETY: the run is one of this pin's.
+                visit(unsafe { self.pointer(run.address + (byte - at)) });
             }
             at += run.length;
         }
         Ok(())
+    }
+
+    /// The byte at a physical address.
+    ///
+    /// # Safety
+    /// It lies in a byte run of this pin.
+    #[inline(always)]
+    unsafe fn pointer(&self, address: u64) -> VolatilePtr<'_, u8, ReadWrite> {
+        let frame = self.pages.env().phys_map().frame_ptr(Pfn::containing(address));
+        // SAFETY: the frame is pinned for as long as `self` is borrowed, so the direct map has it mapped, and not at 0; the
+        // offset lies within it. Nothing in Rust refers to the bytes; racing accesses by user code, devices and other
+        // holders are what volatile access is for.
+        unsafe { VolatilePtr::new(NonNull::new_unchecked(frame.add((address % PAGE_SIZE) as usize))) }
     }
 
     /// A read-only view of the byte at `offset`.
@@ -124,10 +135,8 @@ impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedRange<'k, K, A, B> {
         let mut at = 0;
         for run in self.byte_runs() {
             if offset < at + run.length {
-                let address = run.address + (offset - at);
-                let frame = self.pages.env().phys_map().frame_ptr(crate::addr::Pfn::containing(address));
-                // SAFETY: as in `each_byte`.
-                return Ok(unsafe { VolatilePtr::new(frame.add((address % PAGE_SIZE) as usize)) });
+                // SAFETY: the run is one of this pin's.
+                return Ok(unsafe { self.pointer(run.address + (offset - at)) });
             }
             at += run.length;
         }
@@ -140,7 +149,7 @@ impl<'k, K: Env, A: Access, B: AsRef<[PhysRun]>> PinnedRange<'k, K, A, B> {
     }
 }
 
-impl<K: Env, B: AsRef<[PhysRun]>> PinnedRange<'_, K, Write, B> {
+impl<K: Env, B: RunBuffer> PinnedRange<'_, K, Write, B> {
     /// Copies bytes to `offset` of the range. Only a write pin can.
     ///
     /// ```
@@ -177,7 +186,7 @@ impl<K: Env, B: AsRef<[PhysRun]>> PinnedRange<'_, K, Write, B> {
     }
 }
 
-impl<K: Env, A: Access, B: AsRef<[PhysRun]>> fmt::Debug for PinnedRange<'_, K, A, B> {
+impl<K: Env, A: Access, B: RunBuffer> fmt::Debug for PinnedRange<'_, K, A, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PinnedRange").field(&self.pages).finish()
     }

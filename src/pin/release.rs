@@ -4,7 +4,7 @@
 //! release themselves. The functions here are for runs that left a guard through `into_raw` and come back from a
 //! completion interrupt or a foreign ABI; they do not uncharge a budget, since who took the runs took the charge over.
 
-use super::{Access, PhysRun, RawGets, RawPins};
+use super::{Access, PhysRun, RawGets, RawPins, RunBuffer};
 use crate::addr::Pfn;
 use crate::env::{Env, FrameTable, release};
 use crate::frame::{Layout, PageFrame};
@@ -127,7 +127,7 @@ pub unsafe fn unpin_user_run_dirty<K: Env>(env: &K, run: PhysRun) {
 ///
 /// # Safety
 /// The pins were taken through the same kernel.
-pub unsafe fn unpin_user_pages<K: Env, A: Access, B: AsRef<[PhysRun]>>(env: &K, pins: RawPins<A, B>) {
+pub unsafe fn unpin_user_pages<K: Env, A: Access, B: RunBuffer>(env: &K, pins: RawPins<A, B>) {
     release_runs::<K, true>(env, pins.runs(), A::WRITES);
 }
 
@@ -135,11 +135,7 @@ pub unsafe fn unpin_user_pages<K: Env, A: Access, B: AsRef<[PhysRun]>>(env: &K, 
 ///
 /// # Safety
 /// As [`unpin_user_pages`].
-pub unsafe fn unpin_user_pages_dirty<K: Env, B: AsRef<[PhysRun]>>(
-    env: &K,
-    pins: RawPins<super::Write, B>,
-    dirty: bool,
-) {
+pub unsafe fn unpin_user_pages_dirty<K: Env, B: RunBuffer>(env: &K, pins: RawPins<super::Write, B>, dirty: bool) {
     release_runs::<K, true>(env, pins.runs(), dirty);
 }
 
@@ -147,6 +143,6 @@ pub unsafe fn unpin_user_pages_dirty<K: Env, B: AsRef<[PhysRun]>>(
 ///
 /// # Safety
 /// The references were taken through the same kernel.
-pub unsafe fn put_user_pages<K: Env, B: AsRef<[PhysRun]>>(env: &K, gets: RawGets<B>) {
+pub unsafe fn put_user_pages<K: Env, B: RunBuffer>(env: &K, gets: RawGets<B>) {
     release_runs::<K, false>(env, gets.runs(), false);
 }

@@ -131,7 +131,7 @@ impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
     #[inline(always)]
     fn load(&self, at: EntryAddr) -> Entry {
         // SAFETY: the root lives as long as the mm, and every table below it until the guard or the lock, which the
-        // caller holds, is given up.
+        // caller holds, is given up. Outside the user half the walk ends at the root. The index is one of a level.
         unsafe { self.env.phys_map().load_entry(at) }
     }
 
@@ -265,7 +265,7 @@ fn take_entries<K: Env, const WRITE: bool, const KEYS: bool, const LOCKLESS: boo
     places: Places,
     runs: &mut Runs<'_>,
 ) -> Option<Stop> {
-    // SAFETY: the walk that found the table keeps it alive.
+    // SAFETY: the walk that found the table keeps it alive; the places end where the table does.
     let load = |i: u64| unsafe { map.load_entry(places.first.offset(i)) };
     let mut open = runs.open();
     let mut done = 0;

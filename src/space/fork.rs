@@ -89,12 +89,15 @@ impl From<CountError> for ForkError {
 
 /// Gives the empty `child` the pages of `areas` of `parent`, copied on write.
 ///
-/// The caller holds the parent's mm lock exclusively until this returns; by then every CPU has acknowledged that the
-/// parent's entries are write-protected. The child is not running.
+/// When this returns, every CPU has acknowledged that the parent's entries are write-protected.
 ///
 /// # Errors
 /// [`ForkError`]: the parent is as it was; the child may have empty tables.
-pub fn fork_areas<'a, K: Env>(
+///
+/// # Safety
+/// The areas are those of the parent ([`Areas`](crate::Areas)), each once, and the caller holds the parent's mm lock
+/// exclusively until this returns. The child has as many levels, maps nothing, and is in no CPU yet.
+pub unsafe fn fork_areas<'a, K: Env>(
     env: &K,
     parent: &Mm<K>,
     child: &Mm<K>,
@@ -154,7 +157,7 @@ impl<K: Env> Fork<'_, K> {
                 if entry.is_empty() {
                     continue;
                 }
-                // SAFETY: the child's lock is held; the child has never run, so no TLB knows the entry.
+                // SAFETY: the child's lock is held, so its table is alive; it has never run, so no CPU knows the entry.
                 unsafe { env.phys_map().store_entry(at, Entry::EMPTY) };
                 if let Ok(slot) = parent.find(chunk.page_at(i)) {
                     undo_entry(*env, slot.at, slot.entry, entry, chunk);
@@ -183,7 +186,8 @@ fn undo_entry<K: Env>(env: &K, parent_at: EntryAddr, parent: Entry, child: Entry
         env.counters().bug_caught();
     }
     if writable {
-        // SAFETY: the parent's lock is held, and its frame is exclusive again, as it was.
+        // SAFETY: the place was found under the parent's lock, which is held, and its frame is exclusive again, as it
+        // was when the entry was writable.
         unsafe { env.phys_map().set_entry_bits(parent_at, Entry::SET_WRITABLE) };
     }
 }
@@ -203,7 +207,8 @@ impl<K: Env> Pass<'_, '_, K> {
         if !(0..chunk.count).any(|i| self.parent.load(chunk.at(i)).has_frame()) {
             return Ok(());
         }
-        let table = self.child.place(chunk.page, chunk.size)?.table();
+        // SAFETY: the chunk lies in an area of the parent, and the child has as many levels.
+        let table = unsafe { self.child.place(chunk.page, chunk.size) }?.table();
         let (map, frames) = (self.env.phys_map(), self.env.frames());
         let mut done = 0;
         loop {
@@ -226,11 +231,12 @@ impl<K: Env> Pass<'_, '_, K> {
     fn copy_early(&mut self, chunk: &Chunk, table: Pfn, i: u64) -> Result<(), ForkError> {
         let entry = self.parent.load(chunk.at(i));
         let from = entry.leaf_frame(chunk.size);
-        // SAFETY: the parent's entry keeps the block allocated.
+        // SAFETY: the parent's entry keeps the block allocated, and it is a leaf of this size.
         let copy = unsafe { OwnedFrame::copied(self.env, from, chunk.size.order()) }.ok_or(ForkError::NoMemory)?;
         self.forked.copied_pages += chunk.size.pages();
         let entry = entry.with_frame(copy.into_entry(), chunk.size);
-        // SAFETY: the child's lock is held; the child is empty there; the entry owns the copy, which is exclusive.
+        // SAFETY: the child's lock is held, so the table just found is alive; the child is empty there; the entry owns the
+        // copy, which is exclusive.
         unsafe { self.env.phys_map().store_entry(EntryAddr::new(table, chunk.index + i), entry) };
         Ok(())
     }
@@ -258,7 +264,7 @@ fn share_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, t
             break None;
         }
         let (at, child_at) = (chunk.at(i), EntryAddr::new(table, chunk.index + i));
-        // SAFETY: the parent's lock is held, so its table is alive.
+        // SAFETY: the parent's lock is held, so its table is alive; a chunk lies within one table.
         let entry = unsafe { map.load_entry(at) };
         if entry.has_frame() && !entry.is_special() {
             let Some(frame) = frames.frame(entry.leaf_frame(chunk.size)) else { break Some((i, None)) };
@@ -268,15 +274,16 @@ fn share_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, t
             };
             if entry.is_writable() {
                 // Not a compare-and-exchange: hardware may set accessed or dirty at any time, and nothing else changes.
-                // SAFETY: the parent's lock is held.
+                // SAFETY: as above.
                 unsafe { map.mask_entry(at, Entry::CLEAR_WRITABLE) };
             }
             rights = rights.mixed_with(entry);
-            // SAFETY: the child's lock is held; the child is empty there; the entry owns the reference just taken.
+            // SAFETY: the child's lock is held, so its table is alive; the child is empty there; the entry is read-only and
+            // owns the reference just taken.
             unsafe { map.store_entry(child_at, entry.for_child(shared)) };
         } else {
             others += 1;
-            // SAFETY: as above; nothing is counted for a special entry or none.
+            // SAFETY: as for a counted leaf; nothing is counted for a special entry or none.
             unsafe { map.store_entry(child_at, entry) };
         }
         i += 1;

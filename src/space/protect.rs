@@ -55,15 +55,18 @@ impl From<TableError> for ProtectError {
     }
 }
 
-/// Gives the mapped pages of `range`, all of which lie in `areas`, the rights `rights`; their protection keys stay. The
-/// caller holds the mm lock exclusively; when this returns, every CPU obeys.
+/// Gives the mapped pages of `range`, all of which lie in `areas`, the rights `rights`; their protection keys stay. When
+/// this returns, every CPU obeys.
 ///
 /// The right to write is put into an entry at once only where the frame is `EXCLUSIVE` (INV-1); elsewhere the first
 /// write faults and decides.
 ///
 /// # Errors
 /// [`ProtectError`]: nothing was changed.
-pub fn protect_pages<K: Env>(
+///
+/// # Safety
+/// The areas are those of this mm ([`Areas`](crate::Areas)), and the caller holds its mm lock exclusively.
+pub unsafe fn protect_pages<K: Env>(
     env: &K,
     mm: &Mm<K>,
     range: UserRange,

@@ -4,7 +4,9 @@ use core::fmt;
 
 use super::area_map::{AreaMap, MAX_AREAS};
 use super::zap::reject_split_leaves;
-use super::{ForkError, ProtectPolicy, SpaceError, Unmapped, fork_areas, free_tables, protect_pages, zap_pages};
+use super::{
+    ForkError, KernelHalf, ProtectPolicy, SpaceError, Unmapped, fork_areas, free_tables, protect_pages, zap_pages,
+};
 use crate::addr::{Pfn, RangeError, UserRange};
 use crate::arch::{ENTRIES, Entry, KeyRights, LeafSize, Levels};
 use crate::area::{Area, Backing, Rights};
@@ -21,8 +23,8 @@ use crate::primitive::RwLock;
 pub struct SpaceOptions {
     /// Levels of the page tables.
     pub levels: Levels,
-    /// A root whose kernel half every new root gets, if there is one.
-    pub kernel_half: Option<Pfn>,
+    /// The kernel half that every new root gets, if there is one.
+    pub kernel_half: Option<KernelHalf>,
     /// What protect does about pinned pages.
     pub protect_policy: ProtectPolicy,
     /// Most base pages that may be pinned at a time.
@@ -64,14 +66,16 @@ impl<'k, K: Env> UserSpace<'k, K> {
         let root = OwnedFrame::zeroed(env, FrameKind::Table, 0).ok_or(SpaceError::NoMemory)?.into_entry();
         if let Some(kernel) = options.kernel_half {
             for index in options.levels.user_root_entries()..ENTRIES {
-                // SAFETY: the kernel's root lives as long as the kernel; the new one is ours and in no CPU yet.
+                // SAFETY: the kernel's root lives as long as the kernel; nobody else knows the new one; the index lies
+                // within both.
                 unsafe {
-                    let entry = env.phys_map().load_entry(EntryAddr::new(kernel, index));
+                    let entry = env.phys_map().load_entry(EntryAddr::new(kernel.root(), index));
                     env.phys_map().store_entry(EntryAddr::new(root, index), entry);
                 }
             }
         }
-        // SAFETY: the root was just made, is freed only by `drop`, and its user half is reached only through `mm`.
+        // SAFETY: the root was just made, cleared but for the kernel half, of which `KernelHalf` says that it is not for
+        // user code; it is freed only by `drop`, and its user half is reached only through `mm`.
         let mm = unsafe { Mm::new(root, options.levels) };
         let budget = PinLimit::new(options.pin_limit);
         Ok(Self { env, mm, areas: RwLock::new(AreaMap::default()), options, budget })
@@ -137,18 +141,21 @@ impl<'k, K: Env> UserSpace<'k, K> {
         self.add_area(&mut areas, range, rights, rights, Backing::Foreign, 0)?;
         let mut tables = Tables::lock(self.env, &self.mm);
         for index in 0..range.pages() {
-            let at = match tables.place(range.first_page().offset(index), LeafSize::Size4KiB) {
+            // SAFETY: the range was checked against this mm's levels.
+            let at = match unsafe { tables.place(range.first_page().offset(index), LeafSize::Size4KiB) } {
                 Ok(at) => at,
                 Err(error) => {
                     drop(tables);
-                    zap_pages(self.env, &self.mm, range, true)?;
+                    // SAFETY: the range was checked against this mm's levels; the mm lock is held for writing.
+                    unsafe { zap_pages(self.env, &self.mm, range, true) }?;
                     areas.change(range.first_page(), range.end_page(), |_| None);
                     return Err(error.into());
                 }
             };
             let entry = Entry::leaf(first.offset(index), LeafSize::Size4KiB, rights, 0).uncached().special();
             let entry = if rights.is_empty() { entry.parked() } else { entry };
-            // SAFETY: the area is new, so nothing is mapped there; special entries own no reference.
+            // SAFETY: the place is of this size, under this lock, and the area is new, so nothing is mapped there; a special
+            // entry owns no reference, and the caller vouches for the rights.
             unsafe { tables.fill(at, entry) };
         }
         Ok(())
@@ -191,7 +198,8 @@ impl<'k, K: Env> UserSpace<'k, K> {
         let mut areas = self.areas.write();
         let added = areas.splits(range.first_page(), range.end_page());
         Self::reserve(&mut areas, added)?;
-        let unmapped = zap_pages(self.env, &self.mm, range, true)?;
+        // SAFETY: the range was checked against this mm's levels; the mm lock is held for writing.
+        let unmapped = unsafe { zap_pages(self.env, &self.mm, range, true) }?;
         areas.change(range.first_page(), range.end_page(), |_| None);
         Ok(unmapped)
     }
@@ -209,7 +217,8 @@ impl<'k, K: Env> UserSpace<'k, K> {
         let mut total = Unmapped::default();
         for area in areas.touching(first, end).iter().filter(|area| area.backing == Backing::Anonymous) {
             let part = UserRange::of_pages(area.start.max(first), area.end.min(end));
-            let unmapped = zap_pages(self.env, &self.mm, part, false)?;
+            // SAFETY: a part of a range that was checked; the mm lock is held for writing.
+            let unmapped = unsafe { zap_pages(self.env, &self.mm, part, false) }?;
             total.pages += unmapped.pages;
             total.pinned_pages += unmapped.pinned_pages;
         }
@@ -234,7 +243,8 @@ impl<'k, K: Env> UserSpace<'k, K> {
         let added = areas.splits(first, end);
         Self::reserve(&mut areas, added)?;
         let policy = self.options.protect_policy;
-        protect_pages(self.env, &self.mm, range, areas.touching(first, end), rights, policy)?;
+        // SAFETY: the areas are this mm's, whose mm lock is held for writing.
+        unsafe { protect_pages(self.env, &self.mm, range, areas.touching(first, end), rights, policy) }?;
         areas.change(first, end, |area| Some(Area { rights, ..area }));
         Ok(())
     }
@@ -247,7 +257,8 @@ impl<'k, K: Env> UserSpace<'k, K> {
         let areas = self.areas.write();
         let child = Self::new(self.env, self.options).map_err(|_| ForkError::NoMemory)?;
         *child.areas.write() = areas.try_clone().map_err(|_| ForkError::NoMemory)?;
-        fork_areas(self.env, &self.mm, &child.mm, areas.iter())?;
+        // SAFETY: all areas of this mm, whose mm lock is held for writing; the child is new, with the same options.
+        unsafe { fork_areas(self.env, &self.mm, &child.mm, areas.iter()) }?;
         Ok(child)
     }
 
@@ -292,7 +303,8 @@ unsafe impl<K: Env> AddressSpace<K> for UserSpace<'_, K> {
 
 impl<K: Env> Drop for UserSpace<'_, K> {
     fn drop(&mut self) {
-        free_tables(self.env, &self.mm);
+        // SAFETY: nobody else has the mm any more.
+        unsafe { free_tables(self.env, &self.mm) };
         let root = self.mm.root();
         if let Some(frame) = self.env.frames().frame(root) {
             release(self.env, root, frame.put());

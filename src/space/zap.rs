@@ -56,12 +56,19 @@ impl From<TableError> for ZapError {
     }
 }
 
-/// Unmaps every page of `range`; with `free_empty_tables`, also the tables that have nothing left. The caller holds the
-/// mm lock exclusively.
+/// Unmaps every page of `range`; with `free_empty_tables`, also the tables that have nothing left.
 ///
 /// # Errors
 /// [`ZapError`]: nothing was changed.
-pub fn zap_pages<K: Env>(env: &K, mm: &Mm<K>, range: UserRange, free_empty_tables: bool) -> Result<Unmapped, ZapError> {
+///
+/// # Safety
+/// The range was checked against the levels of this mm, and the caller holds its mm lock exclusively.
+pub unsafe fn zap_pages<K: Env>(
+    env: &K,
+    mm: &Mm<K>,
+    range: UserRange,
+    free_empty_tables: bool,
+) -> Result<Unmapped, ZapError> {
     let (first, end) = (range.first_page(), range.end_page());
     let tables = Tables::lock(env, mm);
     reject_split_leaves(&tables, first, end)?;
@@ -80,9 +87,14 @@ pub fn zap_pages<K: Env>(env: &K, mm: &Mm<K>, range: UserRange, free_empty_table
 }
 
 /// Frees every table of the user half, and what is still mapped. For the end of an mm; the root itself stays.
-pub fn free_tables<K: Env>(env: &K, mm: &Mm<K>) -> Unmapped {
+///
+/// # Safety
+/// The caller holds the mm lock exclusively, or is the last to have the mm.
+pub unsafe fn free_tables<K: Env>(env: &K, mm: &Mm<K>) -> Unmapped {
+    let everything = UserRange::everything(mm.levels());
     // The whole half begins and ends at table edges, so no leaf can be split and there is nothing to refuse.
-    zap_pages(env, mm, UserRange::everything(mm.levels()), true).unwrap_or_default()
+    // SAFETY: the range is of this mm's levels; the caller vouches for the lock.
+    unsafe { zap_pages(env, mm, everything, true) }.unwrap_or_default()
 }
 
 /// Refuses a range with an edge inside a large leaf.
@@ -167,7 +179,7 @@ impl<K: Env> Zap<'_, '_, K> {
             broken.leaves |= inside.leaves;
             broken.tables |= inside.tables;
             if self.free_empty_tables && self.nothing_left(below, first, end) {
-                // SAFETY: the table lock is held, so the table is alive.
+                // SAFETY: the table lock is held, so the table is alive; the index lies within it.
                 unsafe { map.mask_entry(at, Entry::CLEAR_PRESENT) };
                 broken.tables = true;
             }
@@ -210,7 +222,7 @@ impl<K: Env> Zap<'_, '_, K> {
                 Some(frame) => _ = release(env, table, frame.put()),
                 None => env.counters().bug_caught(),
             }
-            // SAFETY: the table lock is held and the entry is not present.
+            // SAFETY: the table lock is held, so this table is alive; the entry is not present, and flushed.
             unsafe { map.store_entry(at, Entry::EMPTY) };
         }
     }
@@ -224,7 +236,7 @@ fn break_leaves<P: PhysMap>(map: &P, here: Table, indices: Range<u64>) -> bool {
     let mut any = false;
     for index in indices {
         let at = here.entry(index);
-        // SAFETY: the table lock is held, so the table is alive.
+        // SAFETY: the table lock is held, so the table is alive; the index lies within it.
         unsafe {
             if map.load_entry(at).is_present() {
                 map.mask_entry(at, Entry::CLEAR_PRESENT);
@@ -249,12 +261,12 @@ fn release_leaves<K: Env>(
     let (mut leaves, mut pinned) = (0, 0);
     for index in indices {
         let at = here.entry(index);
-        // SAFETY: the table lock is held, so the table is alive.
+        // SAFETY: the table lock is held, so the table is alive; the index lies within it.
         let entry = unsafe { map.load_entry(at) };
         if entry.is_empty() {
             continue;
         }
-        // SAFETY: the table lock is held and the entry is not present.
+        // SAFETY: as above; the entry is not present, and flushed.
         unsafe { map.store_entry(at, Entry::EMPTY) };
         leaves += 1;
         let pfn = entry.leaf_frame(size);

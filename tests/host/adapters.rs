@@ -84,7 +84,7 @@ fn an_offset_map_reaches_memory_and_entries() {
     // SAFETY: only the two frames at physical 0x5000 are ever asked for.
     let map = unsafe { OffsetPhysMap::new(address - 0x5000) };
     let (first, second) = (Pfn::new(5), Pfn::new(6));
-    assert_eq!(map.frame_ptr(second).as_ptr().expose_provenance() as u64, address + PAGE_SIZE);
+    assert_eq!(map.frame_ptr(second).expose_provenance() as u64, address + PAGE_SIZE);
     let at = EntryAddr::new(first, 511);
     assert_eq!((at.table(), at.address()), (first, 0x5ff8));
     // SAFETY: both frames are this test's.

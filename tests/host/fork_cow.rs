@@ -22,7 +22,9 @@ fn fork_of<'m, L: Layout>(
 ) -> (Result<Forked, ForkError>, Process<'m, L>) {
     let child = machine.process();
     child.map(A, pages * PAGE, RW).unwrap();
-    (fork_areas(machine, parent.mm(), child.mm(), &[area(A, pages, Backing::Anonymous)]), child)
+    // SAFETY: the area is the parent's; nothing else runs meanwhile, and the child is new.
+    let forked = unsafe { fork_areas(machine, parent.mm(), child.mm(), &[area(A, pages, Backing::Anonymous)]) };
+    (forked, child)
 }
 
 fn writes_after_fork_are_seen_by_the_writer_only<L: Layout>() {

@@ -61,7 +61,8 @@ impl<'m, L: Layout> OwnSpace<'m, L> {
 
 impl<L: Layout> Drop for OwnSpace<'_, L> {
     fn drop(&mut self) {
-        free_tables(self.machine, &self.mm);
+        // SAFETY: nobody uses this mm any more.
+        unsafe { free_tables(self.machine, &self.mm) };
         let root = self.mm.root();
         _ = self.machine.word(root).put().unwrap();
         // SAFETY: allocated in `new`, and its tables are gone.
@@ -81,7 +82,8 @@ unsafe impl<L: Layout> Areas for OwnSpace<'_, L> {
             return Err(ForeignFault::NotMapped);
         }
         let mut tables = Tables::lock(self.machine, &self.mm);
-        let at = tables.place(page, LeafSize::Size4KiB).map_err(|_| ForeignFault::NoMemory)?;
+        // SAFETY: a page of the user half.
+        let at = unsafe { tables.place(page, LeafSize::Size4KiB) }.map_err(|_| ForeignFault::NoMemory)?;
         let entry = Entry::leaf(REGISTERS, LeafSize::Size4KiB, RW, 0).special();
         // SAFETY: found under this lock and empty; registers are not counted.
         unsafe { tables.fill(at, entry) };
@@ -144,7 +146,8 @@ fn a_kernel_with_own_areas_forks_and_pins<L: Layout>() {
     };
     let pinned = pin(&parent).unwrap();
     pinned.copy_from(0, b"old").unwrap();
-    let forked = fork_areas(&machine, &parent.mm, &child.mm, &OwnSpace::<L>::areas()).unwrap();
+    // SAFETY: these are the areas of both, and there is one thread.
+    let forked = unsafe { fork_areas(&machine, &parent.mm, &child.mm, &OwnSpace::<L>::areas()) }.unwrap();
     assert_eq!((forked.copied_pages, forked.shared_pages), (1, 0), "registers are neither");
     pinned.copy_from(0, b"new").unwrap();
     let (mut of_child, mut of_parent) = ([0; 3], [0; 3]);

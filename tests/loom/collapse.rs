@@ -50,7 +50,9 @@ fn take_out(kernel: &Kernel<Epoch>, space: &Space<Epoch>) -> Pfn {
     let mut tables = Tables::lock(kernel, space.mm());
     let (at, entry) = kernel.memory.above(space.root()).expect("a table");
     let slot = Slot { at, entry, level: LeafSize::Size2MiB.level(), page: PageAddr::containing(PAGE) };
-    let _ = tables.break_leaf(slot).flush().leave_empty();
+    // SAFETY: the entry above was found under this lock, and is flushed at once. It is no leaf, but only a release would
+    // take it for one.
+    let _ = unsafe { tables.break_leaf(slot) }.flush().leave_empty();
     // As the library's unmap: the wait is for tables only, pages go at once.
     put(kernel, page);
     entry.table_frame()

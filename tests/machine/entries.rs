@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pagepin::frame::{FrameKind, Layout};
@@ -137,8 +136,8 @@ use pagepin::FrameTable as _;
 
 // SAFETY: the arena lives as long as the machine and is contiguous.
 unsafe impl<L: Layout> PhysMap for Machine<L> {
-    fn frame_ptr(&self, frame: Pfn) -> NonNull<u8> {
-        self.memory().pointer(frame)
+    fn frame_ptr(&self, frame: Pfn) -> *mut u8 {
+        self.memory().pointer(frame).as_ptr()
     }
 
     unsafe fn load_entry(&self, at: EntryAddr) -> Entry {

@@ -160,17 +160,17 @@ impl Map<'_> {
         assert!(index < WORDS);
         // SAFETY: the word lies within the frame, aligned, and is accessed by others only atomically, or else while the
         // frame has no holder.
-        unsafe { AtomicU64::from_ptr(self.frame_ptr(frame).cast::<u64>().add(index).as_ptr()) }
+        unsafe { AtomicU64::from_ptr(self.frame_ptr(frame).cast::<u64>().add(index)) }
     }
 }
 
 // SAFETY: one block of memory, frame by frame.
 unsafe impl PhysMap for Map<'_> {
-    fn frame_ptr(&self, frame: Pfn) -> NonNull<u8> {
+    fn frame_ptr(&self, frame: Pfn) -> *mut u8 {
         let index = frame.number().wrapping_sub(FIRST) as usize;
         assert!(index < FRAMES, "{frame:?} is not memory");
         // SAFETY: the index was checked.
-        unsafe { self.0.base.add(index * PAGE_SIZE as usize) }
+        unsafe { self.0.base.add(index * PAGE_SIZE as usize) }.as_ptr()
     }
 
     unsafe fn store_entry(&self, at: EntryAddr, entry: Entry) {
@@ -184,7 +184,7 @@ unsafe impl PhysMap for Map<'_> {
             let words: [u64; WORDS] =
                 std::array::from_fn(|index| self.word(from.offset(i), index).load(Ordering::Relaxed));
             // SAFETY: the caller owns the frame.
-            unsafe { self.frame_ptr(to.offset(i)).cast().write(words) };
+            unsafe { self.frame_ptr(to.offset(i)).cast::<[u64; WORDS]>().write(words) };
         }
     }
 

@@ -1,7 +1,5 @@
 //! Frames: their words, entries and bytes, and the allocator.
 
-use core::ptr::NonNull;
-
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{self, Ordering};
 use pagepin::frame::{Snapshot, Wide};
@@ -118,7 +116,7 @@ impl Memory {
 
 // SAFETY: no operation of the models asks for the bytes of a frame; entries, copying and clearing are overridden.
 unsafe impl PhysMap for Memory {
-    fn frame_ptr(&self, _: Pfn) -> NonNull<u8> {
+    fn frame_ptr(&self, _: Pfn) -> *mut u8 {
         unimplemented!("the models have no memory behind their frames")
     }
 

@@ -9,7 +9,7 @@ mod twin;
 
 use alloc::sync::Arc;
 
-use pagepin::{PageAddr, Pfn, Rights, SpaceOptions, UserSpace, fault_from_error_code, paging::Tables, pin};
+use pagepin::{KernelHalf, PageAddr, Pfn, Rights, SpaceOptions, UserSpace, fault_from_error_code, paging::Tables, pin};
 use pagepin_abi::{Error, MmCall, PROT_EXEC, PROT_NONE, PROT_WRITE, USER_START};
 use x86_64::structures::idt::PageFaultErrorCode;
 
@@ -48,7 +48,9 @@ fn rights(prot: u64) -> Result<Rights, Error> {
 impl AddressSpace {
     /// Nothing mapped in the lower half, the kernel in the upper.
     pub fn new() -> Result<Self, Error> {
-        let kernel_half = Some(Pfn::containing(memory::boot_root()));
+        // SAFETY: the boot loader's root is never freed, has four levels as all of ours, and maps nothing of its upper half
+        // for user code.
+        let kernel_half = Some(unsafe { KernelHalf::new(Pfn::containing(memory::boot_root())) });
         let options = SpaceOptions { kernel_half, ..SpaceOptions::default() };
         Ok(Self { space: UserSpace::new(kernel(), options).map_err(errors::space)?, twin: twin::Choice::default() })
     }

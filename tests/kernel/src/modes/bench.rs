@@ -188,7 +188,8 @@ fn large(leaves: u64) -> (u64, u64) {
         head.hand_out(FrameKind::Anonymous, size.order(), true).expect("a free frame");
         let page = PageAddr::containing(AREA + leaf * HUGE);
         let mut tables = Tables::lock(kernel(), subject.space().mm());
-        let at = tables.place(page, size).expect("memory for a table");
+        // SAFETY: the area lies in the user half.
+        let at = unsafe { tables.place(page, size) }.expect("memory for a table");
         // SAFETY: the area is new; the block is ours and exclusive, and the entry owns it now.
         unsafe { tables.fill(at, Entry::leaf(block, size, Rights::READ | Rights::WRITE, 0)) };
     }
