@@ -103,6 +103,8 @@ mod mm;
 #[doc(hidden)]
 #[path = "loom/mod.rs"]
 pub mod model;
+#[cfg(all(doctest, feature = "alloc", feature = "instructions"))]
+mod must_not_compile;
 pub mod paging;
 pub mod pin;
 mod primitive;

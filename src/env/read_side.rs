@@ -19,6 +19,7 @@ pub unsafe trait ReadSide {
         Self: 'a;
 
     /// Begins a walk.
+    #[must_use = "the walk ends when its guard is dropped"]
     fn enter(&self) -> Self::Guard<'_>;
 
     /// Waits until every walk that is in progress has ended. Called with the table lock held, without a guard, after

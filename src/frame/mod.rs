@@ -199,3 +199,5 @@ impl<L: Layout> fmt::Debug for PageFrame<L> {
 #[cfg(not(loom))]
 static_assertions::const_assert!(size_of::<PageFrame<Wide>>() == 8 && size_of::<PageFrame<Split23x8>>() == 8);
 static_assertions::assert_impl_all!(PageFrame<Wide>: Send, Sync);
+// A copy would be another word for the same frame.
+static_assertions::assert_not_impl_any!(PageFrame<Wide>: Clone);

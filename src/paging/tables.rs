@@ -80,6 +80,7 @@ enum Step {
 }
 
 /// The tables of an mm, locked. All changes of user entries go through one of these.
+#[must_use = "the lock is held as long as this lives"]
 pub struct Tables<'a, K: Env> {
     env: &'a K,
     mm: &'a Mm<K>,

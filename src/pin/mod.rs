@@ -43,3 +43,10 @@ pub use release::{
     unpin_user_pages, unpin_user_pages_dirty, unpin_user_run, unpin_user_run_dirty,
 };
 pub use run::PhysRun;
+
+// They go to whoever takes the completion interrupt.
+static_assertions::assert_impl_all!(RawPins<Write, [PhysRun; 1]>: Send, Sync);
+static_assertions::assert_impl_all!(RawGets<[PhysRun; 1]>: Send, Sync);
+// Each is released once.
+static_assertions::assert_not_impl_any!(RawPins<Write, [PhysRun; 1]>: Clone);
+static_assertions::assert_not_impl_any!(RawGets<[PhysRun; 1]>: Clone);

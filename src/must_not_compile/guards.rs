@@ -1,0 +1,49 @@
+//! What may outlive what, and go to which thread.
+
+must_not_compile! {
+    /// A pin needs the kernel that takes it back.
+    PinOutlivesKernel [E0505] (kernel: K, space: &UserSpace<'_, K>, range: UserRange) {
+        let runs = [PhysRun::default(); 1];
+        let pinned = pin_user_pages::<Read, _, _, _>(&kernel, space, range, PinFlags::empty(), runs);
+    }
+    compiles { drop(pinned); drop(kernel); }
+    does_not { drop(kernel); drop(pinned); }
+
+    /// And the budget it is charged to; what must outlive that goes through `into_raw`.
+    PinOutlivesSpace [E0505] (env: &K, space: UserSpace<'_, K>, range: UserRange) {
+        let runs = [PhysRun::default(); 1];
+        let pinned = pin_user_pages::<Read, _, _, _>(env, &space, range, PinFlags::empty(), runs).unwrap();
+    }
+    compiles { let pinned = pinned.into_raw(); drop(space); }
+    does_not { drop(space); let pinned = pinned.into_raw(); }
+
+    /// An address space gives its tables back to its kernel.
+    SpaceOutlivesKernel [E0505] (kernel: K) {
+        let space = UserSpace::new(&kernel, SpaceOptions::default());
+    }
+    compiles { drop(space); drop(kernel); }
+    does_not { drop(kernel); drop(space); }
+
+    /// INV-13: a walk belongs to the CPU that does it. A pin goes to the CPU that takes the completion interrupt.
+    WalkSent [E0277] (walk: EpochGuard<'_>, pinned: PinnedPages<'_, K, Write, [PhysRun; 1]>) {}
+    compiles { to_another_thread(pinned); }
+    does_not { to_another_thread(walk); }
+
+    /// The state of the interrupts is a CPU's as well. A pin without its guard goes anywhere.
+    InterruptsSent [E0277] (walk: <SingleCpu as ReadSide>::Guard<'_>, pins: RawPins<Write, [PhysRun; 1]>) {}
+    compiles { to_another_thread(pins); }
+    does_not { to_another_thread(walk); }
+
+    /// A walk is over when its guard is gone.
+    WalkForgotten [deny unused_must_use] (env: &K) {}
+    compiles { let inside = env.read_side().enter(); }
+    does_not { env.read_side().enter(); }
+
+    /// A walk does not outlive what waits for it.
+    WalkOutlivesReadSide [E0505] (cpu: impl CurrentCpu) {
+        let read_side = EpochReadSide::<_, 1>::new(cpu, || ());
+        let walk = read_side.enter();
+    }
+    compiles { drop(walk); drop(read_side); }
+    does_not { drop(read_side); drop(walk); }
+}

@@ -1,0 +1,43 @@
+//! What only an `unsafe` may say, and what nothing may.
+
+must_not_compile! {
+    /// An entry in memory is an atomic behind an address, not a place.
+    EntryAssigned [E0614] (env: &K, at: EntryAddr, entry: Entry) {}
+    compiles { unsafe { env.phys_map().store_entry(at, entry) }; }
+    does_not { *at = entry; }
+
+    /// Whoever stores one vouches for the table and the lock.
+    EntryStoredSafely [E0133] (env: &K, at: EntryAddr, entry: Entry) {}
+    compiles { unsafe { env.phys_map().store_entry(at, entry) }; }
+    does_not { env.phys_map().store_entry(at, entry); }
+
+    /// INV-1: whoever maps a frame vouches for its reference and its rights.
+    FilledSafely [E0133] (mut tables: Tables<'_, K>, at: EntryAddr, entry: Entry) {}
+    compiles { unsafe { tables.fill(at, entry) }; }
+    does_not { tables.fill(at, entry); }
+
+    /// A slot may be old or made up.
+    BrokenSafely [E0133] (mut tables: Tables<'_, K>, slot: Slot) {}
+    compiles { let settled = unsafe { tables.break_leaf(slot) }.flush(); }
+    does_not { let settled = tables.break_leaf(slot).flush(); }
+
+    /// The mm lock is the caller's word.
+    ZappedSafely [E0133] (env: &K, mm: &Mm<K>, range: UserRange) {}
+    compiles { unsafe { space::zap_pages(env, mm, range, true) }; }
+    does_not { space::zap_pages(env, mm, range, true); }
+
+    /// A kernel half is shared by all, so it is vouched for.
+    AnyFrameAsKernelHalf [E0308] (frame: Pfn, half: KernelHalf) {}
+    compiles { let options = SpaceOptions { kernel_half: Some(half), ..SpaceOptions::default() }; }
+    does_not { let options = SpaceOptions { kernel_half: Some(frame), ..SpaceOptions::default() }; }
+
+    /// A frame's word is one place in memory; a copy would count for itself.
+    WordCopied [E0507] (frame: &PageFrame) {}
+    compiles { let copy = frame.snapshot(); }
+    does_not { let copy = *frame; }
+
+    /// INV-15: no address from user space reaches a call unchecked.
+    RangeUnchecked [E0451] (start: u64, length: u64) {}
+    compiles { let range = UserRange::new(Levels::Four, start, length); }
+    does_not { let range = UserRange { start, length }; }
+}
