@@ -3,6 +3,8 @@
 //! A [`UserRange`] is the only way into the pin calls, and its constructor is the only place where an address that
 //! came from user space is checked: for wrap-around, for the canonical hole, for the kernel half.
 
+#![forbid(unsafe_code)]
+
 use core::fmt;
 
 use crate::arch::Levels;

@@ -1,5 +1,7 @@
 //! One page-table entry, as a value. Entries in memory are only touched through [`PhysMap`](crate::PhysMap).
 
+#![forbid(unsafe_code)]
+
 use core::fmt;
 
 use super::software_bits::{FORK_EXCLUSIVE, FORK_WRITABLE, PARKED, SPECIAL};

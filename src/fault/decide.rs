@@ -3,6 +3,8 @@
 //! `decide` looks at four small values and touches nothing. The driver in `resolve` carries the action out and asks
 //! again under the table lock after every moment in which it did not hold it.
 
+#![forbid(unsafe_code)]
+
 use crate::area::{Area, Backing, Rights};
 
 /// What an entry maps, by its frame.

@@ -20,6 +20,8 @@
 //! acquire half of `get`/`pin` pairs with the release of [`PageFrame::hand_out`], so that a pinner that reads a
 //! recycled frame's word also sees the page-table change that preceded the recycling when it re-reads the entry.
 
+#![forbid(unsafe_code)]
+
 mod counts;
 mod kind;
 mod layout;

@@ -1,5 +1,7 @@
 //! The calls: one acquisition, in its forms.
 
+#![forbid(unsafe_code)]
+
 use super::collected::{Acquired, Collected};
 use super::run::Runs;
 use super::walk::{Stop, Walk};
