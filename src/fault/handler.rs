@@ -2,7 +2,7 @@
 
 use super::{FaultError, FaultOutcome, Request, resolve};
 use crate::addr::{PageAddr, UserRange};
-use crate::area::{Backing, Rights};
+use crate::area::Rights;
 use crate::env::Env;
 use crate::mm::{AddressSpace, Areas, Mm};
 
@@ -77,7 +77,8 @@ pub(crate) fn fault_in_areas<K: Env>(
         FaultAccess::Execute => resolve(env, mm, &area, page, Request::Execute),
     };
     match result {
-        Err(FaultError::Foreign) if area.backing == Backing::Foreign => {
+        // Only a page of a foreign area without an entry is refused so.
+        Err(FaultError::Foreign) => {
             let access = match fault.access {
                 FaultAccess::Read => Rights::READ,
                 FaultAccess::Write => Rights::WRITE,

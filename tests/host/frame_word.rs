@@ -49,6 +49,7 @@ fn a_frozen_frame_refuses_everything_but_being_unfrozen<L: Layout>() {
     frame.try_freeze(2).unwrap();
     let word = frame.snapshot();
     assert!(word.frozen && !word.is_free() && word.refs == 0 && word.pins == 0);
+    assert!(word.exclusive, "it is only out of circulation");
     assert_eq!(frame.hand_out(FrameKind::Anonymous, 0, true), Err(CountError::InUse));
     assert_eq!(frame.try_get(), Err(CountError::Frozen));
     assert_eq!(frame.try_pin_exclusive(), Err(CountError::Frozen));
@@ -159,6 +160,10 @@ fn dirt_is_noted_and_goes_with_the_last_reference<L: Layout>() {
         assert_eq!(frame.snapshot().dirty, by_unpin);
         frame.mark_dirty();
         frame.mark_dirty();
+        frame.try_pin().unwrap();
+        assert_eq!(frame.unpin(true), HELD);
+        frame.try_get().unwrap();
+        assert_eq!(frame.put_mapping(true), HELD);
         let word = frame.snapshot();
         assert_eq!(
             (word.dirty, word.refs, word.pins, word.exclusive, word.kind),

@@ -102,6 +102,25 @@ fn faults_that_hardware_explains_are_not_resolved() {
     assert_eq!(process.fault(Fault { address: 0, ..fault }), Err(FaultError::NoArea));
 }
 
+/// An entry that is neither present, parked nor empty is nothing that the library leaves behind.
+#[test]
+fn entries_of_unknown_origin_are_not_touched() {
+    let machine = Machine::<Wide>::new(16);
+    let process = machine.populated(2, 1);
+    let a = crate::machine::A;
+    let leaf = machine.leaf(&process, a).unwrap();
+    let bits = leaf.bits & !1;
+    machine.poke(leaf.at, bits);
+    for access in [FaultAccess::Read, FaultAccess::Write] {
+        let fault = Fault { address: a, access, key_denied: false, malformed_table: false };
+        assert_eq!(process.fault(fault), Err(FaultError::MalformedTable));
+    }
+    let pins = machine.pin_slow::<pagepin::pin::Read>(&process, a, 1, pagepin::pin::PinFlags::empty());
+    assert_eq!(pins.err(), Some(PinError::MalformedTable));
+    assert_eq!(machine.slot(leaf.at).load(std::sync::atomic::Ordering::Relaxed), bits);
+    machine.poke(leaf.at, leaf.bits);
+}
+
 /// Limits and overflow are never EFAULT, and every error has a text.
 #[test]
 fn errors_map_to_error_numbers() {
