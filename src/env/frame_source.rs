@@ -88,6 +88,11 @@ impl<'k, K: Env> OwnedFrame<'k, K> {
         Some(owned)
     }
 
+    /// The first frame.
+    pub(crate) fn frame(&self) -> Pfn {
+        self.pfn
+    }
+
     /// Hands the reference over to a page-table entry.
     pub(crate) fn into_entry(self) -> Pfn {
         let pfn = self.pfn;

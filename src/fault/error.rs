@@ -7,7 +7,8 @@ use crate::addr::RangeError;
 use crate::mm::ForeignFault;
 use crate::paging::TableError;
 
-/// Why a fault could not be resolved. Nothing was changed, except that a table page may have been added.
+/// Why a fault could not be resolved. Nothing was changed, except that a page that had lost all rights, and whose area has
+/// some again, may be present again, read-only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FaultError {

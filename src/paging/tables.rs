@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 
 use super::Broken;
 use crate::addr::{PageAddr, Pfn};
-use crate::arch::{Entry, LeafSize, Level};
+use crate::arch::{Demand, Entry, LeafSize, Level};
 use crate::env::{EntryAddr, Env, FlushRange, OwnedFrame, PhysMap, Shootdown};
 use crate::frame::FrameKind;
 use crate::mm::Mm;
@@ -167,8 +167,7 @@ impl<'a, K: Env> Tables<'a, K> {
     /// Finds the place of a leaf of `size` for `page`, adding the tables on the way.
     ///
     /// # Errors
-    /// [`TableError::NoMemory`], [`TableError::LargeLeaf`], [`TableError::Malformed`]. Tables that were added stay;
-    /// they are empty and go with the next unmap or with the mm.
+    /// [`TableError::NoMemory`], [`TableError::LargeLeaf`], [`TableError::Malformed`]: no table was added.
     ///
     /// # Safety
     /// `page` lies in the user half of this mm: the tables of the other half are not under this lock.
@@ -180,18 +179,34 @@ impl<'a, K: Env> Tables<'a, K> {
                 return Ok(at);
             }
             let entry = self.load(at);
-            table = if entry.is_empty() {
-                let new = OwnedFrame::zeroed(self.env, FrameKind::Table, 0).ok_or(TableError::NoMemory)?.into_entry();
-                // SAFETY: found under the lock, which is held, and the entry is empty; the new table is cleared and ours.
-                unsafe { self.env.phys_map().store_entry(at, Entry::table(new)) };
-                new
-            } else if entry.is_leaf_at(level) {
-                return Err(if level.leaf_size().is_some() { TableError::LargeLeaf } else { TableError::Malformed });
+            level = if entry.is_empty() {
+                let (new, place) = self.new_tables(level.below(), page, size).ok_or(TableError::NoMemory)?;
+                // SAFETY: found under the lock, which is held, and the entry is empty; the new tables are ours and cleared
+                // but for the way to the place.
+                unsafe { self.env.phys_map().store_entry(at, Entry::table(new.into_entry())) };
+                return Ok(place);
+            } else if Demand::<false>::passes_to_table(entry) {
+                table = entry.table_frame();
+                level.below()
             } else {
-                entry.table_frame()
+                let large = entry.is_leaf_at(level) && level.leaf_size().is_some();
+                return Err(if large { TableError::LargeLeaf } else { TableError::Malformed });
             };
-            level = level.below();
         }
+    }
+
+    /// A table of `level`, and those below it that a leaf of `size` for `page` needs, with the place of that leaf. They
+    /// are linked with each other only when memory was found for all: what is dropped on the way back has nothing below.
+    fn new_tables(&self, level: Level, page: PageAddr, size: LeafSize) -> Option<(OwnedFrame<'a, K>, EntryAddr)> {
+        let table = OwnedFrame::zeroed(self.env, FrameKind::Table, 0)?;
+        let at = EntryAddr::new(table.frame(), level.index(page.address()));
+        if level == size.level() {
+            return Some((table, at));
+        }
+        let (below, place) = self.new_tables(level.below(), page, size)?;
+        // SAFETY: the new table is cleared and nobody else knows it.
+        unsafe { self.env.phys_map().store_entry(at, Entry::table(below.into_entry())) };
+        Some((table, place))
     }
 
     /// As [`Tables::place`], from where the search for the page ended without finding anything.

@@ -226,7 +226,7 @@ macro_rules! family {
         /// [`stopped`](PinnedPages::stopped) says whether and why there are fewer than asked for.
         ///
         /// # Errors
-        /// [`PinError`]: nothing is pinned. Table pages and frames that were faulted in stay with the mm.
+        /// [`PinError`]: nothing is pinned. Pages that were faulted in stay with the mm.
         #[inline]
         pub fn $pin<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: RunBuffer>(
             env: &'k K,

@@ -23,8 +23,8 @@ pub(crate) struct Protocol {
     broken_places: RefCell<HashMap<u64, u64>>,
     /// Frames and tables whose present entry was taken away, and when.
     broken_frames: RefCell<HashMap<Pfn, Unlinked>>,
-    /// The root above each table.
-    roots: RefCell<HashMap<Pfn, Pfn>>,
+    /// The table above each table.
+    above: RefCell<HashMap<Pfn, Pfn>>,
     /// Roots that some CPU has run on: before that nothing of them can be cached.
     ran: RefCell<HashSet<Pfn>>,
 }
@@ -41,7 +41,7 @@ impl Protocol {
     pub(super) fn forget(&self, frame: Pfn) {
         self.broken_frames.borrow_mut().remove(&frame);
         self.broken_places.borrow_mut().retain(|place, _| Pfn::containing(*place) != frame);
-        self.roots.borrow_mut().remove(&frame);
+        self.above.borrow_mut().remove(&frame);
         self.ran.borrow_mut().remove(&frame);
     }
 
@@ -51,12 +51,13 @@ impl Protocol {
     }
 
     fn root_of(&self, table: Pfn) -> Pfn {
-        self.roots.borrow().get(&table).copied().unwrap_or(table)
+        // A table may be linked below another before that one is in a tree.
+        let above = self.above.borrow();
+        std::iter::successors(Some(table), |table| above.get(table).copied()).last().unwrap_or(table)
     }
 
     fn linked(&self, at: EntryAddr, table: Pfn) {
-        let root = self.root_of(at.table());
-        self.roots.borrow_mut().insert(table, root);
+        self.above.borrow_mut().insert(table, at.table());
     }
 
     /// INV-12 and INV-13 in their strict form: not only is no stale translation there, the flush (and the wait for
