@@ -33,6 +33,31 @@ impl Chunk {
     }
 }
 
+/// The first stretch of `first..end` that [`for_each_chunk`] would visit.
+///
+/// # Errors
+/// [`TableError::Malformed`].
+pub(crate) fn first_chunk<K: Env>(
+    tables: &Tables<'_, K>,
+    first: PageAddr,
+    end: PageAddr,
+) -> Result<Option<Chunk>, TableError> {
+    enum Found {
+        Chunk(Chunk),
+        Error(TableError),
+    }
+    impl From<TableError> for Found {
+        fn from(error: TableError) -> Self {
+            Self::Error(error)
+        }
+    }
+    match for_each_chunk(tables, first, end, |chunk| ControlFlow::Break(Found::Chunk(chunk))) {
+        Ok(()) => Ok(None),
+        Err(Found::Chunk(chunk)) => Ok(Some(chunk)),
+        Err(Found::Error(error)) => Err(error),
+    }
+}
+
 /// Calls `visit` for every stretch of `first..end` that has a leaf table or a large leaf; what has neither is skipped a
 /// table at a time.
 ///

@@ -4,6 +4,6 @@ mod chunks;
 mod replace;
 mod tables;
 
-pub(crate) use chunks::{Chunk, for_each_chunk};
+pub(crate) use chunks::{Chunk, first_chunk, for_each_chunk};
 pub use replace::{Broken, OldLeaf, Settled};
 pub use tables::{Slot, TableError, Tables};

@@ -17,7 +17,7 @@ use crate::area::Area;
 use crate::env::{EntryAddr, Env, FlushRange, FrameTable, OwnedFrame, PhysMap, release};
 use crate::frame::CountError;
 use crate::mm::Mm;
-use crate::paging::{Chunk, TableError, Tables, for_each_chunk};
+use crate::paging::{Chunk, TableError, Tables, first_chunk, for_each_chunk};
 use crate::primitive::safeguard;
 
 /// What fork did.
@@ -151,6 +151,8 @@ impl<K: Env> Fork<'_, K> {
     fn undo_area(&mut self, area: &Area) {
         let Self { env, parent, child, .. } = self;
         let undone: Result<(), TableError> = for_each_chunk(child, area.start, area.end, |chunk| {
+            // Found as it was when it was shared, not by a search that refuses entries which the sharing took as they are.
+            let Ok(Some(shared)) = first_chunk(parent, chunk.page, area.end) else { return ControlFlow::Continue(()) };
             for i in 0..chunk.count {
                 let at = chunk.at(i);
                 let entry = child.load(at);
@@ -159,9 +161,7 @@ impl<K: Env> Fork<'_, K> {
                 }
                 // SAFETY: the child's lock is held, so its table is alive; it has never run, so no CPU knows the entry.
                 unsafe { env.phys_map().store_entry(at, Entry::EMPTY) };
-                if let Ok(slot) = parent.find(chunk.page_at(i)) {
-                    undo_entry(*env, slot.at, slot.entry, entry, chunk);
-                }
+                undo_entry(*env, shared.at(i), parent.load(shared.at(i)), entry, chunk);
             }
             ControlFlow::Continue(())
         });
@@ -171,7 +171,7 @@ impl<K: Env> Fork<'_, K> {
 }
 
 fn undo_entry<K: Env>(env: &K, parent_at: EntryAddr, parent: Entry, child: Entry, chunk: Chunk) {
-    if child.is_special() {
+    if child.is_special() || !child.has_frame() {
         return;
     }
     let pfn = child.leaf_frame(chunk.size);

@@ -9,7 +9,7 @@ use crate::arch::{Entry, LeafSize};
 use crate::area::{Area, Backing, Rights};
 use crate::env::{Env, FlushRange, FrameTable};
 use crate::mm::Mm;
-use crate::paging::{Chunk, TableError, Tables, for_each_chunk};
+use crate::paging::{Chunk, TableError, Tables, first_chunk, for_each_chunk};
 
 /// What protect does about pinned pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -77,6 +77,8 @@ pub unsafe fn protect_pages<K: Env>(
     let (first, end) = (range.first_page(), range.end_page());
     let mut tables = Tables::lock(env, mm);
     reject_split_leaves(&tables, first, end)?;
+    // Damage is found before anything is changed.
+    for_each_chunk(&tables, first, end, |_| ControlFlow::<ProtectError>::Continue(()))?;
     if policy == ProtectPolicy::RefusePinned {
         reject_pinned(&tables, first, end, rights)?;
     }
@@ -85,7 +87,7 @@ pub unsafe fn protect_pages<K: Env>(
         let change = Change { rights, key: area.key, backing: area.backing };
         let (mut next, end) = (area.start.max(first), area.end.min(end));
         // One table at a time, so that the tables can be changed between two looks at their shape.
-        while let Some(chunk) = next_chunk(&tables, next, end)? {
+        while let Some(chunk) = first_chunk(&tables, next, end)? {
             weakened |= change.apply(&mut tables, chunk);
             next = chunk.page_at(chunk.count);
         }
@@ -94,23 +96,6 @@ pub unsafe fn protect_pages<K: Env>(
         tables.flush(FlushRange::Pages { first, pages: first.pages_to(end) });
     }
     Ok(())
-}
-
-fn next_chunk<K: Env>(tables: &Tables<'_, K>, first: PageAddr, end: PageAddr) -> Result<Option<Chunk>, ProtectError> {
-    enum Found {
-        Chunk(Chunk),
-        Error(TableError),
-    }
-    impl From<TableError> for Found {
-        fn from(error: TableError) -> Self {
-            Self::Error(error)
-        }
-    }
-    match for_each_chunk(tables, first, end, |chunk| ControlFlow::Break(Found::Chunk(chunk))) {
-        Ok(()) => Ok(None),
-        Err(Found::Chunk(chunk)) => Ok(Some(chunk)),
-        Err(Found::Error(error)) => Err(error.into()),
-    }
 }
 
 fn reject_pinned<K: Env>(
