@@ -3,13 +3,14 @@
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
+use super::SpaceError;
 use crate::addr::PageAddr;
 use crate::area::Area;
 use crate::mm::Areas;
 
 /// Most areas an address space may have, as Linux's default `vm.max_map_count`: what user space can make the kernel
 /// allocate is bounded.
-pub(super) const MAX_AREAS: usize = 65_530;
+const MAX_AREAS: usize = 65_530;
 
 #[derive(Debug, Default)]
 pub(super) struct AreaMap {
@@ -19,10 +20,6 @@ pub(super) struct AreaMap {
 impl AreaMap {
     pub(super) fn iter(&self) -> core::slice::Iter<'_, Area> {
         self.areas.iter()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.areas.len()
     }
 
     /// The same areas for a child.
@@ -67,9 +64,23 @@ impl AreaMap {
         usize::from(inside(start)) + usize::from(inside(end))
     }
 
-    /// Makes sure that one change of a range cannot fail for want of memory: it adds at most two areas.
-    pub(super) fn reserve_for_change(&mut self) -> Result<(), TryReserveError> {
-        self.areas.try_reserve(2)
+    /// Makes room for `area`, if it may be added.
+    pub(super) fn make_room(&mut self, area: &Area) -> Result<(), SpaceError> {
+        if !area.may.contains(area.rights) {
+            return Err(SpaceError::AccessDenied);
+        }
+        if !self.touching(area.start, area.end).is_empty() {
+            return Err(SpaceError::Overlap);
+        }
+        self.reserve(1)
+    }
+
+    /// Makes sure that adding so many areas cannot fail. For none this needs no memory.
+    pub(super) fn reserve(&mut self, added: usize) -> Result<(), SpaceError> {
+        if self.areas.len() + added > MAX_AREAS {
+            return Err(SpaceError::TooManyAreas);
+        }
+        Ok(self.areas.try_reserve(added)?)
     }
 
     /// Adds an area where there is none; room was reserved.

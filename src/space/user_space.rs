@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::area_map::{AreaMap, MAX_AREAS};
+use super::area_map::AreaMap;
 use super::zap::reject_split_leaves;
 use super::{
     ForkError, KernelHalf, ProtectPolicy, SpaceError, Unmapped, fork_areas, free_tables, protect_pages, zap_pages,
@@ -124,69 +124,51 @@ impl<'k, K: Env> UserSpace<'k, K> {
     ) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels, start, length)?;
         let mut areas = self.areas.write();
-        self.add_area(&mut areas, range, rights, may, Backing::Anonymous, key)
+        let (start, end) = (range.first_page(), range.end_page());
+        let area = Area { start, end, rights, may, backing: Backing::Anonymous, key };
+        areas.make_room(&area)?;
+        areas.insert(area);
+        Ok(())
     }
 
     /// Maps `length` bytes from physical frame `first` on: device registers or other memory that is not the crate's
     /// to count. It is never pinned, and fork shares it.
     ///
     /// # Errors
-    /// As [`UserSpace::map`].
+    /// As [`UserSpace::map`]. Tables in the range that had nothing in them before may be gone.
     ///
     /// # Safety
     /// User code may access those frames with `rights` for as long as they are mapped.
     pub unsafe fn map_foreign(&self, start: u64, length: u64, first: Pfn, rights: Rights) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels, start, length)?;
+        let (start, end) = (range.first_page(), range.end_page());
         let mut areas = self.areas.write();
-        self.add_area(&mut areas, range, rights, rights, Backing::Foreign, 0)?;
+        let area = Area { start, end, rights, may: rights, backing: Backing::Foreign, key: 0 };
+        areas.make_room(&area)?;
         let mut tables = Tables::lock(self.env, &self.mm);
         for index in 0..range.pages() {
             // SAFETY: the range was checked against this mm's levels.
-            let at = match unsafe { tables.place(range.first_page().offset(index), LeafSize::Size4KiB) } {
+            let at = match unsafe { tables.place(start.offset(index), LeafSize::Size4KiB) } {
                 Ok(at) => at,
                 Err(error) => {
                     drop(tables);
-                    // SAFETY: the range was checked against this mm's levels; the mm lock is held for writing.
-                    unsafe { zap_pages(self.env, &self.mm, range, true) }?;
-                    areas.change(range.first_page(), range.end_page(), |_| None);
+                    if index > 0 {
+                        let done = UserRange::of_pages(start, start.offset(index));
+                        // There is nothing to refuse: the way to each of these pages was just followed.
+                        // SAFETY: a part of a range that was checked; the mm lock is held for writing.
+                        let _ = unsafe { zap_pages(self.env, &self.mm, done, true) };
+                    }
                     return Err(error.into());
                 }
             };
             let entry = Entry::leaf(first.offset(index), LeafSize::Size4KiB, rights, 0).uncached().special();
             let entry = if rights.is_empty() { entry.parked() } else { entry };
-            // SAFETY: the place is of this size, under this lock, and the area is new, so nothing is mapped there; a special
-            // entry owns no reference, and the caller vouches for the rights.
+            // SAFETY: the place is of this size, under this lock, and no area contains the page, so nothing is mapped there; a
+            // special entry owns no reference, and the caller vouches for the rights.
             unsafe { tables.fill(at, entry) };
         }
+        areas.insert(area);
         Ok(())
-    }
-
-    fn add_area(
-        &self,
-        areas: &mut AreaMap,
-        range: UserRange,
-        rights: Rights,
-        may: Rights,
-        backing: Backing,
-        key: u8,
-    ) -> Result<(), SpaceError> {
-        if !may.contains(rights) {
-            return Err(SpaceError::AccessDenied);
-        }
-        let (start, end) = (range.first_page(), range.end_page());
-        if !areas.touching(start, end).is_empty() {
-            return Err(SpaceError::Overlap);
-        }
-        Self::reserve(areas, 1)?;
-        areas.insert(Area { start, end, rights, may, backing, key });
-        Ok(())
-    }
-
-    fn reserve(areas: &mut AreaMap, added: usize) -> Result<(), SpaceError> {
-        if areas.len() + added > MAX_AREAS {
-            return Err(SpaceError::TooManyAreas);
-        }
-        Ok(areas.reserve_for_change()?)
     }
 
     /// Unmaps whole pages; holes are fine.
@@ -197,7 +179,7 @@ impl<'k, K: Env> UserSpace<'k, K> {
         let range = UserRange::pages_only(self.options.levels, start, length)?;
         let mut areas = self.areas.write();
         let added = areas.splits(range.first_page(), range.end_page());
-        Self::reserve(&mut areas, added)?;
+        areas.reserve(added)?;
         // SAFETY: the range was checked against this mm's levels; the mm lock is held for writing.
         let unmapped = unsafe { zap_pages(self.env, &self.mm, range, true) }?;
         areas.change(range.first_page(), range.end_page(), |_| None);
@@ -213,10 +195,15 @@ impl<'k, K: Env> UserSpace<'k, K> {
         let range = UserRange::pages_only(self.options.levels, start, length)?;
         let areas = self.areas.write();
         let (first, end) = (range.first_page(), range.end_page());
-        reject_split_leaves(&Tables::lock(self.env, &self.mm), first, end)?;
+        let private = areas.touching(first, end).iter().filter(|area| area.backing == Backing::Anonymous);
+        let parts = private.map(|area| UserRange::of_pages(area.start.max(first), area.end.min(end)));
+        let tables = Tables::lock(self.env, &self.mm);
+        for part in parts.clone() {
+            reject_split_leaves(&tables, part.first_page(), part.end_page())?;
+        }
+        drop(tables);
         let mut total = Unmapped::default();
-        for area in areas.touching(first, end).iter().filter(|area| area.backing == Backing::Anonymous) {
-            let part = UserRange::of_pages(area.start.max(first), area.end.min(end));
+        for part in parts {
             // SAFETY: a part of a range that was checked; the mm lock is held for writing.
             let unmapped = unsafe { zap_pages(self.env, &self.mm, part, false) }?;
             total.pages += unmapped.pages;
@@ -241,7 +228,7 @@ impl<'k, K: Env> UserSpace<'k, K> {
             return Err(SpaceError::AccessDenied);
         }
         let added = areas.splits(first, end);
-        Self::reserve(&mut areas, added)?;
+        areas.reserve(added)?;
         let policy = self.options.protect_policy;
         // SAFETY: the areas are this mm's, whose mm lock is held for writing.
         unsafe { protect_pages(self.env, &self.mm, range, areas.touching(first, end), rights, policy) }?;

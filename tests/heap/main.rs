@@ -1,0 +1,209 @@
+//! The kernel's heap refuses: an error for the caller, never the end of the kernel (INV-14, INV-15).
+//!
+//! What the library takes from the heap is one `Vec` of areas per address space, which user space makes grow. Here every
+//! allocation of an operation fails once; one without a way to fail would abort the test.
+
+#[path = "../threads/kernel.rs"]
+mod kernel;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use pagepin::fault::{Fault, FaultAccess, FaultError};
+use pagepin::frame::{Snapshot, Wide};
+use pagepin::pin::{PhysRun, PinError, PinFlags, Read, pin_user_pages_fast};
+use pagepin::space::{ForkError, SpaceError};
+use pagepin::{AddressSpace, Area, PAGE_SIZE, PageAddr, Pfn, Rights, SpaceOptions, UserSpace};
+
+use kernel::{Kernel, Memory, NoGrace, check_balance, epochs, frame_words, kernel, run_as_cpu};
+
+/// The system's allocator, of which a thread can ask one failure.
+struct Unreliable;
+
+thread_local! {
+    static UNTIL_FAILURE: Cell<Option<u64>> = const { Cell::new(None) };
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: the system's allocator, except that an allocation may fail. Growing is allocating, copying and freeing.
+unsafe impl GlobalAlloc for Unreliable {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        let left = UNTIL_FAILURE.get();
+        UNTIL_FAILURE.set(left.and_then(|left| left.checked_sub(1)));
+        if left == Some(0) {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: forwarded from the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: forwarded from the caller; all memory comes from `alloc`.
+        unsafe { System.dealloc(pointer, layout) };
+    }
+}
+
+#[global_allocator]
+static HEAP: Unreliable = Unreliable;
+
+const A: u64 = 0x7f_1234_5000;
+const RW: Rights = Rights::READ.union(Rights::WRITE);
+/// Areas that a `Vec` has room for when it first allocates, of ten pages each and apart.
+const AREAS: u64 = 4;
+const STRIDE: u64 = 16 * PAGE_SIZE;
+
+type Space<'k> = UserSpace<'k, Kernel<'k, Wide, NoGrace>>;
+
+/// What the operations say, in one type that needs no memory.
+#[derive(Debug, PartialEq, Eq)]
+enum Error {
+    Space(SpaceError),
+    Fork(ForkError),
+    Fault(FaultError),
+    Pin(PinError),
+}
+
+struct Operation {
+    name: &'static str,
+    /// Allocations from the heap.
+    allocations: u64,
+    /// What it says when one fails.
+    error: Error,
+    run: fn(&Space<'_>) -> Result<(), Error>,
+}
+
+const NO_AREA: Error = Error::Space(SpaceError::NoMemory);
+
+const OPERATIONS: [Operation; 11] = [
+    Operation {
+        name: "map",
+        allocations: 1,
+        error: NO_AREA,
+        run: |space| space.map(A + AREAS * STRIDE, PAGE_SIZE, RW).map_err(Error::Space),
+    },
+    Operation {
+        name: "map_foreign",
+        allocations: 1,
+        error: NO_AREA,
+        run: |space| {
+            // SAFETY: nobody accesses the memory of this process.
+            unsafe { space.map_foreign(A + AREAS * STRIDE, PAGE_SIZE, Pfn::new(0xfee0), RW) }.map_err(Error::Space)
+        },
+    },
+    Operation {
+        name: "protect a part",
+        allocations: 1,
+        error: NO_AREA,
+        run: |space| space.protect(A + PAGE_SIZE, PAGE_SIZE, Rights::READ).map_err(Error::Space),
+    },
+    Operation {
+        name: "protect a whole area",
+        allocations: 0,
+        error: NO_AREA,
+        run: |space| space.protect(A, 10 * PAGE_SIZE, Rights::READ).map_err(Error::Space),
+    },
+    Operation {
+        name: "unmap a part",
+        allocations: 1,
+        error: NO_AREA,
+        run: |space| space.unmap(A + PAGE_SIZE, PAGE_SIZE).map(drop).map_err(Error::Space),
+    },
+    Operation {
+        name: "unmap whole areas",
+        allocations: 0,
+        error: NO_AREA,
+        run: |space| space.unmap(A - STRIDE, 3 * STRIDE).map(drop).map_err(Error::Space),
+    },
+    Operation {
+        name: "discard",
+        allocations: 0,
+        error: NO_AREA,
+        run: |space| space.discard(A + PAGE_SIZE, STRIDE).map(drop).map_err(Error::Space),
+    },
+    Operation {
+        name: "fork",
+        allocations: 1,
+        error: Error::Fork(ForkError::NoMemory),
+        run: |space| space.fork().map(drop).map_err(Error::Fork),
+    },
+    Operation {
+        name: "new",
+        allocations: 0,
+        error: NO_AREA,
+        run: |space| UserSpace::new(space.env(), SpaceOptions::default()).map(drop).map_err(Error::Space),
+    },
+    Operation {
+        name: "fault",
+        allocations: 0,
+        error: Error::Fault(FaultError::NoMemory),
+        run: |space| {
+            let fault = Fault { address: A + 5, access: FaultAccess::Write, key_denied: false, malformed_table: false };
+            space.fault(fault).map(drop).map_err(Error::Fault)
+        },
+    },
+    Operation {
+        name: "pin and unpin",
+        allocations: 0,
+        error: Error::Pin(PinError::NoMemory),
+        run: |space| {
+            let range = space.range(A, 10 * PAGE_SIZE).map_err(|error| Error::Pin(error.into()))?;
+            let mut runs = [PhysRun::default(); 10];
+            let pins =
+                pin_user_pages_fast::<Read, _, _, _>(space.env(), space, range, PinFlags::empty(), &mut runs[..]);
+            pins.and_then(|pins| pins.complete()).map(drop).map_err(Error::Pin)
+        },
+    },
+];
+
+/// Everything a process has, and every frame's word.
+#[derive(Debug, PartialEq, Eq)]
+struct Image {
+    areas: Vec<Area>,
+    words: Vec<Snapshot>,
+}
+
+fn image(space: &Space<'_>, words: &[pagepin::PageFrame]) -> Image {
+    let mut areas = Vec::new();
+    space.with_areas(&mut |look| {
+        let pages = (0..(AREAS + 2) * STRIDE / PAGE_SIZE).map(|page| PageAddr::containing(A - STRIDE).offset(page));
+        areas.extend(pages.filter_map(|page| look.area_at(page)));
+    });
+    Image { areas, words: words.iter().map(pagepin::PageFrame::snapshot).collect() }
+}
+
+/// Runs `operation` on a fresh process while the allocation after `until_failure` fails; what it said, and how often it
+/// allocated.
+fn run(operation: &Operation, until_failure: Option<u64>) -> (Result<(), Error>, u64) {
+    let memory = Memory::new(false);
+    let words = frame_words::<Wide>();
+    // One thread: there is no walker to wait for.
+    let kernel = kernel(&memory, &words, NoGrace(epochs()));
+    let space = UserSpace::new(&kernel, SpaceOptions::default()).unwrap();
+    (0..AREAS).for_each(|index| space.map(A + index * STRIDE, 10 * PAGE_SIZE, RW).unwrap());
+    let before = image(&space, &words);
+    let allocations = ALLOCATIONS.get();
+    UNTIL_FAILURE.set(until_failure);
+    let result = (operation.run)(&space);
+    UNTIL_FAILURE.set(None);
+    let allocations = ALLOCATIONS.get() - allocations;
+    if result.is_err() {
+        assert_eq!(image(&space, &words), before, "INV-14: {}", operation.name);
+        assert_eq!((operation.run)(&space), Ok(()), "{}, tried again", operation.name);
+    }
+    drop(space);
+    check_balance(&kernel, &words);
+    (result, allocations)
+}
+
+#[test]
+fn a_heap_that_refuses_is_an_error_and_changes_nothing() {
+    run_as_cpu(0);
+    for operation in &OPERATIONS {
+        assert_eq!(run(operation, None), (Ok(()), operation.allocations), "{}", operation.name);
+        for until_failure in 0..operation.allocations {
+            let (result, _) = run(operation, Some(until_failure));
+            assert_eq!(result.as_ref(), Err(&operation.error), "{}", operation.name);
+        }
+    }
+}
