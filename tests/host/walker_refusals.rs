@@ -156,12 +156,12 @@ fn a_page_that_no_fault_makes_ready_ends_the_pin<L: Layout>() {
     let path = machine.path(&process, A);
     let (_, above, bits) = path[path.len() - 2];
     machine.poke(above, bits & !W);
-    let before = machine.image();
+    let before = machine.image(&[&process]);
     for form in [Form::Fast, Form::Slow, Form::Remote] {
         let result = forms::pin::<Write, L>(form, &machine, &process, range(&process, A, 1), PinFlags::empty(), 1);
         assert_eq!(result.err(), Some(PinError::Contended), "{form:?}");
     }
-    assert_eq!(machine.image(), before);
+    before.assert_same(&machine.image(&[&process]), "refused");
     machine.poke(above, bits);
 }
 

@@ -30,13 +30,6 @@ impl Leaf {
     }
 }
 
-/// Everything that a failed operation must leave alone (INV-14). Accessed and dirty bits are hardware's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Image {
-    words: Vec<Option<Snapshot>>,
-    tables: BTreeMap<Pfn, Vec<u64>>,
-}
-
 impl<L: Layout> Machine<L> {
     /// The leaf entries of an address space and its table pages, by a naive descent.
     pub(crate) fn leaves(&self, space: &UserSpace<'_, Self>) -> (Vec<Leaf>, Vec<Pfn>) {
@@ -127,24 +120,6 @@ impl<L: Layout> Machine<L> {
             assert_eq!((word.refs, word.pins), (mapped + refs, pins), "{frame:?}: {mapped} mappings, {word:?}");
         }
         self.check_zero_frame();
-    }
-
-    /// All words and all tables.
-    pub(crate) fn image(&self) -> Image {
-        let frames = self.memory().uses.borrow().len() as u64;
-        let word = |index| {
-            let word = self.word(Pfn::new(FIRST + index)).snapshot();
-            (!word.is_free()).then_some(word)
-        };
-        let hardware = !0x60u64;
-        let mut tables = BTreeMap::new();
-        for (frame, _) in self.memory().allocated() {
-            if self.word(frame).kind() == FrameKind::Table {
-                let entries = self.memory().frame_words(frame).into_iter().map(|bits| bits & hardware).collect();
-                tables.insert(frame, entries);
-            }
-        }
-        Image { words: (0..frames).map(word).collect(), tables }
     }
 
     fn check_zero_frame(&self) {

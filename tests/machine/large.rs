@@ -40,4 +40,18 @@ impl<L: Layout> Machine<L> {
         }
         path
     }
+
+    /// The place and the bits of the entry of `level` on the way to `address`. Followed whatever the entries above say.
+    pub(crate) fn entry(&self, process: &Process<'_, L>, address: u64, level: u32) -> (EntryAddr, u64) {
+        let mut table = process.root();
+        for here in (level..=super::depth(process.mm().levels())).rev() {
+            let at = EntryAddr::new(table, (address >> (12 + 9 * (here - 1))) & 511);
+            let bits = self.slot(at).load(std::sync::atomic::Ordering::Acquire);
+            if here == level {
+                return (at, bits);
+            }
+            table = Pfn::containing(bits & 0x000f_ffff_ffff_f000);
+        }
+        panic!("there is no level {level}");
+    }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Memory {
     cursor: Cell<usize>,
     /// Allocations that still succeed.
     allowed: Cell<Option<u64>>,
+    /// Allocations before the one that fails.
+    until_failure: Cell<Option<u64>>,
     allocations: Cell<u64>,
     /// Bytes outside the arena: device registers.
     registers: RefCell<HashMap<u64, u8>>,
@@ -67,6 +69,7 @@ impl Memory {
             scattered: Cell::new(false),
             cursor: Cell::new(1),
             allowed: Cell::new(None),
+            until_failure: Cell::new(None),
             allocations: Cell::new(0),
             registers: RefCell::default(),
         };
@@ -146,10 +149,19 @@ impl Memory {
         (0..starts).map(|step| (first + step) % starts * blocks).find(|start| free(*start))
     }
 
+    /// Whether the next allocation fails on purpose.
+    fn is_refused(&self) -> bool {
+        let left = self.until_failure.get();
+        self.until_failure.set(left.and_then(|left| left.checked_sub(1)));
+        let allowed = self.allowed.get();
+        self.allowed.set(allowed.map(|allowed| allowed.saturating_sub(1)));
+        left == Some(0) || allowed == Some(0)
+    }
+
     fn take(&self, order: u8) -> Option<Pfn> {
         self.allocations.set(self.allocations.get() + 1);
-        if let Some(allowed) = self.allowed.get() {
-            self.allowed.set(Some(allowed.checked_sub(1)?));
+        if self.is_refused() {
+            return None;
         }
         let start = self.find(order)?;
         let mut uses = self.uses.borrow_mut();
@@ -199,6 +211,11 @@ impl Memory {
     /// From now on `allowed` allocations succeed (`None`: as many as there is memory for).
     pub(crate) fn allow(&self, allowed: Option<u64>) {
         self.allowed.set(allowed);
+    }
+
+    /// After `allocations` more one fails (`None`: none does), and those after it succeed.
+    pub(crate) fn fail_once(&self, allocations: Option<u64>) {
+        self.until_failure.set(allocations);
     }
 
     /// Hands out neighbours as far apart as possible.

@@ -5,10 +5,12 @@
 //! closures can run at any step of a lockless walk or between a flush request and its acknowledgement. What it cannot
 //! show is the effect of weak memory ordering.
 
+mod addresses;
 mod audit;
 mod cpu;
 mod entries;
 mod hooks;
+mod image;
 mod large;
 mod memory;
 mod one_thread;
@@ -21,7 +23,9 @@ use pagepin::space::{SpaceOptions, UserSpace};
 use pagepin::{Counters, Env, FlatFrameTable, FrameTable, Levels, Pfn, Rights, UserRange};
 use spin::relax::RelaxStrategy;
 
+pub(crate) use addresses::{A, FAR, FOREIGN, LARGE, PAGE, UNTOUCHED};
 pub(crate) use cpu::{CPUS, Trap};
+pub(crate) use image::Image;
 pub(crate) use memory::FIRST;
 
 use cpu::Cpus;
@@ -38,10 +42,6 @@ pub(crate) const R: Rights = Rights::READ;
 pub(crate) const RX: Rights = Rights::READ.union(Rights::EXECUTE);
 /// No rights.
 pub(crate) const NONE: Rights = Rights::empty();
-/// Bytes in a page.
-pub(crate) const PAGE: u64 = pagepin::PAGE_SIZE;
-/// An address in the middle of the user half.
-pub(crate) const A: u64 = 0x7f_1234_5000;
 
 /// A process of the machine.
 pub(crate) type Process<'m, L> = UserSpace<'m, Machine<L>>;
