@@ -2,7 +2,6 @@
 #![no_main]
 
 #[path = "../../tests/host/forms.rs"]
-#[expect(dead_code, reason = "the host tests use all of it")]
 mod forms;
 #[path = "../../tests/machine/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the host tests use all of it")]

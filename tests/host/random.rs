@@ -11,10 +11,15 @@ fn config() -> ProptestConfig {
     ProptestConfig { cases: 500, failure_persistence: None, max_shrink_iters: 4000, ..ProptestConfig::default() }
 }
 
+/// Memory to work with: five pages below the edge of a table, and above it a large leaf, or as many pages.
+const FURNITURE: [[u8; RECORD]; 2] = [[0, 0, 0, 0, 0, 4, 0, 0, 0], [232, 0, 7, 0, 0, 4, 0, 0, 5]];
+
 /// The bytes of a script. A failure prints them; in a file of `fuzz/regressions` they are run again for good.
 fn script() -> impl Strategy<Value = Vec<u8>> {
     let records = prop::collection::vec(any::<[u8; RECORD]>(), 1..MAX_OPS);
-    (0..8u8, records).prop_map(|(machine, records)| [&[machine], records.as_flattened()].concat())
+    (any::<u8>(), 0..=FURNITURE.len(), records).prop_map(|(machine, furniture, records)| {
+        [&[machine], FURNITURE[..furniture].as_flattened(), records.as_flattened()].concat()
+    })
 }
 
 proptest! {

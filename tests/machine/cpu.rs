@@ -20,13 +20,13 @@ const MAX_RETRIES: u32 = 8;
 
 /// One cached translation.
 #[derive(Clone, Copy, Debug)]
-struct Translation {
-    root: Pfn,
-    base: u64,
+pub(crate) struct Translation {
+    pub(crate) root: Pfn,
+    pub(crate) base: u64,
     bytes: u64,
-    physical: u64,
-    writable: bool,
-    executable: bool,
+    pub(crate) physical: u64,
+    pub(crate) writable: bool,
+    pub(crate) executable: bool,
     key: u32,
     /// The dirty bit was set when it was loaded, so a write needs no walk.
     dirty: bool,
@@ -82,6 +82,11 @@ impl Cpus {
             let upper = cpu.uppers.iter().find(|upper| upper.table == frame || upper.root == frame);
             assert!(upper.is_none(), "INV-12: table {frame:?} is freed, but CPU {number} still has {upper:x?}");
         }
+    }
+
+    /// What the TLBs hold.
+    pub(crate) fn translations(&self) -> Vec<Translation> {
+        self.cpus.borrow().iter().flat_map(|cpu| cpu.tlb.iter().copied()).collect()
     }
 
     pub(crate) fn set_pkru(&self, cpu: usize, pkru: u32) {

@@ -9,9 +9,14 @@ use super::{Machine, Process};
 impl<L: Layout> Machine<L> {
     /// A block of anonymous memory, exclusive, with one reference for an entry to come. Its bytes are what they are.
     pub(crate) fn block(&self, size: LeafSize) -> Pfn {
-        let frame = self.allocate(size.order()).expect("no block of this size");
+        self.try_block(size).expect("no block of this size")
+    }
+
+    /// The same, if there is one.
+    pub(crate) fn try_block(&self, size: LeafSize) -> Option<Pfn> {
+        let frame = self.allocate(size.order())?;
         self.word(frame).hand_out(FrameKind::Anonymous, size.order(), true).unwrap();
-        frame
+        Some(frame)
     }
 
     /// Maps `frame`, whose reference the entry takes over, with the low bits `bits` (rights and software bits).

@@ -2,7 +2,7 @@
 
 use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ptr::NonNull;
 
 use pagepin::frame::Layout;
@@ -37,6 +37,10 @@ pub(crate) struct Memory {
     layout: std::alloc::Layout,
     base: NonNull<u8>,
     pub(super) uses: RefCell<Vec<Use>>,
+    /// The blocks among them that are allocated, and their orders.
+    blocks: RefCell<BTreeMap<usize, u8>>,
+    /// The frames in limbo.
+    limbo: RefCell<Vec<usize>>,
     poisoned: bool,
     scattered: Cell<bool>,
     cursor: Cell<usize>,
@@ -45,6 +49,8 @@ pub(crate) struct Memory {
     /// Allocations before the one that fails.
     until_failure: Cell<Option<u64>>,
     allocations: Cell<u64>,
+    /// Allocations that failed.
+    refusals: Cell<u64>,
     /// Bytes outside the arena: device registers.
     registers: RefCell<HashMap<u64, u8>>,
 }
@@ -65,12 +71,15 @@ impl Memory {
             layout,
             base,
             uses: RefCell::new(uses),
+            blocks: RefCell::default(),
+            limbo: RefCell::default(),
             poisoned: frames <= MAX_POISONED_FRAMES,
             scattered: Cell::new(false),
             cursor: Cell::new(1),
             allowed: Cell::new(None),
             until_failure: Cell::new(None),
             allocations: Cell::new(0),
+            refusals: Cell::new(0),
             registers: RefCell::default(),
         };
         if memory.poisoned {
@@ -109,6 +118,13 @@ impl Memory {
     pub(crate) fn frame_words(&self, frame: Pfn) -> Vec<u64> {
         // SAFETY: as in `poison`.
         unsafe { self.words(self.index(frame).unwrap()).read() }.to_vec()
+    }
+
+    /// Whether an allocated frame holds `bytes`.
+    pub(crate) fn holds(&self, frame: Pfn, bytes: &[u8]) -> bool {
+        assert!(matches!(self.use_of(frame), Some(Use::Allocated { .. } | Use::Tail | Use::Reserved)), "{frame:?}");
+        // SAFETY: the frame lies within the arena; nobody writes until the bytes are compared.
+        unsafe { std::slice::from_raw_parts(self.pointer(frame).as_ptr(), PAGE_SIZE as usize) == bytes }
     }
 
     /// Reads one byte of physical memory, as a CPU or a device does.
@@ -160,12 +176,21 @@ impl Memory {
 
     fn take(&self, order: u8) -> Option<Pfn> {
         self.allocations.set(self.allocations.get() + 1);
+        let taken = self.try_take(order);
+        if taken.is_none() {
+            self.refusals.set(self.refusals.get() + 1);
+        }
+        taken
+    }
+
+    fn try_take(&self, order: u8) -> Option<Pfn> {
         if self.is_refused() {
             return None;
         }
         let start = self.find(order)?;
         let mut uses = self.uses.borrow_mut();
         uses[start] = Use::Allocated { order };
+        self.blocks.borrow_mut().insert(start, order);
         uses[start + 1..start + (1 << order)].fill(Use::Tail);
         if self.poisoned {
             for index in start..start + (1 << order) {
@@ -179,6 +204,7 @@ impl Memory {
 
     fn give_back(&self, start: usize, order: u8) {
         let mut uses = self.uses.borrow_mut();
+        self.blocks.borrow_mut().remove(&start);
         for index in start..start + (1 << order) {
             uses[index] = Use::Free;
             if self.poisoned {
@@ -187,25 +213,30 @@ impl Memory {
         }
     }
 
+    fn keep_in_limbo(&self, index: usize) {
+        self.blocks.borrow_mut().remove(&index);
+        self.uses.borrow_mut()[index] = Use::Limbo;
+        self.limbo.borrow_mut().push(index);
+    }
+
     /// Ends the wait of tables in limbo.
     pub(super) fn grace_period_over(&self) {
-        let limbo: Vec<usize> =
-            (0..self.uses.borrow().len()).filter(|index| self.uses.borrow()[*index] == Use::Limbo).collect();
-        limbo.into_iter().for_each(|index| self.give_back(index, 0));
+        self.limbo.take().into_iter().for_each(|index| self.give_back(index, 0));
     }
 
     /// Frames that are allocated.
     pub(crate) fn allocated(&self) -> Vec<(Pfn, u8)> {
-        let uses = self.uses.borrow();
-        let frame = |(index, used): (usize, &Use)| match *used {
-            Use::Allocated { order } => Some((Pfn::new(FIRST + index as u64), order)),
-            _ => None,
-        };
-        uses.iter().enumerate().filter_map(frame).collect()
+        let blocks = self.blocks.borrow();
+        blocks.iter().map(|(index, order)| (Pfn::new(FIRST + *index as u64), *order)).collect()
     }
 
     pub(crate) fn allocations(&self) -> u64 {
         self.allocations.get()
+    }
+
+    /// How many of them failed.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refusals.get()
     }
 
     /// From now on `allowed` allocations succeed (`None`: as many as there is memory for).
@@ -256,7 +287,7 @@ unsafe impl<L: Layout> FrameSource for Machine<L> {
         let was_table = self.protocol().check_free(frame);
         let index = memory.index(frame).unwrap();
         if was_table && self.read_guards() > 0 {
-            memory.uses.borrow_mut()[index] = Use::Limbo;
+            memory.keep_in_limbo(index);
         } else {
             memory.give_back(index, order);
         }

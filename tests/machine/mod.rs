@@ -6,7 +6,7 @@
 //! show is the effect of weak memory ordering.
 
 mod addresses;
-mod audit;
+pub(crate) mod audit;
 mod cpu;
 mod entries;
 mod hooks;

@@ -2,6 +2,11 @@
 
 use std::thread::{self, ThreadId};
 
+thread_local! {
+    /// Asked for at every access to the machine, so it is not looked up in the thread's handle each time.
+    static THIS: ThreadId = thread::current().id();
+}
+
 /// A value that only the thread that made it can reach.
 pub(crate) struct OneThread<T> {
     owner: ThreadId,
@@ -13,11 +18,11 @@ unsafe impl<T> Sync for OneThread<T> {}
 
 impl<T> OneThread<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self { owner: thread::current().id(), value }
+        Self { owner: THIS.with(|this| *this), value }
     }
 
     pub(crate) fn get(&self) -> &T {
-        assert_eq!(thread::current().id(), self.owner, "an emulated machine belongs to one thread");
+        assert_eq!(THIS.with(|this| *this), self.owner, "an emulated machine belongs to one thread");
         &self.value
     }
 }

@@ -1,8 +1,10 @@
 //! From bytes to operations: [`RECORD`] bytes each, after one byte for the machine. Every string of bytes is a script.
 
-use pagepin::{Levels, Rights};
+use pagepin::pin::PinFlags;
+use pagepin::space::ProtectPolicy;
+use pagepin::{LeafSize, Levels, Pfn, Rights};
 
-use crate::forms::Form;
+use crate::forms::{FORMS, Form};
 use crate::machine::{CPUS, NONE, PAGE, R, RW, RX};
 
 /// Bytes that an operation takes; what is missing at the end is 0.
@@ -10,8 +12,10 @@ pub(crate) const RECORD: usize = 9;
 /// Operations in the longest script; what comes after is ignored.
 pub(crate) const MAX_OPS: usize = 100;
 
-/// The window that most addresses lie in: six pages on each side of a table's edge.
+/// The windows that most addresses lie in: six pages on each side of a table's edge; on a machine with large leaves,
+/// where one can begin and end here, also of the next.
 const EDGE: u64 = 0x7f_1220_0000;
+const LARGE: u64 = LeafSize::Size2MiB.bytes();
 const WINDOW: u64 = 6;
 /// Addresses at which something ends.
 const EDGES: [u64; 12] = [
@@ -29,11 +33,42 @@ const EDGES: [u64; 12] = [
     0xffff_8000_0000_0000,
 ];
 const LENGTHS: [u64; 5] = [0, u64::MAX, 1 << 46, 1 << 57, u64::MAX - PAGE + 1];
+const LARGE_LENGTHS: [u64; 5] = [LARGE, 2 * LARGE, LARGE - PAGE, LARGE + PAGE, 3 * LARGE];
 const RIGHTS: [Rights; 8] = [RW, RW, RW, R, RX, NONE, Rights::all(), Rights::WRITE];
+const FLAGS: [PinFlags; 8] = [
+    PinFlags::empty(),
+    PinFlags::empty(),
+    PinFlags::FORCE,
+    PinFlags::NOFAULT,
+    PinFlags::LONGTERM,
+    PinFlags::NOFAULT.union(PinFlags::FORCE),
+    PinFlags::NOFAULT.union(PinFlags::LONGTERM),
+    PinFlags::all(),
+];
+/// First of the device's frames.
+const REGISTERS: u64 = 0xfee0;
+/// Pages that a process may pin where that is limited.
+const PIN_LIMIT: u64 = 12;
+
+/// The arguments of a pin or a get.
+#[derive(Clone, Debug)]
+pub(crate) struct Acquire {
+    pub(crate) start: u64,
+    pub(crate) length: u64,
+    pub(crate) write: bool,
+    pub(crate) flags: PinFlags,
+    pub(crate) form: Form,
+    pub(crate) buffer: usize,
+}
 
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Map(u64, u64, Rights),
+    /// With an upper bound on later rights, and a protection key.
+    MapWithKey(u64, u64, Rights, Rights, u8),
+    MapForeign(u64, u64, Rights, Pfn),
+    /// One large leaf.
+    MapLarge(u64, Rights, u8),
     Unmap(u64, u64),
     Protect(u64, u64, Rights),
     Discard(u64, u64),
@@ -42,13 +77,17 @@ pub(crate) enum Op {
     Execute(u64, usize),
     Fork,
     Exit,
-    Pin { start: u64, length: u64, write: bool, force: bool, form: Form, buffer: usize },
-    Get { start: u64, length: u64, write: bool },
+    Pin(Acquire),
+    Get(Acquire),
     Unpin(usize),
     Put(usize),
     DeviceWrite(usize, u64, u8),
     DeviceRead(usize, u64),
     WildFault(u64, u8),
+    /// From now on the CPU's threads have this PKRU.
+    Keys(usize, u32),
+    /// So many allocations of the next operation succeed, then none.
+    Starve(u64),
 }
 
 /// What a run does, and on which machine.
@@ -59,6 +98,11 @@ pub(crate) struct Script {
     pub(crate) scattered: bool,
     /// [`Split23x8`](pagepin::frame::Split23x8) rather than `Wide`.
     pub(crate) split_words: bool,
+    pub(crate) protect_policy: ProtectPolicy,
+    pub(crate) zero_frame: bool,
+    pub(crate) pin_limit: u64,
+    /// There is memory for large leaves. That takes time, so it takes two bits.
+    pub(crate) large: bool,
     /// Each with the number of the process that does it.
     pub(crate) ops: Vec<(usize, Op)>,
 }
@@ -66,47 +110,79 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn decode(bytes: &[u8]) -> Self {
         let (machine, records) = bytes.split_first().unwrap_or((&0, &[]));
-        let levels = if machine & 1 == 0 { Levels::Four } else { Levels::Five };
-        let ops = records.chunks(RECORD).take(MAX_OPS).map(decode).collect();
-        Self { levels, scattered: machine & 2 != 0, split_words: machine & 4 != 0, ops }
+        let bit = |number: u8| machine >> number & 1 != 0;
+        let large = bit(6) && bit(7);
+        Self {
+            levels: if bit(0) { Levels::Five } else { Levels::Four },
+            scattered: bit(1),
+            split_words: bit(2),
+            protect_policy: if bit(3) { ProtectPolicy::RefusePinned } else { ProtectPolicy::Allow },
+            zero_frame: !bit(4),
+            pin_limit: if bit(5) { PIN_LIMIT } else { u64::MAX },
+            large,
+            ops: records.chunks(RECORD).take(MAX_OPS).map(|record| decode(record, large)).collect(),
+        }
     }
 }
 
-fn decode(bytes: &[u8]) -> (usize, Op) {
+fn decode(bytes: &[u8], large: bool) -> (usize, Op) {
     let mut record = [0; RECORD];
     record[..bytes.len()].copy_from_slice(bytes);
-    let [what, who, place, low, high, size, rights, index, byte] = record;
+    let [what, who, place, low, high, size, choice, index, byte] = record;
     let number = u64::from(u16::from_le_bytes([low, high]));
-    let (start, length, rights) = (address(place, number), length(size, number), RIGHTS[usize::from(rights % 8)]);
+    let (start, length) = (address(place, number, large), length(size, number, large));
+    let rights = RIGHTS[usize::from(choice % 8)];
     let (cpu, index) = (usize::from(index) % CPUS, usize::from(index % 64));
-    let (write, at) = (byte & 1 != 0, number % (5 * PAGE));
-    let op = match what % 57 {
-        0..6 => Op::Map(start, length, rights),
-        6..8 => Op::Unmap(start, length),
-        8..11 => Op::Protect(start, length, rights),
-        11 => Op::Discard(start, length),
-        12..18 => Op::Load(start, cpu),
-        18..30 => Op::Store(start, cpu, byte),
-        30 => Op::Execute(start, cpu),
-        31..34 => Op::Fork,
-        34 => Op::Exit,
-        35..41 => {
-            let form = [Form::Fast, Form::Slow, Form::Remote][usize::from(byte >> 1) % 3];
-            Op::Pin { start, length, write, force: byte >> 3 >= 26, form, buffer: index % 8 }
-        }
-        41..43 => Op::Get { start, length, write },
-        43..46 => Op::Unpin(index),
-        46..48 => Op::Put(index),
-        48..54 => Op::DeviceWrite(index, at, byte),
-        54..56 => Op::DeviceRead(index, at),
-        _ => Op::WildFault(start, byte),
+    let (write, at, buffer) = (byte & 1 != 0, number % (5 * PAGE), index % 8);
+    let any_form = || {
+        let (form, flags) = (FORMS[usize::from(choice % 4)], FLAGS[usize::from(choice >> 2) % 8]);
+        Acquire { start, length, write, flags, form, buffer }
+    };
+    let op = match what {
+        228..232 => Op::MapForeign(start, length, rights, Pfn::new(REGISTERS + index as u64 % 8)),
+        232..237 if large => Op::MapLarge(EDGE - LARGE + u64::from(place % 3) * LARGE, rights, byte),
+        237..240 => Op::MapWithKey(start, length, rights, RIGHTS[usize::from(byte % 8)], index as u8 % 8),
+        // Memory with key 0 can always be used, as nearly all of it has that key.
+        240..242 => Op::Keys(cpu, number as u32 & !3),
+        242..245 => Op::Starve(u64::from(byte % 8)),
+        245..251 => Op::Pin(any_form()),
+        251.. => Op::Get(any_form()),
+        _ => match what % 57 {
+            0..6 => Op::Map(start, length, rights),
+            6..8 => Op::Unmap(start, length),
+            8..11 => Op::Protect(start, length, rights),
+            11 => Op::Discard(start, length),
+            12..18 => Op::Load(start, cpu),
+            18..30 => Op::Store(start, cpu, byte),
+            30 => Op::Execute(start, cpu),
+            31..34 => Op::Fork,
+            34 => Op::Exit,
+            35..41 => {
+                let form = [Form::Fast, Form::Slow, Form::Remote][usize::from(byte >> 1) % 3];
+                let flags = if write && byte >> 3 >= 26 { PinFlags::FORCE } else { PinFlags::empty() };
+                Op::Pin(Acquire { start, length, write, flags, form, buffer })
+            }
+            41..43 => Op::Get(Acquire { start, length, write, flags: PinFlags::empty(), form: Form::Fast, buffer: 4 }),
+            43..46 => Op::Unpin(index),
+            46..48 => Op::Put(index),
+            48..54 => Op::DeviceWrite(index, at, byte),
+            54..56 => Op::DeviceRead(index, at),
+            _ => Op::WildFault(start, byte),
+        },
     };
     (usize::from(who % 4), op)
 }
 
-/// Mostly a page of the window, sometimes a byte inside one, rarely an edge of the address space.
-fn address(place: u8, number: u64) -> u64 {
-    let page = EDGE - WINDOW * PAGE + u64::from(place) % (2 * WINDOW) * PAGE;
+/// The pages of both windows.
+pub(crate) fn windows() -> impl Iterator<Item = u64> {
+    let window = |edge: u64| (0..2 * WINDOW).map(move |page| edge - WINDOW * PAGE + page * PAGE);
+    [EDGE, EDGE + LARGE].into_iter().flat_map(window)
+}
+
+/// Mostly a page of a window, sometimes a byte inside one, rarely an edge of the address space.
+fn address(place: u8, number: u64, large: bool) -> u64 {
+    let edge = if large && (place / 12) & 1 != 0 { EDGE + LARGE } else { EDGE };
+    let page = edge - WINDOW * PAGE + u64::from(place) % (2 * WINDOW) * PAGE;
     match place / 12 {
         0..15 => page,
         15..20 => page + number % PAGE,
@@ -115,8 +191,9 @@ fn address(place: u8, number: u64) -> u64 {
 }
 
 /// Mostly some whole pages, sometimes some bytes, rarely something absurd.
-fn length(size: u8, number: u64) -> u64 {
+fn length(size: u8, number: u64, large: bool) -> u64 {
     match size {
+        160..200 if large => LARGE_LENGTHS[usize::from(size) % LARGE_LENGTHS.len()],
         0..200 => (u64::from(size) % 5 + 1) * PAGE,
         200..240 => number % (5 * PAGE - 1) + 1,
         _ => LENGTHS[usize::from(size) % LENGTHS.len()],

@@ -1,87 +1,204 @@
 //! What processes see, without any sharing: every page has bytes of its own, and a pin is another name for them.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::ops::Range;
 
-use pagepin::Rights;
+use pagepin::fault::{FaultAccess, FaultError};
+use pagepin::space::SpaceError;
+use pagepin::{Levels, Pfn, RangeError, Rights};
 
-use crate::machine::PAGE;
+use super::contents::{Block, Bytes, SharedBlock};
+use crate::machine::{PAGE, depth};
 
-/// The bytes of one page.
-pub(crate) type Bytes = Rc<RefCell<Vec<u8>>>;
+/// What is behind a page.
+#[derive(Clone, Debug)]
+pub(crate) enum Backing {
+    Anonymous(SharedBlock),
+    /// Device registers from this frame on: every process has the same.
+    Registers(Pfn),
+}
 
-#[derive(Clone)]
-pub(crate) struct Page {
+/// One page, or the pages of one large leaf, which have the same fate.
+#[derive(Clone, Debug)]
+pub(crate) struct Mapping {
+    pub(crate) pages: u64,
     pub(crate) rights: Rights,
-    pub(crate) bytes: Bytes,
+    /// What it may ever be given.
+    pub(crate) may: Rights,
+    pub(crate) key: u8,
+    pub(crate) backing: Backing,
 }
 
-fn cleared() -> Bytes {
-    Rc::new(RefCell::new(vec![0; PAGE as usize]))
+/// A page of a mapping.
+#[derive(Clone, Copy)]
+pub(crate) struct Page<'m> {
+    pub(crate) mapping: &'m Mapping,
+    index: u64,
 }
 
-/// One process: its pages by number.
+impl Page<'_> {
+    /// Its bytes, unless they are registers.
+    pub(crate) fn bytes(&self) -> Option<Bytes> {
+        match &self.mapping.backing {
+            Backing::Anonymous(block) => Some(Bytes { block: block.clone(), page: self.index as usize }),
+            Backing::Registers(_) => None,
+        }
+    }
+
+    /// Where `address`, which lies in this page, is in the device.
+    pub(crate) fn register(&self, address: u64) -> Option<u64> {
+        match self.mapping.backing {
+            Backing::Anonymous(_) => None,
+            Backing::Registers(frame) => Some(frame.address() + address % PAGE),
+        }
+    }
+
+    /// Whether a page fault on it can be resolved.
+    pub(crate) fn permits(&self, access: FaultAccess) -> Result<(), FaultError> {
+        let rights = self.mapping.rights;
+        let permitted = match access {
+            FaultAccess::Read => !rights.is_empty(),
+            FaultAccess::Write => rights.contains(Rights::WRITE),
+            FaultAccess::Execute => rights.contains(Rights::EXECUTE),
+        };
+        if permitted { Ok(()) } else { Err(FaultError::AccessDenied) }
+    }
+}
+
+/// Whether a thread with this PKRU is denied the access.
+pub(crate) fn key_denies(pkru: u32, key: u8, write: bool) -> bool {
+    let rights = pkru >> (2 * key);
+    rights & 1 != 0 || (write && rights & 2 != 0)
+}
+
+/// The pages of a range, by number, or why it is none.
+pub(crate) fn whole_pages(levels: Levels, start: u64, length: u64) -> Result<Range<u64>, SpaceError> {
+    let half = 1u64 << (12 + 9 * depth(levels) - 1);
+    let error = match length.checked_sub(1).map(|rest| start.checked_add(rest)) {
+        None => RangeError::Empty,
+        Some(None) => RangeError::Wraps,
+        // The page below the hole is not for users.
+        Some(Some(last)) if last >= half - PAGE => {
+            if start >= half.wrapping_neg() {
+                RangeError::KernelHalf
+            } else {
+                RangeError::NonCanonical
+            }
+        }
+        _ if !(start | length).is_multiple_of(PAGE) => RangeError::Unaligned,
+        _ => return Ok(start / PAGE..start / PAGE + length / PAGE),
+    };
+    Err(SpaceError::Range(error))
+}
+
+/// One process: its mappings by their first page.
 #[derive(Default)]
 pub(crate) struct Model {
-    pages: BTreeMap<u64, Page>,
-}
-
-/// The pages of a valid, aligned range below `end`; `None` if it is refused.
-pub(crate) fn whole_pages(start: u64, length: u64, end: u64) -> Option<std::ops::Range<u64>> {
-    let last = start.checked_add(length.checked_sub(1)?)?;
-    (last < end && start.is_multiple_of(PAGE) && length.is_multiple_of(PAGE))
-        .then(|| start / PAGE..start / PAGE + length / PAGE)
+    mappings: BTreeMap<u64, Mapping>,
+    /// Stays with the process, wherever that is kept.
+    pub(crate) id: usize,
+    /// Pages that its pins were charged for.
+    pub(crate) charged: u64,
 }
 
 impl Model {
-    pub(crate) fn page(&self, address: u64) -> Option<&Page> {
-        self.pages.get(&(address / PAGE))
+    pub(crate) fn page(&self, address: u64) -> Option<Page<'_>> {
+        let number = address / PAGE;
+        let (first, mapping) = self.mappings.range(..=number).next_back()?;
+        (number - first < mapping.pages).then_some(Page { mapping, index: number - first })
     }
 
-    pub(crate) fn pages(&self) -> impl Iterator<Item = (&u64, &Page)> {
-        self.pages.iter()
+    pub(crate) fn mappings(&self) -> impl Iterator<Item = (u64, &Mapping)> {
+        self.mappings.iter().map(|(first, mapping)| (*first, mapping))
     }
 
-    /// Whether it was permitted.
-    pub(crate) fn map(&mut self, range: std::ops::Range<u64>, rights: Rights) -> bool {
-        if self.pages.range(range.clone()).next().is_some() {
-            return false;
+    /// The mappings that `range` touches, by their first page.
+    pub(crate) fn touching(&self, range: &Range<u64>) -> impl Iterator<Item = (u64, &Mapping)> {
+        let end = range.end;
+        let first = self.mappings.range(..=range.start).next_back();
+        let first = first.filter(|(first, mapping)| range.start < **first + mapping.pages).map(|(first, _)| *first);
+        let from = first.unwrap_or(range.start);
+        self.mappings.range(from..end.max(from)).map(|(first, mapping)| (*first, mapping))
+    }
+
+    /// A large leaf is changed whole or not at all.
+    fn reject_split(&self, range: &Range<u64>) -> Result<(), SpaceError> {
+        let splits = |(first, mapping): (u64, &Mapping)| first < range.start || range.end < first + mapping.pages;
+        if self.touching(range).any(splits) { Err(SpaceError::LargeLeaf) } else { Ok(()) }
+    }
+
+    /// Maps what `backing` makes of each page's number.
+    pub(crate) fn map(
+        &mut self,
+        range: Range<u64>,
+        (rights, may, key): (Rights, Rights, u8),
+        backing: impl Fn(u64) -> Backing,
+    ) -> Result<(), SpaceError> {
+        if !may.contains(rights) {
+            return Err(SpaceError::AccessDenied);
         }
-        self.pages.extend(range.map(|page| (page, Page { rights, bytes: cleared() })));
-        true
-    }
-
-    pub(crate) fn unmap(&mut self, range: std::ops::Range<u64>) {
-        self.pages.retain(|page, _| !range.contains(page));
-    }
-
-    pub(crate) fn discard(&mut self, range: std::ops::Range<u64>) {
-        self.pages.range_mut(range).for_each(|(_, page)| page.bytes = cleared());
-    }
-
-    /// Whether it was permitted.
-    pub(crate) fn protect(&mut self, range: std::ops::Range<u64>, rights: Rights) -> bool {
-        if self.pages.range(range.clone()).count() as u64 != range.end - range.start {
-            return false;
+        if self.touching(&range).next().is_some() {
+            return Err(SpaceError::Overlap);
         }
-        self.pages.range_mut(range).for_each(|(_, page)| page.rights = rights);
-        true
+        let mapping = |page| Mapping { pages: 1, rights, may, key, backing: backing(page) };
+        self.mappings.extend(range.map(|page| (page, mapping(page))));
+        Ok(())
     }
 
-    /// A child: the same bytes at this moment, and none in common from now on.
-    pub(crate) fn fork(&self) -> Self {
-        let copy = |page: &Page| {
-            let bytes = Rc::new(RefCell::new(page.bytes.borrow().clone()));
-            Page { bytes, ..*page }
+    /// Puts one large leaf where nothing is.
+    pub(crate) fn map_large(&mut self, first: u64, pages: u64, rights: Rights, block: SharedBlock) {
+        let backing = Backing::Anonymous(block);
+        self.mappings.insert(first, Mapping { pages, rights, may: Rights::all(), key: 0, backing });
+    }
+
+    pub(crate) fn unmap(&mut self, range: Range<u64>) -> Result<(), SpaceError> {
+        self.reject_split(&range)?;
+        self.mappings.retain(|first, _| !range.contains(first));
+        Ok(())
+    }
+
+    pub(crate) fn discard(&mut self, range: Range<u64>) -> Result<(), SpaceError> {
+        self.reject_split(&range)?;
+        let lost: Vec<_> = self.touching(&range).map(|(first, mapping)| (first, mapping.clone())).collect();
+        for (first, mapping) in lost {
+            if matches!(mapping.backing, Backing::Anonymous(_)) {
+                // What comes back comes in small pages.
+                let page = |page| (page, Mapping { pages: 1, backing: cleared(page), ..mapping });
+                self.mappings.extend((first..first + mapping.pages).map(page));
+            }
+        }
+        Ok(())
+    }
+
+    /// Why `protect` is refused, if it is.
+    pub(crate) fn may_protect(&self, range: &Range<u64>, rights: Rights) -> Result<(), SpaceError> {
+        let overlap = |(first, mapping): (u64, &Mapping)| range.end.min(first + mapping.pages) - range.start.max(first);
+        if self.touching(range).map(overlap).sum::<u64>() != range.end - range.start {
+            return Err(SpaceError::NoArea);
+        }
+        if self.touching(range).any(|(_, mapping)| !mapping.may.contains(rights)) {
+            return Err(SpaceError::AccessDenied);
+        }
+        self.reject_split(range)
+    }
+
+    pub(crate) fn protect(&mut self, range: Range<u64>, rights: Rights) {
+        self.mappings.range_mut(range).for_each(|(_, mapping)| mapping.rights = rights);
+    }
+
+    /// A child: the same bytes at this moment, and none in common from now on but the device's.
+    pub(crate) fn fork(&self, id: usize) -> Self {
+        let copy = |mapping: &Mapping| match &mapping.backing {
+            Backing::Anonymous(block) => {
+                Mapping { backing: Backing::Anonymous(block.borrow().copied()), ..mapping.clone() }
+            }
+            Backing::Registers(_) => mapping.clone(),
         };
-        Self { pages: self.pages.iter().map(|(number, page)| (*number, copy(page))).collect() }
+        Self { mappings: self.mappings().map(|(first, mapping)| (first, copy(mapping))).collect(), id, charged: 0 }
     }
+}
 
-    /// The pages from `start` on that `permitted` allows, up to the first that it does not.
-    pub(crate) fn prefix(&self, start: u64, length: u64, permitted: impl Fn(&Page) -> bool) -> Vec<Bytes> {
-        let pages = start / PAGE..=(start + (length - 1)) / PAGE;
-        let found = pages.map_while(|page| self.pages.get(&page).filter(|page| permitted(page)));
-        found.map(|page| page.bytes.clone()).collect()
-    }
+/// An anonymous page that nobody has touched.
+pub(crate) fn cleared(_page: u64) -> Backing {
+    Backing::Anonymous(Block::cleared())
 }

@@ -1,0 +1,107 @@
+//! What user code does: loads, stores, instruction fetches, and faults that no instruction causes.
+
+use pagepin::fault::{Fault, FaultAccess, FaultError};
+use pagepin::frame::Layout;
+
+use super::model::{Page, key_denies, whole_pages};
+use super::{Effect, PKRU, World};
+use crate::machine::PAGE;
+
+impl<L: Layout> World<'_, L> {
+    /// What a fault at `address` comes to, and the page.
+    fn faults(&self, who: usize, address: u64, access: FaultAccess) -> Result<Page<'_>, FaultError> {
+        let page = self.processes[who].1.page(address).ok_or(FaultError::NoArea)?;
+        page.permits(access)?;
+        Ok(page)
+    }
+
+    /// The same for an access of `cpu`, whose protection keys have a say, though not in instruction fetches.
+    fn accesses(&self, who: usize, address: u64, access: FaultAccess, cpu: usize) -> Result<Page<'_>, FaultError> {
+        let page = self.faults(who, address, access)?;
+        let denied = key_denies(self.pkru[cpu], page.mapping.key, access == FaultAccess::Write);
+        if denied && access != FaultAccess::Execute { Err(FaultError::ProtectionKey) } else { Ok(page) }
+    }
+
+    fn judge_access<T>(&self, result: Result<T, FaultError>, wanted: Result<T, FaultError>) -> Effect
+    where
+        T: PartialEq + std::fmt::Debug,
+    {
+        if self.starved() {
+            assert_eq!(result, Err(FaultError::NoMemory));
+            return Effect::EmptyTables;
+        }
+        assert_eq!(result, wanted);
+        match result {
+            // A key is asked when the page is there.
+            Ok(_) | Err(FaultError::ProtectionKey) => Effect::Anything,
+            Err(_) => Effect::Nothing,
+        }
+    }
+
+    /// Whether instructions of user code can have the address at all.
+    fn is_for_users(&self, address: u64) -> bool {
+        whole_pages(self.options.levels, address & !(PAGE - 1), PAGE).is_ok()
+    }
+
+    pub(super) fn load(&mut self, who: usize, address: u64, cpu: usize) -> Effect {
+        if !self.is_for_users(address) {
+            return Effect::Nothing;
+        }
+        let result = self.machine.load(cpu, &self.processes[who].0, address, 1);
+        let wanted = self.accesses(who, address, FaultAccess::Read, cpu).map(|page| match page.register(address) {
+            Some(register) => self.registers.get(&register).copied().unwrap_or(0),
+            None => page.bytes().unwrap().get(address),
+        });
+        self.judge_access(result, wanted.map(u64::from))
+    }
+
+    pub(super) fn store(&mut self, who: usize, address: u64, cpu: usize, byte: u8) -> Effect {
+        if !self.is_for_users(address) {
+            return Effect::Nothing;
+        }
+        let result = self.machine.store(cpu, &self.processes[who].0, address, u64::from(byte), 1);
+        let page = self.accesses(who, address, FaultAccess::Write, cpu);
+        let effect = self.judge_access(result, page.map(|_| ()));
+        let places = page.map(|page| (page.register(address), page.bytes()));
+        match (result, places) {
+            (Ok(()), Ok((Some(register), _))) => _ = self.registers.insert(register, byte),
+            (Ok(()), Ok((_, Some(bytes)))) => bytes.set(address, byte),
+            _ => {}
+        }
+        effect
+    }
+
+    pub(super) fn execute(&mut self, who: usize, address: u64, cpu: usize) -> Effect {
+        if !self.is_for_users(address) {
+            return Effect::Nothing;
+        }
+        let result = self.machine.execute(cpu, &self.processes[who].0, address);
+        let wanted = self.accesses(who, address, FaultAccess::Execute, cpu).map(|_| ());
+        self.judge_access(result, wanted)
+    }
+
+    /// A fault at any address, which hardware might not report.
+    pub(super) fn wild_fault(&mut self, who: usize, address: u64, bits: u8) -> Effect {
+        let access = [FaultAccess::Read, FaultAccess::Write, FaultAccess::Execute][usize::from(bits % 3)];
+        let (key_denied, malformed_table) = (bits & 64 != 0, bits & 128 != 0);
+        let result = self.processes[who].0.fault(Fault { address, access, key_denied, malformed_table });
+        if malformed_table || key_denied {
+            let wanted = if malformed_table { FaultError::MalformedTable } else { FaultError::ProtectionKey };
+            assert_eq!(result, Err(wanted));
+            return Effect::Nothing;
+        }
+        if !self.is_for_users(address) {
+            assert!(matches!(result, Err(FaultError::Address(_))), "{result:?}");
+            return Effect::Nothing;
+        }
+        let wanted = self.faults(who, address, access).map(|_| ());
+        self.judge_access(result.map(|_| ()), wanted)
+    }
+
+    pub(super) fn set_keys(&mut self, cpu: usize, pkru: u32) -> Effect {
+        self.machine.cpus().set_pkru(cpu, pkru);
+        self.pkru[cpu] = pkru;
+        PKRU.set(self.pkru[0]);
+        Effect::Nothing
+    }
+}

@@ -1,0 +1,210 @@
+//! What is compared after each step.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use pagepin::frame::{FrameKind, Layout, Snapshot};
+use pagepin::pin::PhysRun;
+use pagepin::{AddressSpace, Area, PageAddr, Pfn, Rights};
+
+use super::contents::{Bytes, SharedBlock};
+use super::decode::windows;
+use super::model::{Backing, Mapping, Model};
+use super::{Effect, World};
+use crate::machine::audit::Leaf;
+use crate::machine::{Machine, PAGE};
+
+/// What hardware sets in an entry.
+const ACCESSED_AND_DIRTY: u64 = 0x60;
+const NO_EXECUTE: u64 = 1 << 63;
+
+/// Entries, tables and words after a step: all that a refused operation could change (INV-14), as words of free frames
+/// and empty entries are what is not here.
+#[derive(Default)]
+pub(super) struct Seen {
+    leaves: Vec<Vec<Leaf>>,
+    tables: Vec<Vec<Pfn>>,
+    /// Those of tables are not among them.
+    words: BTreeMap<Pfn, Snapshot>,
+}
+
+impl Seen {
+    /// The leaves of a process, by address.
+    pub(super) fn leaves(&self, who: usize) -> &[Leaf] {
+        &self.leaves[who]
+    }
+
+    pub(super) fn leaf(&self, who: usize, address: u64) -> Option<&Leaf> {
+        leaf_at(&self.leaves[who], address)
+    }
+
+    pub(super) fn is_pinned(&self, leaf: &Leaf) -> bool {
+        !leaf.is_special() && self.words.get(&leaf.frame()).is_some_and(|word| word.pins != 0)
+    }
+
+    /// Compares it with what there was before an operation.
+    fn check(&self, before: &Self, effect: Effect) {
+        if effect == Effect::Anything {
+            return;
+        }
+        assert_eq!(self.leaves, before.leaves, "INV-14: entries");
+        if effect != Effect::EmptyTables {
+            assert_eq!(self.tables, before.tables, "INV-14: tables");
+        }
+        if effect != Effect::Counts {
+            assert_eq!(self.words, before.words, "INV-14: words");
+        }
+    }
+}
+
+fn leaf_at(leaves: &[Leaf], address: u64) -> Option<&Leaf> {
+    let after = leaves.partition_point(|leaf| leaf.address <= address);
+    leaves[..after].last().filter(|leaf| address - leaf.address < leaf.size.bytes())
+}
+
+/// The frames whose words count for `runs`.
+pub(super) fn heads(runs: &[PhysRun]) -> impl Iterator<Item = Pfn> {
+    runs.iter().flat_map(|run| {
+        let first = run.first().block_start(run.order()).number();
+        (first..run.end().number()).step_by(1 << run.order()).map(Pfn::new)
+    })
+}
+
+impl<L: Layout> World<'_, L> {
+    /// Compares everything with the model, after a step that may have had `effect`.
+    pub(super) fn check(&mut self, effect: Effect) {
+        let seen = self.audit();
+        seen.check(&self.seen, effect);
+        self.seen = seen;
+        let mut blocks = Blocks::default();
+        for (who, (process, model)) in self.processes.iter().enumerate() {
+            process.with_areas(&mut |areas| check_areas(model, |page| areas.area_at(page)));
+            let limited = self.options.pin_limit != u64::MAX;
+            assert_eq!(process.pin_limit().used(), if limited { model.charged } else { 0 }, "the budget");
+            check_entries::<L>(model, self.seen.leaves(who), &mut blocks);
+        }
+        for (frame, bytes) in self.pins.iter().flat_map(|dma| &dma.pages) {
+            blocks.add_page(*frame, bytes);
+        }
+        blocks.check(self.machine);
+        let right = |(address, byte): (&u64, &u8)| self.machine.memory().read(*address) == *byte;
+        assert!(self.registers.iter().all(right), "a device register was changed");
+        self.check_translations();
+    }
+
+    /// Counts (INV-10): each frame's are those of the entries, pins and gets.
+    fn audit(&self) -> Seen {
+        let mut held: BTreeMap<Pfn, (u64, u64)> = BTreeMap::new();
+        for head in self.pins.iter().flat_map(|dma| heads(dma.raw.runs())) {
+            let counts = held.entry(head).or_default();
+            *counts = (counts.0 + 1, counts.1 + 1);
+        }
+        for head in self.gets.iter().flat_map(|gets| heads(gets.runs())) {
+            held.entry(head).or_default().0 += 1;
+        }
+        let processes: Vec<_> = self.processes.iter().map(|(process, _)| process).collect();
+        let (mut leaves, tables): (Vec<_>, Vec<_>) = self.machine.audit(&processes, &held).into_iter().unzip();
+        leaves.iter_mut().flatten().for_each(|leaf: &mut Leaf| leaf.bits &= !ACCESSED_AND_DIRTY);
+        let words = self.machine.memory().allocated().into_iter();
+        let words = words.map(|(frame, _)| (frame, self.machine.word(frame).snapshot()));
+        let words: BTreeMap<_, _> = words.filter(|(_, word)| word.kind != FrameKind::Table).collect();
+        assert!(held.keys().all(|frame| words.contains_key(frame)), "a frame was freed that is held");
+        Seen { leaves, tables, words }
+    }
+
+    /// INV-12: no TLB grants what the tables do not.
+    fn check_translations(&self) {
+        for cached in self.machine.cpus().translations() {
+            let who = self.processes.iter().position(|(process, _)| process.root() == cached.root);
+            let leaf = who.and_then(|who| self.seen.leaf(who, cached.base)).filter(|leaf| leaf.is_present());
+            let granted = leaf.is_some_and(|leaf| {
+                leaf.frame().address() + (cached.base - leaf.address) == cached.physical
+                    && (!cached.writable || Machine::<L>::is_writable(leaf.bits))
+                    && (!cached.executable || leaf.bits & NO_EXECUTE == 0)
+            });
+            assert!(granted, "INV-12: a TLB still has {cached:x?}, the tables {leaf:x?}");
+        }
+    }
+
+    /// From the next check on every byte is compared once more, also in large leaves that nobody touched.
+    pub(super) fn check_all_bytes(&mut self) {
+        for mapping in self.processes.iter().flat_map(|(_, model)| model.mappings()) {
+            if let Backing::Anonymous(block) = &mapping.1.backing {
+                block.borrow_mut().forget_where();
+            }
+        }
+        for (_, bytes) in self.pins.iter().flat_map(|dma| &dma.pages) {
+            bytes.block.borrow_mut().forget_where();
+        }
+        self.check(Effect::Nothing);
+    }
+}
+
+/// The blocks of the model and where they begin in memory, each place once however many pages of it are known.
+#[derive(Default)]
+struct Blocks<'m> {
+    known: BTreeSet<(Pfn, *const ())>,
+    blocks: Vec<(Pfn, &'m SharedBlock)>,
+}
+
+impl<'m> Blocks<'m> {
+    fn add(&mut self, first: Pfn, block: &'m SharedBlock) {
+        if self.known.insert((first, Rc::as_ptr(block).cast())) {
+            self.blocks.push((first, block));
+        }
+    }
+
+    fn add_page(&mut self, frame: Pfn, bytes: &'m Bytes) {
+        self.add(bytes.block_in(frame), &bytes.block);
+    }
+
+    fn check<L: Layout>(self, machine: &Machine<L>) {
+        self.blocks.into_iter().for_each(|(first, block)| block.borrow_mut().check(machine, first));
+    }
+}
+
+/// The areas are those of the model, around it are none.
+fn check_areas(model: &Model, area_at: impl Fn(PageAddr) -> Option<Area>) {
+    let expected = |mapping: &Mapping, area: &Area| {
+        let foreign = matches!(mapping.backing, Backing::Registers(_));
+        (area.rights, area.may, area.key) == (mapping.rights, mapping.may, mapping.key)
+            && foreign == (area.backing == pagepin::Backing::Foreign)
+    };
+    for (first, mapping) in model.mappings() {
+        for page in [first, first + mapping.pages - 1] {
+            let area = area_at(PageAddr::containing(page * PAGE));
+            assert!(area.is_some_and(|area| expected(mapping, &area)), "{mapping:?} became {area:?}");
+        }
+    }
+    for address in windows() {
+        assert_eq!(area_at(PageAddr::containing(address)).is_some(), model.page(address).is_some(), "{address:#x}");
+    }
+}
+
+/// Every entry belongs to a mapping and says no more than it, and nothing that was stored is without one.
+fn check_entries<'m, L: Layout>(model: &'m Model, leaves: &[Leaf], blocks: &mut Blocks<'m>) {
+    let mut explained = 0;
+    for (first, mapping) in model.mappings() {
+        let leaf = leaf_at(leaves, first * PAGE);
+        explained += usize::from(leaf.is_some());
+        if let Some(leaf) = leaf {
+            let rights = mapping.rights;
+            let writable = !Machine::<L>::is_writable(leaf.bits) || rights.contains(Rights::WRITE);
+            let executable = leaf.bits & NO_EXECUTE != 0 || rights.contains(Rights::EXECUTE);
+            let modest = !leaf.is_present() || (writable && executable && !rights.is_empty());
+            assert!(modest, "INV-9: {leaf:x?} says more than {rights:?}");
+            assert_eq!((leaf.address, leaf.size.pages()), (first * PAGE, mapping.pages));
+            assert_eq!(leaf.bits >> 59 & 15, u64::from(mapping.key), "the protection key of {leaf:x?}");
+        }
+        match (&mapping.backing, leaf) {
+            (Backing::Registers(frame), leaf) => {
+                assert!(leaf.is_some_and(|leaf| leaf.is_special() && leaf.frame() == *frame), "{frame:?}: {leaf:x?}");
+            }
+            (Backing::Anonymous(block), Some(leaf)) => blocks.add(leaf.frame(), block),
+            (Backing::Anonymous(block), None) => {
+                assert!(mapping.pages == 1 && block.borrow().is_zero(), "page {first:#x} was lost");
+            }
+        }
+    }
+    assert_eq!(explained, leaves.len(), "an entry outside every area");
+}

@@ -1,0 +1,258 @@
+//! Pins and gets in all their forms: which pages, in which frames, and why no more.
+
+use pagepin::frame::Layout;
+use pagepin::pin::{self, Access, PhysRun, PinBudget, PinError, PinFlags, PinTerm, RawGets, RawPins, Read, Write};
+use pagepin::{Pfn, Rights, UserRange};
+
+use super::contents::Bytes;
+use super::decode::Acquire;
+use super::model::{Backing, Page, key_denies};
+use super::{Effect, World};
+use crate::forms::{self, Form};
+use crate::machine::{Machine, PAGE, Pins};
+
+/// Pins that a device works with.
+pub(super) struct Dma {
+    pub(super) raw: Raw,
+    /// Each page's frame and, in the model, the bytes it is another name for.
+    pub(super) pages: Vec<(Pfn, Bytes)>,
+    /// The process that is charged for them, and for how long.
+    owner: usize,
+    term: PinTerm,
+}
+
+pub(super) enum Raw {
+    Read(RawPins<Read, Vec<PhysRun>>),
+    Write(RawPins<Write, Vec<PhysRun>>),
+}
+
+pub(super) type Gets = RawGets<Vec<PhysRun>>;
+
+/// Whether a pin or a get becomes a raw one: pages, runs and the reason why there are no more.
+type Acquired<T> = Result<(T, Vec<PhysRun>, Option<PinError>), PinError>;
+
+impl Raw {
+    pub(super) fn runs(&self) -> &[PhysRun] {
+        match self {
+            Self::Read(raw) => raw.runs(),
+            Self::Write(raw) => raw.runs(),
+        }
+    }
+}
+
+impl Acquire {
+    fn never_faults(&self) -> bool {
+        self.form == Form::FastOnly || self.flags.contains(PinFlags::NOFAULT)
+    }
+
+    fn has_valid_flags(&self, pin: bool) -> bool {
+        let forced = self.flags.contains(PinFlags::FORCE);
+        let for_pins_only = self.flags.intersects(PinFlags::FORCE | PinFlags::LONGTERM);
+        (pin || !for_pins_only) && (!forced || (self.write && self.form != Form::FastOnly))
+    }
+
+    /// Whether the area of `page` permits it to a thread with this PKRU.
+    fn permits(&self, page: Option<Page<'_>>, pkru: u32) -> Result<Bytes, PinError> {
+        let mapping = page.ok_or(PinError::NoArea)?.mapping;
+        if self.form != Form::Remote && key_denies(pkru, mapping.key, self.write) {
+            return Err(PinError::ProtectionKey);
+        }
+        let anonymous = matches!(mapping.backing, Backing::Anonymous(_));
+        let forced = self.flags.contains(PinFlags::FORCE) && mapping.may.contains(Rights::WRITE) && anonymous;
+        if mapping.rights.is_empty() || (self.write && !mapping.rights.contains(Rights::WRITE) && !forced) {
+            return Err(PinError::AccessDenied);
+        }
+        page.and_then(|page| page.bytes()).ok_or(PinError::NotPinnable)
+    }
+}
+
+pub(super) fn frames(runs: &[PhysRun]) -> impl Iterator<Item = Pfn> {
+    runs.iter().flat_map(|run| run.first().number()..run.end().number()).map(Pfn::new)
+}
+
+impl<L: Layout> World<'_, L> {
+    pub(super) fn pin(&mut self, who: usize, wanted: &Acquire) -> Effect {
+        let (process, model) = &self.processes[who];
+        let Ok(range) = process.range(wanted.start, wanted.length) else { return Effect::Nothing };
+        let limited = self.options.pin_limit != u64::MAX;
+        let result = if wanted.write {
+            self.pin_for::<Write>(who, range, wanted).map(|(raw, runs, stopped)| (Raw::Write(raw), runs, stopped))
+        } else {
+            self.pin_for::<Read>(who, range, wanted).map(|(raw, runs, stopped)| (Raw::Read(raw), runs, stopped))
+        };
+        if !wanted.has_valid_flags(true) {
+            assert_eq!(result.err(), Some(PinError::InvalidFlags));
+            return Effect::Nothing;
+        }
+        if limited && model.charged + range.pages() > self.options.pin_limit {
+            assert_eq!(result.err(), Some(PinError::BudgetExceeded));
+            return Effect::Nothing;
+        }
+        let (pages, effect) = self.judge_acquired(who, range, wanted, true, &result);
+        let Ok((raw, ..)) = result else { return effect };
+        let term = if wanted.flags.contains(PinFlags::LONGTERM) { PinTerm::Long } else { PinTerm::Short };
+        let model = &mut self.processes[who].1;
+        model.charged += pages.len() as u64;
+        let owner = model.id;
+        self.pins.push(Dma { raw, pages, owner, term });
+        effect
+    }
+
+    fn pin_for<X: Access>(&self, who: usize, range: UserRange, wanted: &Acquire) -> Acquired<RawPins<X, Vec<PhysRun>>> {
+        let process = &self.processes[who].0;
+        let pins: Pins<'_, L, X> = forms::pin(wanted.form, self.machine, process, range, wanted.flags, wanted.buffer)?;
+        let (runs, stopped) = (pins.runs().to_vec(), pins.stopped());
+        assert_eq!(pins.pages(), frames(&runs).count() as u64);
+        assert!(stopped.is_none_or(|stopped| stopped.page_index == pins.pages()));
+        let Some(stopped) = stopped else {
+            // All of it: then there is also a view of the bytes, exactly those that were asked for.
+            let pins = pins.complete()?;
+            let bytes: u64 = pins.byte_runs().map(|run| run.length).sum();
+            let first = pins.byte_runs().next().map(|run| run.address % PAGE);
+            assert_eq!((bytes, first), (wanted.length, Some(wanted.start % PAGE)));
+            return Ok((pins.into_raw(), runs, None));
+        };
+        Ok((pins.into_raw(), runs, Some(stopped.reason)))
+    }
+
+    pub(super) fn get(&mut self, who: usize, wanted: &Acquire) -> Effect {
+        let process = &self.processes[who].0;
+        let Ok(range) = process.range(wanted.start, wanted.length) else { return Effect::Nothing };
+        let get = if wanted.write { forms::get::<Write, L> } else { forms::get::<Read, L> };
+        let gets = get(wanted.form, self.machine, process, range, wanted.flags, wanted.buffer);
+        let result = gets.map(|gets| {
+            let (runs, stopped) = (gets.runs().to_vec(), gets.stopped());
+            (gets.into_raw(), runs, stopped.map(|stopped| stopped.reason))
+        });
+        if !wanted.has_valid_flags(false) {
+            assert_eq!(result.err(), Some(PinError::InvalidFlags));
+            return Effect::Nothing;
+        }
+        let (pages, effect) = self.judge_acquired(who, range, wanted, false, &result);
+        // Of this moment: nothing is promised for later but that the frames stay allocated.
+        for (frame, bytes) in pages {
+            assert!(bytes.is_in(self.machine, frame), "a reference to {frame:?}, which is another page");
+        }
+        self.gets.extend(result.map(|(raw, ..)| raw));
+        effect
+    }
+
+    /// Compares what an acquisition with valid flags got with what is permitted.
+    fn judge_acquired<T>(
+        &self,
+        who: usize,
+        range: UserRange,
+        wanted: &Acquire,
+        pin: bool,
+        result: &Acquired<T>,
+    ) -> (Vec<(Pfn, Bytes)>, Effect) {
+        let model = &self.processes[who].1;
+        let addresses = (0..range.pages()).map(|page| range.first_page().offset(page).address());
+        let mut permitted = addresses.map(|address| wanted.permits(model.page(address), self.pkru[0]));
+        let (runs, stopped) = match result {
+            Ok((_, runs, stopped)) => (&runs[..], *stopped),
+            Err(error) => (&[][..], Some(*error)),
+        };
+        let (mut pages, mut next) = (Vec::new(), None);
+        for frame in frames(runs) {
+            let bytes = permitted.next().expect("more pages than were asked for");
+            pages.push((frame, bytes.expect("a page was acquired that may not be")));
+        }
+        if pages.len() as u64 != range.pages() {
+            next = permitted.next();
+        }
+        let first_missing = range.first_page().offset(pages.len() as u64).address();
+        let needs_fault = || self.needs_fault(who, first_missing, wanted, pin);
+        assert_eq!(stopped == Some(PinError::NoMemory), self.starved());
+        match (stopped, next) {
+            (None, None) => {}
+            (Some(PinError::NoMemory), Some(Ok(_))) => {}
+            (Some(PinError::BufferTooSmall), Some(Ok(_))) => assert_eq!(runs.len(), wanted.buffer),
+            (Some(PinError::WouldFault), Some(Ok(_))) => assert!(wanted.never_faults() && needs_fault()),
+            // Without the lock it does not learn more, unless the entry says it.
+            (Some(PinError::WouldFault), Some(Err(_))) if wanted.form == Form::FastOnly => {}
+            (Some(reason), Some(Err(error))) => assert_eq!(reason, error),
+            (stopped, next) => panic!("stopped by {stopped:?} where {next:?} is right"),
+        }
+        let effect = match stopped {
+            _ if wanted.never_faults() => {
+                if pages.is_empty() {
+                    Effect::Nothing
+                } else {
+                    Effect::Counts
+                }
+            }
+            // The buffer may have been found too small for a page that was made ready.
+            Some(PinError::BufferTooSmall) => Effect::Anything,
+            _ if !pages.is_empty() => Effect::Anything,
+            Some(PinError::NoMemory) => Effect::EmptyTables,
+            _ => Effect::Nothing,
+        };
+        (pages, effect)
+    }
+
+    /// Whether a page that may be acquired is not ready for it, by the entries from before.
+    fn needs_fault(&self, who: usize, address: u64, wanted: &Acquire, pin: bool) -> bool {
+        let Some(leaf) = self.seen.leaf(who, address) else { return true };
+        let writable =
+            self.processes[who].1.page(address).is_some_and(|page| page.mapping.rights.contains(Rights::WRITE));
+        let exclusive = self.machine.word(leaf.frame()).snapshot().exclusive;
+        let writes = wanted.write && writable && !Machine::<L>::is_writable(leaf.bits);
+        !leaf.is_present() || leaf.is_special() || writes || (pin && !exclusive)
+    }
+
+    pub(super) fn unpin(&mut self, index: usize) -> Effect {
+        if self.pins.is_empty() {
+            return Effect::Nothing;
+        }
+        let Dma { raw, pages, owner, term } = self.pins.swap_remove(index % self.pins.len());
+        if let Some((process, model)) = self.processes.iter_mut().find(|(_, model)| model.id == owner) {
+            // Who takes raw pins takes the charge over.
+            process.pin_limit().uncharge(pages.len() as u64, term);
+            model.charged -= pages.len() as u64;
+        }
+        match raw {
+            // SAFETY: pinned through this machine, and given back once.
+            Raw::Read(raw) => unsafe { pin::unpin_user_pages(self.machine, raw) },
+            Raw::Write(raw) => {
+                let heads: Vec<_> = super::check::heads(raw.runs()).collect();
+                // SAFETY: as above.
+                unsafe { pin::unpin_user_pages(self.machine, raw) };
+                let words = heads.into_iter().map(|head| self.machine.word(head).snapshot());
+                assert!(words.into_iter().all(|word| word.is_free() || word.dirty), "what a device wrote is lost");
+            }
+        }
+        Effect::Anything
+    }
+
+    pub(super) fn put(&mut self, index: usize) -> Effect {
+        if self.gets.is_empty() {
+            return Effect::Nothing;
+        }
+        let gets = self.gets.swap_remove(index % self.gets.len());
+        // SAFETY: referenced through this machine, and given back once.
+        unsafe { pin::put_user_pages(self.machine, gets) };
+        Effect::Counts
+    }
+
+    pub(super) fn device_write(&mut self, index: usize, at: u64, byte: u8) -> Effect {
+        if !self.pins.is_empty() {
+            let dma = &self.pins[index % self.pins.len()];
+            let (frame, bytes) = &dma.pages[(at / PAGE) as usize % dma.pages.len()];
+            if matches!(dma.raw, Raw::Write(_)) {
+                self.machine.dma_write(frame.address() + at % PAGE, &[byte]);
+                bytes.set(at, byte);
+            }
+        }
+        Effect::Nothing
+    }
+
+    pub(super) fn device_read(&mut self, index: usize, at: u64) -> Effect {
+        if !self.pins.is_empty() {
+            let dma = &self.pins[index % self.pins.len()];
+            let (frame, bytes) = &dma.pages[(at / PAGE) as usize % dma.pages.len()];
+            assert_eq!(self.machine.dma_read(frame.address() + at % PAGE), bytes.get(at), "INV-11");
+        }
+        Effect::Nothing
+    }
+}
