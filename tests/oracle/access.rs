@@ -28,7 +28,7 @@ impl<L: Layout> World<'_, L> {
     {
         if self.starved() {
             assert_eq!(result, Err(FaultError::NoMemory));
-            return Effect::EmptyTables;
+            return Effect::Nothing;
         }
         assert_eq!(result, wanted);
         match result {

@@ -58,7 +58,7 @@ impl<L: Layout> World<'_, L> {
         let result = unsafe { self.processes[who].0.map_foreign(start, length, first, rights) };
         if self.starved() {
             assert_eq!(result, Err(SpaceError::NoMemory));
-            return Effect::EmptyTables;
+            return Effect::Nothing;
         }
         let registers = |page: u64| Backing::Registers(first.offset(page - start / PAGE));
         let range = whole_pages(self.options.levels, start, length);

@@ -1,5 +1,7 @@
 //! From bytes to operations: [`RECORD`] bytes each, after one byte for the machine. Every string of bytes is a script.
 
+use std::ops::Range;
+
 use pagepin::pin::PinFlags;
 use pagepin::space::ProtectPolicy;
 use pagepin::{LeafSize, Levels, Pfn, Rights};
@@ -33,7 +35,10 @@ const EDGES: [u64; 12] = [
     0xffff_8000_0000_0000,
 ];
 const LENGTHS: [u64; 5] = [0, u64::MAX, 1 << 46, 1 << 57, u64::MAX - PAGE + 1];
-const LARGE_LENGTHS: [u64; 5] = [LARGE, 2 * LARGE, LARGE - PAGE, LARGE + PAGE, 3 * LARGE];
+const LARGE_LENGTHS: [u64; 8] = [LARGE, LARGE, LARGE, LARGE, 2 * LARGE, 3 * LARGE, LARGE - PAGE, LARGE + PAGE];
+/// Values of a record's length that stand for those of large leaves, and those for which it begins with one, too.
+const LARGE_SIZES: Range<u8> = 100..200;
+const WHOLE_LEAVES: Range<u8> = 100..180;
 const RIGHTS: [Rights; 8] = [RW, RW, RW, R, RX, NONE, Rights::all(), Rights::WRITE];
 const FLAGS: [PinFlags; 8] = [
     PinFlags::empty(),
@@ -86,8 +91,6 @@ pub(crate) enum Op {
     WildFault(u64, u8),
     /// From now on the CPU's threads have this PKRU.
     Keys(usize, u32),
-    /// So many allocations of the next operation succeed, then none.
-    Starve(u64),
 }
 
 /// What a run does, and on which machine.
@@ -103,8 +106,16 @@ pub(crate) struct Script {
     pub(crate) pin_limit: u64,
     /// There is memory for large leaves. That takes time, so it takes two bits.
     pub(crate) large: bool,
-    /// Each with the number of the process that does it.
-    pub(crate) ops: Vec<(usize, Op)>,
+    pub(crate) steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    /// The number of the process that does it.
+    pub(crate) who: usize,
+    pub(crate) op: Op,
+    /// Allocations that succeed before memory runs out.
+    pub(crate) allowed: Option<u64>,
 }
 
 impl Script {
@@ -120,17 +131,20 @@ impl Script {
             zero_frame: !bit(4),
             pin_limit: if bit(5) { PIN_LIMIT } else { u64::MAX },
             large,
-            ops: records.chunks(RECORD).take(MAX_OPS).map(|record| decode(record, large)).collect(),
+            steps: records.chunks(RECORD).take(MAX_OPS).map(|record| decode(record, large)).collect(),
         }
     }
 }
 
-fn decode(bytes: &[u8], large: bool) -> (usize, Op) {
+fn decode(bytes: &[u8], large: bool) -> Step {
     let mut record = [0; RECORD];
     record[..bytes.len()].copy_from_slice(bytes);
     let [what, who, place, low, high, size, choice, index, byte] = record;
     let number = u64::from(u16::from_le_bytes([low, high]));
-    let (start, length) = (address(place, number, large), length(size, number, large));
+    let (mut start, length) = (address(place, number, large), length(size, number, large));
+    if large && WHOLE_LEAVES.contains(&size) {
+        start &= !(LARGE - 1);
+    }
     let rights = RIGHTS[usize::from(choice % 8)];
     let (cpu, index) = (usize::from(index) % CPUS, usize::from(index % 64));
     let (write, at, buffer) = (byte & 1 != 0, number % (5 * PAGE), index % 8);
@@ -141,10 +155,9 @@ fn decode(bytes: &[u8], large: bool) -> (usize, Op) {
     let op = match what {
         228..232 => Op::MapForeign(start, length, rights, Pfn::new(REGISTERS + index as u64 % 8)),
         232..237 if large => Op::MapLarge(EDGE - LARGE + u64::from(place % 3) * LARGE, rights, byte),
-        237..240 => Op::MapWithKey(start, length, rights, RIGHTS[usize::from(byte % 8)], index as u8 % 8),
+        237..241 => Op::MapWithKey(start, length, rights, RIGHTS[usize::from(byte % 8)], index as u8 % 8),
         // Memory with key 0 can always be used, as nearly all of it has that key.
-        240..242 => Op::Keys(cpu, number as u32 & !3),
-        242..245 => Op::Starve(u64::from(byte % 8)),
+        241..245 => Op::Keys(cpu, number as u32 & !3),
         245..251 => Op::Pin(any_form()),
         251.. => Op::Get(any_form()),
         _ => match what % 57 {
@@ -170,7 +183,8 @@ fn decode(bytes: &[u8], large: bool) -> (usize, Op) {
             _ => Op::WildFault(start, byte),
         },
     };
-    (usize::from(who % 4), op)
+    let allowed = who.checked_sub(232).map(|allowed| u64::from(allowed / 4));
+    Step { who: usize::from(who % 4), op, allowed }
 }
 
 /// The pages of both windows.
@@ -193,7 +207,7 @@ fn address(place: u8, number: u64, large: bool) -> u64 {
 /// Mostly some whole pages, sometimes some bytes, rarely something absurd.
 fn length(size: u8, number: u64, large: bool) -> u64 {
     match size {
-        160..200 if large => LARGE_LENGTHS[usize::from(size) % LARGE_LENGTHS.len()],
+        _ if large && LARGE_SIZES.contains(&size) => LARGE_LENGTHS[usize::from(size) % LARGE_LENGTHS.len()],
         0..200 => (u64::from(size) % 5 + 1) * PAGE,
         200..240 => number % (5 * PAGE - 1) + 1,
         _ => LENGTHS[usize::from(size) % LENGTHS.len()],

@@ -38,7 +38,7 @@ use crate::machine::{CPUS, Machine, Process};
 
 use check::Seen;
 pub(crate) use decode::{MAX_OPS, RECORD};
-use decode::{Op, Script};
+use decode::{Op, Script, Step};
 use model::Model;
 use pins::{Dma, Gets};
 
@@ -75,8 +75,6 @@ struct World<'m, L: Layout> {
     /// What was stored in device registers.
     registers: BTreeMap<u64, u8>,
     pkru: [u32; CPUS],
-    /// Allocations that the next operation may make.
-    allowed: Option<u64>,
     /// Allocations that had failed before this operation.
     refusals: u64,
     /// What there was after the last operation.
@@ -84,10 +82,10 @@ struct World<'m, L: Layout> {
 }
 
 impl<L: Layout> World<'_, L> {
-    /// Carries out `op` in process `who` and checks everything.
-    fn step(&mut self, who: usize, op: Op) {
+    /// Carries out an operation and checks everything.
+    fn step(&mut self, Step { who, op, allowed }: Step) {
         self.refusals = self.machine.memory().refusals();
-        self.machine.memory().allow(self.allowed.take());
+        self.machine.memory().allow(allowed);
         let effect = self.apply(who % self.processes.len(), op);
         self.machine.memory().allow(None);
         self.check(effect);
@@ -115,10 +113,6 @@ impl<L: Layout> World<'_, L> {
             Op::Put(index) => self.put(index),
             Op::DeviceWrite(index, at, byte) => self.device_write(index, at, byte),
             Op::DeviceRead(index, at) => self.device_read(index, at),
-            Op::Starve(allowed) => {
-                self.allowed = Some(allowed);
-                Effect::Nothing
-            }
         }
     }
 
@@ -154,19 +148,18 @@ fn run_in<L: Layout>(script: Script) {
         gets: Vec::new(),
         registers: BTreeMap::new(),
         pkru: [0; CPUS],
-        allowed: None,
         refusals: 0,
         seen: Seen::default(),
     };
     world.check(Effect::Anything);
-    for (who, op) in script.ops {
-        world.step(who, op);
-    }
+    script.steps.into_iter().for_each(|step| world.step(step));
     world.check_all_bytes();
     while !world.pins.is_empty() {
-        world.step(0, Op::Unpin(0));
+        world.apply(0, Op::Unpin(0));
+        world.check(Effect::Anything);
     }
     while !world.gets.is_empty() {
-        world.step(0, Op::Put(0));
+        world.apply(0, Op::Put(0));
+        world.check(Effect::Counts);
     }
 }

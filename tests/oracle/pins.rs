@@ -70,6 +70,12 @@ pub(super) fn frames(runs: &[PhysRun]) -> impl Iterator<Item = Pfn> {
     runs.iter().flat_map(|run| run.first().number()..run.end().number()).map(Pfn::new)
 }
 
+/// Whether `next` could be part of `run`. Large leaves are joined at their edges only.
+fn continues(run: &PhysRun, next: &PhysRun) -> bool {
+    let at_an_edge = next.first() == next.first().block_start(next.order());
+    run.order() == next.order() && run.end() == next.first() && at_an_edge
+}
+
 impl<L: Layout> World<'_, L> {
     pub(super) fn pin(&mut self, who: usize, wanted: &Acquire) -> Effect {
         let (process, model) = &self.processes[who];
@@ -153,14 +159,13 @@ impl<L: Layout> World<'_, L> {
             Ok((_, runs, stopped)) => (&runs[..], *stopped),
             Err(error) => (&[][..], Some(*error)),
         };
-        let (mut pages, mut next) = (Vec::new(), None);
-        for frame in frames(runs) {
+        assert!(runs.windows(2).all(|pair| !continues(&pair[0], &pair[1])), "one run would do: {runs:?}");
+        let acquired = frames(runs).map(|frame| {
             let bytes = permitted.next().expect("more pages than were asked for");
-            pages.push((frame, bytes.expect("a page was acquired that may not be")));
-        }
-        if pages.len() as u64 != range.pages() {
-            next = permitted.next();
-        }
+            (frame, bytes.expect("a page was acquired that may not be"))
+        });
+        let pages: Vec<_> = acquired.collect();
+        let next = permitted.next();
         let first_missing = range.first_page().offset(pages.len() as u64).address();
         let needs_fault = || self.needs_fault(who, first_missing, wanted, pin);
         assert_eq!(stopped == Some(PinError::NoMemory), self.starved());
@@ -174,19 +179,13 @@ impl<L: Layout> World<'_, L> {
             (Some(reason), Some(Err(error))) => assert_eq!(reason, error),
             (stopped, next) => panic!("stopped by {stopped:?} where {next:?} is right"),
         }
-        let effect = match stopped {
-            _ if wanted.never_faults() => {
-                if pages.is_empty() {
-                    Effect::Nothing
-                } else {
-                    Effect::Counts
-                }
-            }
-            // The buffer may have been found too small for a page that was made ready.
-            Some(PinError::BufferTooSmall) => Effect::Anything,
-            _ if !pages.is_empty() => Effect::Anything,
-            Some(PinError::NoMemory) => Effect::EmptyTables,
-            _ => Effect::Nothing,
+        let effect = match (pages.is_empty(), stopped) {
+            // Found too small for a page that was made ready first.
+            (true, Some(PinError::BufferTooSmall)) if !wanted.never_faults() => Effect::Anything,
+            (true, Some(PinError::NoMemory)) => Effect::Nothing,
+            (true, _) => Effect::Nothing,
+            (false, _) if wanted.never_faults() => Effect::Counts,
+            (false, _) => Effect::Anything,
         };
         (pages, effect)
     }
