@@ -1,7 +1,9 @@
 //! Physical memory: where the direct map is, which frames the bootloader left
-//! over, and how they are split between the kernel heap and everybody else.
+//! over, and how they are split between the kernel heap, what plays a device's
+//! memory, and everybody else.
 
 use bootloader::{BootInfo, bootinfo::MemoryRegionType};
+use pagepin_abi::DEVICE_PAGES;
 use spin::Once;
 use x86_64::{VirtAddr, registers::control::Cr3};
 
@@ -20,6 +22,7 @@ struct Layout {
     boot_root: u64,
     heap: Frames,
     free: Frames,
+    device: Frames,
     /// The first 63 frames: a bit for each that is usable or was the bootloader's code.
     low_left_over: u64,
 }
@@ -49,12 +52,14 @@ pub fn init(boot: &BootInfo) {
             })
             .fold(0, |bits, pfn| bits | 1 << pfn);
         let split = largest.start + HEAP_PAGES;
-        assert!(split < largest.end, "not enough memory for the kernel heap");
+        let device = largest.end.saturating_sub(DEVICE_PAGES);
+        assert!(split < device, "not enough memory for the kernel heap");
         Layout {
             direct_map: boot.physical_memory_offset,
             boot_root: Cr3::read().0.start_address().as_u64(),
             heap: Frames { start: largest.start, end: split },
-            free: Frames { start: split, end: largest.end },
+            free: Frames { start: split, end: device },
+            device: Frames { start: device, end: largest.end },
             low_left_over,
         }
     });
@@ -68,6 +73,11 @@ pub fn heap_frames() -> Frames {
 /// Frames nobody uses yet: all of them are RAM and in the direct map.
 pub fn free_frames() -> Frames {
     layout().free
+}
+
+/// What programs can map as the memory of a device: not the pool's, so not the library's to count.
+pub fn device_frames() -> Frames {
+    layout().device
 }
 
 /// Top-level table of the bootloader: its upper half is the kernel's mapping, and

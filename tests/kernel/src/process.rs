@@ -4,7 +4,12 @@
 //! the process does not, so that the memory is free again before the end is announced.
 //! Children die with their parent, so that nothing is left of a test that failed.
 
-use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
+use alloc::{
+    boxed::Box,
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    vec::Vec,
+};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use pagepin_abi::{Error, Program, STACK_BYTES, STACK_TOP, Status, USER_END};
@@ -31,6 +36,8 @@ pub struct Process {
     /// Threads that may still hold the address space.
     holders: AtomicU32,
     dying: AtomicBool,
+    /// Its threads hold it.
+    space: Weak<AddressSpace>,
     end: SpinMutex<End, Poll>,
     /// What its devices may use, by handle.
     pins: SpinMutex<Vec<Option<Arc<Pin>>>, Poll>,
@@ -91,6 +98,7 @@ pub fn adopt(space: Arc<AddressSpace>, context: UserContext, parent: u32) -> Res
             threads: AtomicU32::new(1),
             holders: AtomicU32::new(1),
             dying: AtomicBool::new(false),
+            space: Arc::downgrade(&space),
             end: SpinMutex::new(End::default()),
             pins: SpinMutex::new(Vec::new()),
         });
@@ -129,6 +137,11 @@ pub fn reap(pid: u32) -> Option<Status> {
 impl Process {
     pub fn is_dying(&self) -> bool {
         self.dying.load(Ordering::Acquire)
+    }
+
+    /// Its memory, until its last thread is gone.
+    pub fn space(&self) -> Option<Arc<AddressSpace>> {
+        self.space.upgrade()
     }
 
     /// Ends the process: running threads notice at their next trap, waiting ones are

@@ -4,6 +4,7 @@
 use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 use core::{ptr, sync::atomic::Ordering};
 
+use pagepin::fault::FaultError;
 use pagepin_abi::{FAULT_PROBE, Status, USER_END, USER_START};
 use spin::mutex::SpinMutex;
 use x86_64::instructions::interrupts;
@@ -155,8 +156,11 @@ fn handle(thread: &mut Thread, trap: Trap) -> Next {
     match trap {
         Trap::PageFault { address, code } => {
             if (USER_START..USER_END).contains(&address) {
-                if thread.space.fault(address, code) {
-                    return Next::Resume;
+                match thread.space.fault(address, code) {
+                    Ok(_) => return Next::Resume,
+                    // Perhaps somebody else gives some back.
+                    Err(FaultError::NoMemory) => return Next::Yield,
+                    Err(_) => {}
                 }
             } else if address == FAULT_PROBE {
                 // Over the two-byte instruction that reads there.

@@ -9,7 +9,7 @@ use crate::{
     console,
     edu::{self, Direction},
     iommu, memory,
-    mm::{self, Pin},
+    mm::{self, Pin, Whose},
     notes, percpu,
     poll::Poll,
     process::{self, Thread},
@@ -113,7 +113,13 @@ fn plain(call: Call, [a, b, c, d, e]: [u64; 5], thread: &Thread) -> Result<u64, 
         Call::Write => write(a, b),
         Call::Cpu => Ok(percpu::index() as u64),
         Call::Now => Ok(time::now()),
-        Call::DevPin => thread.process.add_pin(mm::pin(space, a, b, c)?),
+        Call::MapLarge => space.map_large(a, b).map(|()| 0),
+        Call::MapDevice => space.map_device(a, b, c, d).map(|()| 0),
+        Call::DevPin => thread.process.add_pin(mm::pin(space, Whose::Own, a, b, c)?),
+        Call::DevPinRemote => {
+            let target = u32::try_from(d).ok().and_then(process::find).and_then(|process| process.space());
+            thread.process.add_pin(mm::pin(&target.ok_or(Error::NotFound)?, Whose::Others, a, b, c)?)
+        }
         Call::DevUnpin => unpin(thread, a).map(|()| 0),
         Call::DevDmaStart => start_transfer(thread, a, b, c, d, e).map(|()| 0),
         Call::DevAddress => thread.process.pin(a)?.device_segment(b).map(|(address, _)| address).ok_or(Error::Invalid),

@@ -41,9 +41,11 @@ macro_rules! numbered {
 
 mod device;
 mod stage;
+mod tally;
 
 pub use device::BlockedAccess;
 pub use stage::{Scene, SceneRun, StormRun};
+pub use tally::Tally;
 
 numbered! {
     /// System calls. Lengths and offsets are in bytes, times in microseconds.
@@ -104,6 +106,12 @@ numbered! {
         DevStray = 26,
         /// `() -> BlockedAccess`: the first since the last call, as bits.
         DevBlocked = 27,
+        /// `(addr, prot)`: zero-filled memory of [`LARGE_BYTES`] as one leaf of that size.
+        MapLarge = 28,
+        /// `(addr, len, prot, page)`: the device's own memory from this page of it on, see [`DEVICE_PAGES`].
+        MapDevice = 29,
+        /// `(addr, len, flags, pid) -> handle`: as [`Call::DevPin`], memory of another process.
+        DevPinRemote = 30,
     }
 }
 
@@ -124,7 +132,7 @@ numbered! {
         Busy = 6,
         /// More processes, threads or handles than the kernel keeps.
         Limit = 7,
-        /// Not in this kernel.
+        /// Not in this kernel, or not with this memory: device memory cannot be pinned, a large leaf not be split.
         NotSupported = 8,
         /// The memory does not allow what was asked for.
         Denied = 9,
@@ -238,6 +246,11 @@ impl FrameBits {
 pub const TO_DEVICE: u64 = 0;
 /// See [`TO_DEVICE`].
 pub const FROM_DEVICE: u64 = 1;
+
+/// Alignment and size of what [`Call::MapLarge`] maps.
+pub const LARGE_BYTES: u64 = 2 << 20;
+/// Pages of memory that a device has of its own, and that programs may map. Holds what was stored last, whoever did.
+pub const DEVICE_PAGES: u64 = 512;
 
 /// How many notes there are.
 pub const NOTES: u64 = 8;

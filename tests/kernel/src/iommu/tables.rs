@@ -20,7 +20,7 @@ pub const DOMAIN: u64 = 1;
 /// one kind is never one of the other, and below 4 GiB, which is the device's reach.
 pub const WINDOW_START: u64 = 0x8000_0000;
 /// Each leaf table maps 2 MiB.
-const LEAF_TABLES: usize = 8;
+const LEAF_TABLES: usize = 64;
 const ENTRIES: usize = 512;
 pub const WINDOW_PAGES: usize = LEAF_TABLES * ENTRIES;
 

@@ -8,7 +8,8 @@ use pagepin_abi::Error;
 
 pub fn space(error: SpaceError) -> Error {
     match error {
-        SpaceError::Range(_) | SpaceError::LargeLeaf => Error::Invalid,
+        SpaceError::Range(_) => Error::Invalid,
+        SpaceError::LargeLeaf => Error::NotSupported,
         SpaceError::Overlap | SpaceError::Pinned(_) => Error::Busy,
         SpaceError::NoArea => Error::NotFound,
         SpaceError::AccessDenied => Error::Denied,
@@ -30,6 +31,7 @@ pub fn pin(error: PinError) -> Error {
     match error {
         PinError::Range(_) | PinError::InvalidFlags => Error::Invalid,
         PinError::AccessDenied | PinError::ProtectionKey => Error::Denied,
+        PinError::NotPinnable => Error::NotSupported,
         PinError::NoMemory => Error::NoMemory,
         PinError::CountOverflow | PinError::BudgetExceeded | PinError::BufferTooSmall => Error::Limit,
         PinError::WouldFault | PinError::Contended | PinError::Incomplete => Error::Busy,

@@ -1,6 +1,8 @@
 //! The frame allocator: a bitmap, behind a lock that may be taken with interrupts off
 //! (they always are).
 
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use bitmap_allocator::{BitAlloc, BitAlloc1M};
 use pagepin::{FrameSource, Pfn};
 use spin::mutex::SpinMutex;
@@ -34,6 +36,21 @@ pub fn free_count() -> u64 {
     POOL.lock().free
 }
 
+static SCARCE: AtomicBool = AtomicBool::new(false);
+/// Blocks that were asked for while they were scarce.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+/// Each of this number is refused.
+const REFUSED: u64 = 8;
+
+/// From now on some blocks of more than one frame are refused, as if there were none: or no longer.
+pub fn make_blocks_scarce(scarce: bool) {
+    SCARCE.store(scarce, Ordering::Relaxed);
+}
+
+fn is_refused() -> bool {
+    SCARCE.load(Ordering::Relaxed) && ASKED.fetch_add(1, Ordering::Relaxed).is_multiple_of(REFUSED)
+}
+
 /// A cleared frame for the kernel's own use, never given back.
 pub fn kernel_frame() -> Option<u64> {
     let frame = Frames { zero: None }.allocate(0)?.address();
@@ -55,6 +72,7 @@ unsafe impl FrameSource for Frames {
         let mut pool = POOL.lock();
         let bit = match order {
             0 => pool.bits.alloc()?,
+            _ if is_refused() => return None,
             _ => pool.bits.alloc_contiguous(None, 1 << order, usize::from(order))?,
         };
         pool.free -= 1 << order;

@@ -2,6 +2,7 @@
 
 mod errors;
 mod frames;
+mod kinds;
 mod picture;
 mod pins;
 mod platform;
@@ -9,21 +10,28 @@ mod twin;
 
 use alloc::sync::Arc;
 
-use pagepin::{KernelHalf, PageAddr, Pfn, Rights, SpaceOptions, UserSpace, fault_from_error_code, paging::Tables, pin};
-use pagepin_abi::{Error, MmCall, PROT_EXEC, PROT_NONE, PROT_WRITE, USER_START};
+use pagepin::{
+    KernelHalf, PageAddr, Pfn, Rights, SpaceOptions, UserSpace,
+    fault::{FaultError, FaultOutcome},
+    fault_from_error_code,
+    paging::Tables,
+    pin,
+};
+use pagepin_abi::{Error, LARGE_BYTES, MmCall, PROT_EXEC, PROT_NONE, PROT_WRITE, USER_START};
 use x86_64::structures::idt::PageFaultErrorCode;
 
 use crate::{memory, percpu};
 
-pub use frames::{free_count as free_frame_count, kernel_frame};
+pub use frames::{free_count as free_frame_count, kernel_frame, make_blocks_scarce};
 pub use picture::print_memory;
-pub use pins::Pin;
+pub use pins::{Pin, Whose};
 pub use platform::{Kernel, delay_flushes, kernel};
 pub use twin::register;
 
 /// Before the first address space.
 pub fn init() {
     platform::init();
+    kinds::init();
 }
 
 /// One process's memory.
@@ -89,15 +97,15 @@ impl AddressSpace {
         Ok(Self { space, twin: twin::Choice::default() })
     }
 
-    /// Whether the access may be tried again.
+    /// Makes the access possible, or says why not.
     #[inline]
-    pub fn fault(&self, address: u64, code: u64) -> bool {
+    pub fn fault(&self, address: u64, code: u64) -> Result<FaultOutcome, FaultError> {
         let code = PageFaultErrorCode::from_bits_truncate(code);
         if self.twin.is_chosen() && twin::fault(self, address, code) {
-            return true;
+            return Ok(FaultOutcome::Spurious);
         }
         let fault = fault_from_error_code(address, code);
-        self.space.fault(fault).is_ok()
+        self.space.fault(fault)
     }
 
     /// Stores into this space from outside, whatever the protection: for the loader.
@@ -152,7 +160,7 @@ impl AddressSpace {
 
 /// A fault of a user copy at `address`; whether the copy may be tried again.
 pub fn kernel_fault(address: u64, code: u64) -> bool {
-    percpu::current_space().is_some_and(|space| space.fault(address, code))
+    percpu::current_space().is_some_and(|space| space.fault(address, code).is_ok())
 }
 
 /// A frame for a page table of the kernel's own.
@@ -181,10 +189,13 @@ pub fn leftovers() -> Result<(), alloc::string::String> {
 /// Whether anyone refers to this frame of the pool; frames outside of it always are.
 pub fn is_in_use(frame: u64) -> bool {
     let table = pagepin::Env::frames(kernel());
-    pagepin::FrameTable::frame(table, Pfn::containing(frame)).is_none_or(|frame| !frame.snapshot().is_free())
+    let seen = |address| pagepin::FrameTable::frame(table, Pfn::containing(address)).map(|frame| frame.snapshot());
+    // Of a block, only the head has a word that says so.
+    let head = seen(frame & !(LARGE_BYTES - 1));
+    seen(frame).is_none_or(|frame| !frame.is_free()) || head.is_some_and(|head| !head.is_free() && head.order > 0)
 }
 
 /// Pins user memory for a device, or takes the plain reference that a twin uses.
-pub fn pin(space: &Arc<AddressSpace>, addr: u64, len: u64, flags: u64) -> Result<Pin, Error> {
-    Pin::new(space, addr, len, flags)
+pub fn pin(space: &Arc<AddressSpace>, whose: Whose, addr: u64, len: u64, flags: u64) -> Result<Pin, Error> {
+    Pin::new(space, whose, addr, len, flags)
 }

@@ -4,7 +4,7 @@ use alloc::{sync::Arc, vec, vec::Vec};
 
 use pagepin::pin::{
     Access, GotPages, PhysRun, PinFlags, PinnedPages, RawGets, RawPins, Read, Write, get_user_pages_fast,
-    pin_user_pages_fast, put_user_pages,
+    get_user_pages_remote, pin_user_pages_fast, pin_user_pages_remote, put_user_pages,
 };
 use pagepin::{AddressSpace as _, UserRange};
 use pagepin_abi::{Error, PIN_KEEP_CACHED, PIN_LONGTERM, PIN_PLAIN, PIN_READ, PIN_WRITE};
@@ -30,6 +30,14 @@ pub struct Pin {
     writable: bool,
 }
 
+/// Whose memory is pinned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// That of the process that runs on this CPU.
+    Own,
+    Others,
+}
+
 type Raw<A> = RawPins<A, Vec<PhysRun>>;
 
 /// Raw, because the table of handles outlives the borrow of the address space.
@@ -41,7 +49,7 @@ enum Held {
 }
 
 impl Pin {
-    pub fn new(space: &Arc<AddressSpace>, addr: u64, len: u64, flags: u64) -> Result<Self, Error> {
+    pub fn new(space: &Arc<AddressSpace>, whose: Whose, addr: u64, len: u64, flags: u64) -> Result<Self, Error> {
         let known = PIN_READ | PIN_WRITE | PIN_LONGTERM | PIN_PLAIN | PIN_KEEP_CACHED;
         if flags & !known != 0 || flags & (PIN_READ | PIN_WRITE) == 0 {
             return Err(Error::Invalid);
@@ -53,14 +61,14 @@ impl Pin {
         let writable = flags & PIN_WRITE != 0;
         let long = if flags & PIN_LONGTERM != 0 { PinFlags::LONGTERM } else { PinFlags::empty() };
         let (held, segments) = match (flags & PIN_PLAIN != 0, writable) {
-            (true, true) => Self::plain::<Write>(space, range)?,
-            (true, false) => Self::plain::<Read>(space, range)?,
+            (true, true) => Self::plain::<Write>(space, whose, range)?,
+            (true, false) => Self::plain::<Read>(space, whose, range)?,
             (false, true) => {
-                let (raw, segments) = Self::pinned::<Write>(space, range, long)?;
+                let (raw, segments) = Self::pinned::<Write>(space, whose, range, long)?;
                 (Held::Write(raw), segments)
             }
             (false, false) => {
-                let (raw, segments) = Self::pinned::<Read>(space, range, long)?;
+                let (raw, segments) = Self::pinned::<Read>(space, whose, range, long)?;
                 (Held::Read(raw), segments)
             }
         };
@@ -73,20 +81,30 @@ impl Pin {
         Ok(pin)
     }
 
-    fn pinned<A: Access>(space: &AddressSpace, range: UserRange, flags: PinFlags) -> Result<(Raw<A>, Segments), Error> {
+    fn pinned<A: Access>(
+        space: &AddressSpace,
+        whose: Whose,
+        range: UserRange,
+        flags: PinFlags,
+    ) -> Result<(Raw<A>, Segments), Error> {
         let buffer = vec![PhysRun::default(); range.pages() as usize];
-        let pinned = pin_user_pages_fast::<A, _, _, _>(kernel(), &space.space, range, flags, buffer)
-            .and_then(PinnedPages::complete)
-            .map_err(errors::pin)?;
+        let pinned = match whose {
+            Whose::Own => pin_user_pages_fast::<A, _, _, _>(kernel(), &space.space, range, flags, buffer),
+            Whose::Others => pin_user_pages_remote::<A, _, _, _>(kernel(), &space.space, range, flags, buffer),
+        };
+        let pinned = pinned.and_then(PinnedPages::complete).map_err(errors::pin)?;
         let segments = pinned.byte_runs().map(|run| (run.address, run.length)).collect();
         Ok((pinned.into_raw(), segments))
     }
 
-    fn plain<A: Access>(space: &AddressSpace, range: UserRange) -> Result<(Held, Segments), Error> {
+    fn plain<A: Access>(space: &AddressSpace, whose: Whose, range: UserRange) -> Result<(Held, Segments), Error> {
         let buffer = vec![PhysRun::default(); range.pages() as usize];
-        let got: GotPages<'_, Kernel, _> =
-            get_user_pages_fast::<A, _, _, _>(kernel(), &space.space, range, PinFlags::empty(), buffer)
-                .map_err(errors::pin)?;
+        let none = PinFlags::empty();
+        let got: Result<GotPages<'_, Kernel, _>, _> = match whose {
+            Whose::Own => get_user_pages_fast::<A, _, _, _>(kernel(), &space.space, range, none, buffer),
+            Whose::Others => get_user_pages_remote::<A, _, _, _>(kernel(), &space.space, range, none, buffer),
+        };
+        let got = got.map_err(errors::pin)?;
         if let Some(stopped) = got.stopped() {
             return Err(errors::pin(stopped.reason));
         }

@@ -3,7 +3,10 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use pagepin::{FlatFrameTable, FlushRange, OffsetPhysMap, PageFrame, Pfn, Platform, ReadSide, Shootdown};
+use pagepin::{
+    Env, FlatFrameTable, FlushRange, FrameSource, FrameTable, OffsetPhysMap, PageFrame, Pfn, Platform, ReadSide,
+    Shootdown, frame::Released,
+};
 use spin::Once;
 
 use super::frames::{self, Frames};
@@ -30,6 +33,16 @@ pub fn init() {
 
 pub fn kernel() -> &'static Kernel {
     KERNEL.get().expect("mm::init comes first")
+}
+
+/// Gives back a reference to a frame.
+pub fn put(pfn: Pfn) {
+    let kernel = kernel();
+    let released = kernel.frames().frame(pfn).map(PageFrame::put);
+    if let Some(Ok(Released::Last { order })) = released {
+        // SAFETY: that was the last reference.
+        unsafe { kernel.source().free(pfn, order) };
+    }
 }
 
 /// Lockless walks of this kernel: interrupts are off in all of its code, and a walk is

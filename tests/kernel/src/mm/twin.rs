@@ -7,12 +7,16 @@ use alloc::{
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use pagepin::{Env, FrameKind, FrameSource, FrameTable, PageAddr, Pfn, PhysMap, frame::Released, paging::Tables};
+use pagepin::{Env, FrameKind, FrameSource, FrameTable, PageAddr, Pfn, PhysMap, paging::Tables};
 use pagepin_abi::{Error, TWIN_MAPCOUNT, TWIN_NONE, TWIN_PUBLISH_FIRST};
 use spin::mutex::SpinMutex;
 use x86_64::structures::idt::PageFaultErrorCode;
 
-use super::{AddressSpace, Kernel, kernel, picture::Mapped, platform};
+use super::{
+    AddressSpace, Kernel, kernel,
+    picture::Mapped,
+    platform::{self, put},
+};
 use crate::{memory, poll::Poll, shootdown};
 
 /// Which twin handles the faults of a space.
@@ -83,16 +87,6 @@ fn replace_entry(space: &AddressSpace, mapped: &Mapped, page: PageAddr, bits: u6
     unsafe { entry.write_volatile(bits) };
     drop(tables);
     true
-}
-
-/// Gives back a reference to a frame.
-fn put(pfn: Pfn) {
-    let kernel = kernel();
-    let released = kernel.frames().frame(pfn).map(|frame| frame.put());
-    if let Some(Ok(Released::Last { order })) = released {
-        // SAFETY: that was the last reference.
-        unsafe { kernel.source().free(pfn, order) };
-    }
 }
 
 /// "Only I map it, so it is mine": forgets that there are references which are not

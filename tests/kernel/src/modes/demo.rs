@@ -86,7 +86,7 @@ fn play_storm() -> Result {
     head('f', title);
     println!("  Every CPU runs a process, with a second thread that pins the same memory. They map, unmap,");
     println!("  protect, fork, write, pin and let devices write, in an order that a seed decides, and each");
-    println!("  knows what every byte must be.");
+    println!("  knows what every byte must be, in base pages, in leaves of 2 MiB, and in a device's memory.");
     println!("\n  TWIN: plain references for the devices.\n");
     let twin = storm::run_once(storm::first_seed(), storm::TWIN_ROUNDS, true);
     match &twin {

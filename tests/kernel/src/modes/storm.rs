@@ -1,4 +1,5 @@
-//! The storm: random operations on all CPUs at once, with the library and with its twin.
+//! The storm: random operations on all CPUs at once, on memory of every kind, with the library
+//! and with its twin.
 //!
 //! As a mode of its own for long runs: `storm`, or `storm:seed=7,rounds=2000,runs=10` with
 //! whatever is to differ from the default. Run `n` has seed `seed + n`. `minutes=30` in place
@@ -7,10 +8,10 @@
 
 use alloc::format;
 
-use pagepin_abi::{Program, Status, StormRun};
+use pagepin_abi::{NOTES, Program, Status, StormRun, Tally};
 
 use super::{Outcome, run_balanced};
-use crate::{fw_cfg, notes, percpu, println, time};
+use crate::{fw_cfg, mm, notes, percpu, println, time};
 
 /// Names of the test of the library and of its twin.
 pub const TESTS: [&str; 2] = ["storm_finds_every_byte_right", "storm_twin_finds_wrong_bytes"];
@@ -58,11 +59,30 @@ pub fn run_once(seed: u32, rounds: u16, twin: bool) -> Outcome {
     let workers = percpu::online().count() as u8;
     let run = StormRun { seed, rounds, workers, twin };
     let start = time::now();
+    mm::make_blocks_scarce(true);
     let outcome = run_balanced(Program::Storm, run.to_bits(), Status::Exited(u32::from(twin)));
+    mm::make_blocks_scarce(false);
     let kind = if twin { "plain references" } else { "pins" };
     let milliseconds = (time::now() - start) / 1000;
     println!("storm with {kind}: seed={seed},rounds={rounds}, {workers} workers, {milliseconds} ms");
+    let counts = counts();
+    let [zero, large, refused, device, unforked] = counts;
+    println!(
+        "  {zero} zero frames pinned, {large} writes to large leaves, {refused} of their parts refused, \
+         {device} stores by children into device memory, {unforked} forks without memory"
+    );
+    let missing = !twin && rounds >= ROUNDS && counts.contains(&0);
+    let outcome = outcome.and(if missing { Err("something never happened".into()) } else { Ok(()) });
     outcome.map_err(|why| format!("seed={seed},rounds={rounds}: {why}"))
+}
+
+/// What the workers have counted, together.
+fn counts() -> [u64; 5] {
+    let tallies = (0..NOTES).filter_map(|slot| notes::read(slot).ok()).map(Tally::from_bits);
+    tallies.fold([0; 5], |sum, Tally { zero, large, refused, device, unforked }| {
+        let counts = [zero, large, refused, device, unforked];
+        core::array::from_fn(|place| sum[place] + counts[place])
+    })
 }
 
 /// The mode of its own.

@@ -48,6 +48,16 @@ pub fn map(addr: u64, len: u64, prot: u64) -> Result {
     call(Call::Map, [addr, len, prot, 0, 0]).map(drop)
 }
 
+/// One large leaf.
+pub fn map_large(addr: u64, prot: u64) -> Result {
+    call(Call::MapLarge, [addr, prot, 0, 0, 0]).map(drop)
+}
+
+/// The device's memory, from this page of it on.
+pub fn map_device(addr: u64, len: u64, prot: u64, page: u64) -> Result {
+    call(Call::MapDevice, [addr, len, prot, page, 0]).map(drop)
+}
+
 pub fn unmap(addr: u64, len: u64) -> Result {
     call(Call::Unmap, [addr, len, 0, 0, 0]).map(drop)
 }
@@ -114,6 +124,11 @@ pub fn spawn(program: Program, argument: u64) -> Result<u64> {
 
 pub fn dev_pin(addr: u64, len: u64, flags: u64) -> Result<u64> {
     call(Call::DevPin, [addr, len, flags, 0, 0])
+}
+
+/// Memory of another process.
+pub fn dev_pin_remote(addr: u64, len: u64, flags: u64, pid: u64) -> Result<u64> {
+    call(Call::DevPinRemote, [addr, len, flags, pid, 0])
 }
 
 pub fn dev_unpin(handle: u64) -> Result {

@@ -2,8 +2,8 @@
 //! Every answer is the precise error, and nothing stays pinned.
 
 use pagepin_abi::{
-    Call, Error, FROM_DEVICE, MmCall, NOTES, PIN_LONGTERM, PIN_PLAIN, PIN_READ, PIN_WRITE, PROT_EXEC, PROT_NONE,
-    PROT_WRITE, Status, TO_DEVICE, USER_END,
+    Call, DEVICE_PAGES, Error, FROM_DEVICE, LARGE_BYTES, MmCall, NOTES, PIN_LONGTERM, PIN_PLAIN, PIN_READ, PIN_WRITE,
+    PROT_EXEC, PROT_NONE, PROT_WRITE, Status, TO_DEVICE, USER_END,
 };
 
 use crate::calls;
@@ -33,6 +33,7 @@ pub fn run() {
     calls::protect(HIDDEN, PAGE, PROT_NONE).unwrap();
     ranges();
     rights();
+    kinds();
     flags();
     handles();
     transfers();
@@ -94,6 +95,18 @@ fn rights() {
     assert_eq!(pins_held(), 2);
     calls::dev_unpin(pin).unwrap();
     assert_eq!(pins_held(), 0);
+}
+
+/// What cannot be pinned at all, and whose memory is nowhere.
+fn kinds() {
+    calls::map_device(HOLE, PAGE, 0, 0).unwrap();
+    assert_eq!(calls::dev_pin(HOLE, PAGE, PIN_READ), Err(Error::NotSupported));
+    assert_eq!(calls::dev_pin(HOLE, PAGE, PIN_WRITE), Err(Error::Denied));
+    assert_eq!(calls::protect(HOLE, PAGE, PROT_WRITE), Err(Error::Denied));
+    calls::unmap(HOLE, PAGE).unwrap();
+    for pid in [0, u64::MAX] {
+        assert_eq!(calls::dev_pin_remote(WRITABLE, PAGE, PIN_READ, pid), Err(Error::NotFound));
+    }
 }
 
 fn flags() {
@@ -182,6 +195,13 @@ fn changes_of_memory() {
     }
     assert_eq!(calls::protect(WRITABLE, 4 * PAGE, 0), Err(Error::NotFound));
     assert_eq!(calls::map(HIDDEN, 2 * PAGE, 0), Err(Error::Busy));
+    for addr in [PAGE, AREA + PAGE, USER_END, u64::MAX, u64::MAX - LARGE_BYTES + 1] {
+        assert_eq!(calls::map_large(addr, PROT_WRITE), Err(Error::Invalid), "{addr:#x}");
+    }
+    assert_eq!(calls::map_large(AREA, PROT_WRITE), Err(Error::Busy));
+    for (len, page) in [(PAGE, DEVICE_PAGES), (2 * PAGE, DEVICE_PAGES - 1), (PAGE, u64::MAX), (u64::MAX, 0), (0, 0)] {
+        assert_eq!(calls::map_device(HOLE, len, 0, page), Err(Error::Invalid), "{len:#x} {page:#x}");
+    }
     // The page goes while it is pinned: who unmaps is told.
     let pin = calls::dev_pin(WRITABLE, PAGE, PIN_WRITE).unwrap();
     let left = calls::decode(calls::raw(Call::Discard as u64, [WRITABLE, PAGE, 0, 0, 0]));

@@ -1,22 +1,27 @@
 //! The storm: as many processes as there are CPUs do random things to their memory, each
 //! with a second thread that pins and unpins the same pages, and each compares what it
-//! finds with a model of what it should find.
+//! finds with a model of what it should find. Their memory is of every kind there is: base
+//! pages, from the zero frame on, large leaves, and that of a device.
 //!
 //! Exit code 0: every byte was right. 1: some were not, as it must be with the twin, which
 //! takes plain references instead of pins. The seed repeats the operations, though not
 //! how the CPUs meet.
 
+mod children;
+mod large;
+mod layout;
+mod memory;
 mod model;
 mod operations;
 mod pinner;
 mod random;
+mod untouched;
 mod worker;
 
 use pagepin_abi::{MmCall, Status, StormRun};
 
+use self::memory::WORKERS_MAX;
 use crate::calls;
-
-const WORKERS_MAX: usize = 16;
 
 pub fn run(argument: u64) -> u32 {
     let run = StormRun::from_bits(argument);

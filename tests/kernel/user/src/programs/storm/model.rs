@@ -1,36 +1,22 @@
 //! What a worker's memory should hold.
 //!
-//! A page has 16 places, one word each, 256 bytes apart; everything between them stays
-//! zero. A word says who wrote it where, so that one that has strayed is noticed
-//! wherever it turns up.
+//! A word says who wrote it where, so that one that has strayed is noticed wherever it
+//! turns up.
 
-pub const PAGE: u64 = 4096;
-pub const AREA: u64 = 0x3000_0000;
-pub const PAGES: usize = 20;
-pub const PLACES: usize = 16;
-/// Places that the model knows. It does not know when the second thread writes the others:
-pub const OWN: usize = PLACES - 2;
-/// by stores,
-pub const STORED: usize = PLACES - 2;
-/// and through pins.
-pub const PINNED: usize = PLACES - 1;
-pub const WORDS: usize = PAGE as usize / 8;
-const WORDS_PER_PLACE: usize = WORDS / PLACES;
+use core::ops::Range;
 
-pub fn address(page: usize) -> u64 {
-    AREA + page as u64 * PAGE
-}
+use super::layout::{self, OWN, PINNED, PLACES};
 
-pub fn offset(place: usize) -> u64 {
-    8 * index(place) as u64
-}
+/// Places of device memory that children write, one for each that may live at a time.
+pub const MARKS: [usize; 2] = [OWN - 2, OWN - 1];
 
 /// Who writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Author {
     Worker = 0,
-    /// A child of the worker, in memory of its own.
+    /// A child of the worker.
     Child = 1,
+    /// The worker's second thread.
     Pinner = 2,
 }
 
@@ -39,20 +25,37 @@ pub fn word(worker: u64, author: Author, page: usize, place: usize, count: u32) 
     (worker + 1) << 56 | (author as u64) << 52 | (page as u64) << 40 | (place as u64) << 32 | u64::from(count)
 }
 
-/// Index of a place's word in its page.
-pub fn index(place: usize) -> usize {
-    place * WORDS_PER_PLACE
+/// Whose memory a word is found in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    Worker,
+    Child,
+    /// The worker and its children share it.
+    Device,
 }
 
-/// Whether the word may at some time have been at this place, in the worker's own memory.
-pub fn is_plausible(word: u64, worker: u64, page: usize, index: usize) -> bool {
-    let place = index / WORDS_PER_PLACE;
-    let author = if place >= OWN { Author::Pinner } else { Author::Worker };
-    word == 0
-        || (index.is_multiple_of(WORDS_PER_PLACE) && word >> 32 == self::word(worker, author, page, place, 0) >> 32)
+impl Memory {
+    fn may_be_written_by(self, author: Author, place: usize) -> bool {
+        match author {
+            Author::Pinner => place >= OWN,
+            Author::Worker if self == Self::Device => place < MARKS[0],
+            Author::Worker => place < OWN,
+            Author::Child if self == Self::Device => MARKS.contains(&place),
+            Author::Child => self == Self::Child && place < OWN,
+        }
+    }
+
+    /// Whether the word may at some time have been at this place.
+    pub fn may_show(self, word: u64, worker: u64, page: usize, index: usize) -> bool {
+        let by = |author, place| {
+            self.may_be_written_by(author, place) && word >> 32 == self::word(worker, author, page, place, 0) >> 32
+        };
+        let somebodys = |place| [Author::Worker, Author::Child, Author::Pinner].iter().any(|&author| by(author, place));
+        word == 0 || layout::place_at(page, index).is_some_and(somebodys)
+    }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
 pub enum State {
     Unmapped,
     /// Mapped without any rights.
@@ -61,54 +64,123 @@ pub enum State {
     Writable,
 }
 
-#[derive(Clone, Copy)]
-pub struct Page {
-    pub state: State,
-    pub words: [u64; PLACES],
-    /// In a child, nobody else writes.
-    pub all_is_known: bool,
+/// What fills a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Private memory in base pages.
+    Base,
+    /// Private memory as one large leaf.
+    Large,
+    /// The device's.
+    Device,
 }
 
-impl Page {
-    pub const UNMAPPED: Self = Self { state: State::Unmapped, words: [0; PLACES], all_is_known: false };
+/// The words at the places of a page.
+#[derive(Clone, Copy)]
+pub struct Contents {
+    pub memory: Memory,
+    pub words: [u64; PLACES],
+    /// A bit for each place that nobody writes without this worker's or child's knowledge.
+    known: u16,
+}
 
-    pub fn is_readable(&self) -> bool {
-        matches!(self.state, State::ReadOnly | State::Writable)
+impl Contents {
+    /// Zeroes in private memory.
+    pub const fn fresh(author: Author) -> Self {
+        let (memory, known) = match author {
+            Author::Child => (Memory::Child, !(1 << PINNED)),
+            _ => (Memory::Worker, (1 << OWN) - 1),
+        };
+        Self { memory, words: [0; PLACES], known }
     }
 
-    /// The first word that is not what it should be: its index, what it should be, what it is.
+    /// Zeroes in device memory, as the worker finds them.
+    pub const DEVICES: Self = Self { memory: Memory::Device, words: [0; PLACES], known: (1 << OWN) - 1 };
+
+    pub fn set(&mut self, place: usize, word: u64) {
+        self.words[place] = word;
+        self.known |= 1 << place;
+    }
+
+    /// From now on somebody else writes there.
+    pub fn forget(&mut self, place: usize) {
+        self.known &= !(1 << place);
+    }
+
+    /// The same memory as a child gets it: a copy, or, of a device, the thing itself.
+    pub fn inherited(mut self) -> Self {
+        if self.memory == Memory::Device {
+            self.known = 0;
+        } else {
+            (self.memory, self.known) = (Memory::Child, Self::fresh(Author::Child).known);
+        }
+        self
+    }
+
+    /// The first word in the range of those looked at that is not what it should be: its index, what it should be,
+    /// what it is.
     pub fn first_wrong(
         &self,
         worker: u64,
-        number: usize,
+        page: usize,
+        (within, salt): (&Range<usize>, u32),
         mut load: impl FnMut(usize) -> u64,
     ) -> Option<(usize, u64, u64)> {
-        (0..WORDS).find_map(|index| {
-            let found = load(index);
-            let place = index / WORDS_PER_PLACE;
-            let wanted = if index.is_multiple_of(WORDS_PER_PLACE) { self.words[place] } else { 0 };
-            let is_known = place < OWN || self.all_is_known;
-            let right = if is_known { found == wanted } else { is_plausible(found, worker, number, index) };
+        layout::looked_at(page, salt).filter(|index| within.contains(index)).find_map(|index| {
+            let (found, place) = (load(index), layout::place_at(page, index));
+            let wanted = place.map_or(0, |place| self.words[place]);
+            let is_known = place.is_none_or(|place| self.known & 1 << place != 0);
+            let right = if is_known { found == wanted } else { self.memory.may_show(found, worker, page, index) };
             (!right).then_some((index, wanted, found))
         })
     }
 
     /// Makes the model agree with memory.
-    pub fn accept(&mut self, mut load: impl FnMut(usize) -> u64) {
+    pub fn accept(&mut self, page: usize, mut load: impl FnMut(usize) -> u64) {
         for (place, word) in self.words.iter_mut().enumerate() {
-            *word = load(index(place));
+            *word = load(layout::index(page, place));
         }
     }
 }
 
-/// A load of this program from a page of the area.
-pub fn load(page: usize, index: usize) -> u64 {
-    // SAFETY: the worker reads pages only where its model says that they are readable.
-    unsafe { ((address(page) + 8 * index as u64) as *const u64).read_volatile() }
+#[derive(Clone, Copy)]
+pub struct Page {
+    pub state: State,
+    /// The most it can be given.
+    pub limit: State,
+    pub kind: Kind,
+    /// Of private memory.
+    pub contents: Contents,
 }
 
-/// A store of this program.
-pub fn store(page: usize, place: usize, word: u64) {
-    // SAFETY: as for loads; the area holds no object.
-    unsafe { ((address(page) + offset(place)) as *mut u64).write_volatile(word) };
+impl Page {
+    pub const UNMAPPED: Self = Self {
+        state: State::Unmapped,
+        limit: State::Unmapped,
+        kind: Kind::Base,
+        contents: Contents::fresh(Author::Worker),
+    };
+
+    /// New, and all zeroes.
+    pub fn mapped(state: State, kind: Kind, author: Author) -> Self {
+        let limit = if kind == Kind::Device { state } else { State::Writable };
+        Self { state, limit, kind, contents: Contents::fresh(author) }
+    }
+
+    pub fn is_readable(&self) -> bool {
+        self.state >= State::ReadOnly
+    }
+
+    pub fn is_writable(&self) -> bool {
+        self.state == State::Writable
+    }
+
+    /// Whether it is mapped as one large leaf.
+    pub fn is_leaf(&self) -> bool {
+        self.state != State::Unmapped && self.kind == Kind::Large
+    }
+
+    pub fn is_devices(&self) -> bool {
+        self.state != State::Unmapped && self.kind == Kind::Device
+    }
 }

@@ -1,14 +1,17 @@
 //! The second thread of a worker. It pins random pages of the same memory, looks at them as
 //! a device does, sometimes writes its own place, and lets go. In between it stores and loads
 //! through the pages themselves, by way of the kernel: it cannot know which of them are
-//! mapped, and gets an error where the program would be killed.
+//! mapped, and gets an error where the program would be killed. Some of its pins are of the
+//! memory of the worker's children.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pagepin_abi::{Call, Error, PIN_LONGTERM, PIN_PLAIN, PIN_READ, PIN_WRITE, PROT_WRITE, StormRun};
 
 use super::{
-    model::{self, Author, PAGE, PAGES, PINNED, STORED, WORDS},
+    layout::{self, PAGE, PAGES, PINNED, STORED, WORDS},
+    memory::peek,
+    model::{self, Author, MARKS, Memory},
     random::Random,
 };
 use crate::{calls, println};
@@ -25,6 +28,8 @@ static STOPPED: AtomicU32 = AtomicU32::new(0);
 static WRONG: AtomicU32 = AtomicU32::new(0);
 /// The page that the worker is about to change.
 static LURE: AtomicU32 = AtomicU32::new(0);
+/// The children that are alive, or 0.
+static CHILDREN: [AtomicU64; MARKS.len()] = [const { AtomicU64::new(0) }; MARKS.len()];
 /// The run's argument, for the thread takes only one.
 static RUN: AtomicU64 = AtomicU64::new(0);
 
@@ -39,6 +44,11 @@ pub fn start(run: StormRun, worker: u64) {
 pub fn lure_to(page: usize) {
     LURE.store(page as u32, Ordering::SeqCst);
     (0..8).for_each(|_| _ = calls::null());
+}
+
+/// A child to pin the memory of, from now on.
+pub fn show_child(slot: usize, pid: u64) {
+    CHILDREN[slot].store(pid, Ordering::SeqCst);
 }
 
 /// Ends the thread; how many wrong words it has seen.
@@ -70,9 +80,17 @@ extern "C" fn work(worker: u64) -> ! {
     calls::exit_thread()
 }
 
+/// Where a pin of a page begins, in base pages, and how many it is of.
+fn some_base_pages(random: &mut Random, page: usize) -> (usize, u64) {
+    let last = layout::words(page) / WORDS - 1;
+    let first =
+        if random.one_in(2) { layout::index(page, PINNED) / WORDS } else { random.below(last as u64 + 1) as usize };
+    (first, 1 + random.below(3))
+}
+
 fn turn(run: StormRun, worker: u64, random: &mut Random, count: u32) {
     let page = random.below(PAGES as u64) as usize;
-    let pages = 1 + random.below(3);
+    let (first, pages) = some_base_pages(random, page);
     let writes = random.one_in(2);
     let mut flags = if writes { PIN_WRITE } else { PIN_READ };
     if run.twin {
@@ -80,10 +98,18 @@ fn turn(run: StormRun, worker: u64, random: &mut Random, count: u32) {
     } else if random.one_in(4) {
         flags |= PIN_LONGTERM;
     }
-    let pin = match calls::dev_pin(model::address(page), pages * PAGE, flags) {
+    let child = CHILDREN[random.below(MARKS.len() as u64) as usize].load(Ordering::SeqCst);
+    let (start, bytes) = (layout::address(page) + first as u64 * PAGE, pages * PAGE);
+    let (memory, pin) = if child != 0 && random.one_in(3) {
+        (Memory::Child, calls::dev_pin_remote(start, bytes, flags, child))
+    } else {
+        (Memory::Worker, calls::dev_pin(start, bytes, flags))
+    };
+    let pin = match pin {
         Ok(pin) => pin,
-        // A hole, no such right, or changing all the time.
+        // A hole, no such right, or changing all the time; a device's; a child that has ended; no memory for a copy.
         Err(Error::Fault | Error::Denied | Error::Busy) => return,
+        Err(Error::NotSupported | Error::NotFound | Error::NoMemory) => return,
         Err(other) => panic!("pin: {other:?}"),
     };
     if random.one_in(2) {
@@ -91,17 +117,21 @@ fn turn(run: StormRun, worker: u64, random: &mut Random, count: u32) {
     }
     let mut words = [0; WORDS];
     peek(pin, 0, &mut words);
-    let implausible = |index: &usize| !model::is_plausible(words[*index], worker, page, *index);
+    let implausible = |index: &usize| !memory.may_show(words[*index], worker, page, first * WORDS + index);
     if let Some(index) = (0..WORDS).find(implausible) {
         WRONG.fetch_add(1, Ordering::SeqCst);
         if !run.twin {
             let found = words[index];
-            println!("storm: seed {}, worker {worker}, page {page}: pin shows {found:#x} in word {index}", run.seed);
+            println!(
+                "storm: seed {}, worker {worker}, page {page}: pin shows {found:#x} in word {index} of base page {first}",
+                run.seed
+            );
         }
     }
-    if writes {
+    let place = layout::index(page, PINNED);
+    if writes && place / WORDS == first {
         let word = model::word(worker, Author::Pinner, page, PINNED, count);
-        calls::dev_poke(pin, model::offset(PINNED), &word.to_le_bytes()).unwrap();
+        calls::dev_poke(pin, 8 * (place % WORDS) as u64, &word.to_le_bytes()).unwrap();
     }
     calls::dev_unpin(pin).unwrap();
 }
@@ -110,7 +140,7 @@ fn turn(run: StormRun, worker: u64, random: &mut Random, count: u32) {
 fn burst(worker: u64, random: &mut Random, scratch: u64, first: u32) {
     let lured = LURE.load(Ordering::SeqCst) as usize;
     let page = if random.one_in(4) { random.below(PAGES as u64) as usize } else { lured };
-    let place = model::address(page) + model::offset(STORED);
+    let place = layout::place_address(page, STORED);
     for count in first..first + BURST {
         let word = model::word(worker, Author::Pinner, page, STORED, count);
         calls::dev_poke(scratch, 0, &word.to_le_bytes()).unwrap();
@@ -121,11 +151,4 @@ fn burst(worker: u64, random: &mut Random, scratch: u64, first: u32) {
             }
         }
     }
-}
-
-/// Reads a page through a pin.
-pub fn peek(pin: u64, offset: u64, words: &mut [u64; WORDS]) {
-    // SAFETY: any bytes are words, and nothing is left over.
-    let (_, bytes, _) = unsafe { words.align_to_mut::<u8>() };
-    calls::dev_peek(pin, offset, bytes).unwrap();
 }

@@ -1,27 +1,28 @@
-//! One worker: its model, its children, its pins, and how it compares.
+//! One worker: its model, its pins, and how it compares.
 
-use pagepin_abi::{PIN_PLAIN, Status, StormRun};
+use pagepin_abi::{PIN_PLAIN, StormRun, Tally};
 
 use super::{
-    model::{self, Author, OWN, PAGES, Page, WORDS},
+    children::Child,
+    layout::{self, BASES, OWN, PAGES},
+    memory::{self, Pin},
+    model::{self, Author, Contents, MARKS, Page},
     pinner,
     random::Random,
 };
 use crate::{calls, println};
 
 const HOLDS: usize = 6;
-const CHILDREN: usize = 2;
 /// Complaints that are printed; all are counted.
 const COMPLAINTS: u32 = 4;
 
 /// A pin that is kept over many operations.
 #[derive(Clone, Copy)]
 pub struct Hold {
-    pub pin: u64,
-    pub page: usize,
+    pub pin: Pin,
     pub writable: bool,
     /// What it showed when its page was unmapped or discarded.
-    pub left: Option<Page>,
+    pub left: Option<Contents>,
 }
 
 pub struct Worker {
@@ -30,11 +31,15 @@ pub struct Worker {
     pub author: Author,
     pub random: Random,
     pub pages: [Page; PAGES],
+    /// What is in device memory, mapped or not.
+    pub device: [Contents; BASES],
     pub holds: [Option<Hold>; HOLDS],
-    children: [Option<u64>; CHILDREN],
+    pub children: [Option<Child>; MARKS.len()],
     pub round: u32,
+    pub wrong: u32,
+    pub tally: Tally,
     count: u32,
-    wrong: u32,
+    looks: u32,
 }
 
 pub fn work(run: StormRun, number: u64) -> u32 {
@@ -44,12 +49,16 @@ pub fn work(run: StormRun, number: u64) -> u32 {
         author: Author::Worker,
         random: Random::new(run.seed, number),
         pages: [Page::UNMAPPED; PAGES],
+        device: [Contents::DEVICES; BASES],
         holds: [None; HOLDS],
-        children: [None; CHILDREN],
+        children: [None; MARKS.len()],
         round: 0,
-        count: 0,
         wrong: 0,
+        tally: Tally::default(),
+        count: 0,
+        looks: 0,
     };
+    memory::open_window(number);
     pinner::start(run, number);
     for round in 0..u32::from(run.rounds) {
         worker.round = round;
@@ -59,10 +68,10 @@ pub fn work(run: StormRun, number: u64) -> u32 {
         }
     }
     worker.wrong += pinner::stop();
-    for slot in 0..CHILDREN {
+    for slot in 0..worker.children.len() {
         worker.reap(slot);
     }
-    worker.verify_all();
+    worker.verify_all("at the end");
     // The others leave their pins to the end of the process.
     if number.is_multiple_of(2) {
         for slot in 0..HOLDS {
@@ -70,6 +79,8 @@ pub fn work(run: StormRun, number: u64) -> u32 {
             worker.release(slot);
         }
     }
+    // There may be more workers than notes: the first ones will do.
+    let _ = calls::note(number, worker.tally.to_bits());
     u32::from(worker.wrong != 0)
 }
 
@@ -79,15 +90,27 @@ impl Worker {
         if self.run.twin { flags | PIN_PLAIN } else { flags }
     }
 
+    /// What should be in a page.
+    pub fn contents(&mut self, page: usize) -> &mut Contents {
+        if self.pages[page].is_devices() { &mut self.device[page] } else { &mut self.pages[page].contents }
+    }
+
     /// Counts a wrong word, and tells of it if it is a surprise.
     pub fn complain(&mut self, what: &str, page: usize, (index, wanted, found): (usize, u64, u64)) {
         self.wrong += 1;
         if !self.run.twin && self.wrong <= COMPLAINTS {
+            let Page { state, kind, .. } = self.pages[page];
             println!(
-                "storm: seed {}, worker {}, round {}, {what}, page {page} ({:?}), word {index}: {found:#x}, not {wanted:#x}",
-                self.run.seed, self.number, self.round, self.pages[page].state,
+                "storm: seed {}, worker {}, round {}, {what}, page {page} ({state:?}, {kind:?}), word {index}: {found:#x}, not {wanted:#x}",
+                self.run.seed, self.number, self.round,
             );
         }
+    }
+
+    /// Chooses anew among the words that are not always compared.
+    fn salt(&mut self) -> u32 {
+        self.looks += 1;
+        self.looks
     }
 
     /// Compares a page with the model, and goes on from what is there.
@@ -95,25 +118,36 @@ impl Worker {
         if !self.pages[page].is_readable() {
             return;
         }
-        let load = |index| model::load(page, index);
-        if let Some(wrong) = self.pages[page].first_wrong(self.number, page, load) {
+        let (salt, contents) = (self.salt(), *self.contents(page));
+        let load = |index| memory::load(page, index);
+        if let Some(wrong) = contents.first_wrong(self.number, page, (&(0..layout::words(page)), salt), load) {
             self.complain(what, page, wrong);
-            self.pages[page].accept(load);
+            self.contents(page).accept(page, load);
         }
     }
 
-    pub fn verify_all(&mut self) {
-        (0..PAGES).for_each(|page| self.verify("all pages", page));
+    /// Compares the device memory that belongs to a base page with the model, whether or not it is mapped there now.
+    pub fn verify_device(&mut self, what: &str, page: usize) {
+        let (salt, contents) = (self.salt(), self.device[page]);
+        let load = |index| memory::load_device(page, index);
+        if let Some(wrong) = contents.first_wrong(self.number, page, (&(0..layout::words(page)), salt), load) {
+            self.complain(what, page, wrong);
+            self.device[page].accept(page, load);
+        }
+    }
+
+    pub fn verify_all(&mut self, what: &str) {
+        (0..PAGES).for_each(|page| self.verify(what, page));
+        (0..BASES).for_each(|page| self.verify_device(what, page));
     }
 
     /// Compares what a pin shows with what the page should be.
-    pub fn verify_through(&mut self, what: &str, pin: u64, page: usize, wanted: Page) -> bool {
-        let mut words = [0; WORDS];
-        pinner::peek(pin, 0, &mut words);
-        match wanted.first_wrong(self.number, page, |index| words[index]) {
+    pub fn verify_through(&mut self, what: &str, pin: Pin, wanted: Contents) -> bool {
+        let salt = self.salt();
+        match wanted.first_wrong(self.number, pin.page, (&pin.part(), salt), pin.view()) {
             None => true,
             Some(wrong) => {
-                self.complain(what, page, wrong);
+                self.complain(what, pin.page, wrong);
                 false
             }
         }
@@ -127,74 +161,45 @@ impl Worker {
 
     /// Stores into a random place of a writable page.
     pub fn store(&mut self, page: usize) {
-        let place = self.random.below(OWN as u64) as usize;
+        let places = if self.pages[page].is_devices() { MARKS[0] } else { OWN };
+        let place = self.random.below(places as u64) as usize;
         let word = self.next_word(page, place);
-        model::store(page, place, word);
-        self.pages[page].words[place] = word;
+        memory::store(page, place, word);
+        self.note_write(page, place, word);
     }
 
-    /// A child with the same memory, which compares, writes, compares, and ends.
-    pub fn fork(&mut self) {
-        let slot = match self.children.iter().position(Option::is_none) {
-            Some(slot) => slot,
-            None => {
-                let slot = self.random.below(CHILDREN as u64) as usize;
-                self.reap(slot);
-                slot
-            }
-        };
-        let child = calls::fork().unwrap();
-        if child == 0 {
-            self.be_child();
-        }
-        self.children[slot] = Some(child);
+    /// Writes a random place through a pin of a page that is still there.
+    pub fn poke(&mut self, pin: Pin) {
+        let start = self.random.below(OWN as u64) as usize;
+        let Some(place) = (start..OWN).chain(0..start).find(|&place| pin.has(place)) else { return };
+        let word = self.next_word(pin.page, place);
+        pin.poke(place, word);
+        self.note_write(pin.page, place, word);
     }
 
-    fn be_child(&mut self) -> ! {
-        self.author = Author::Child;
-        self.wrong = 0;
-        // Pins stay with the parent.
-        self.holds = [None; HOLDS];
-        for page in 0..PAGES {
-            self.verify("child's snapshot", page);
-            if self.pages[page].is_readable() {
-                self.pages[page].accept(|index| model::load(page, index));
-                self.pages[page].all_is_known = true;
-            }
-        }
-        for _ in 0..self.random.below(8) {
-            self.operate_as_child();
-            if self.random.one_in(3) {
-                calls::yield_now();
-            }
-        }
-        self.verify_all();
-        calls::exit(u32::from(self.wrong != 0));
+    fn note_write(&mut self, page: usize, place: usize, word: u64) {
+        self.contents(page).set(place, word);
+        self.tally.large += u64::from(self.pages[page].is_leaf());
     }
 
-    /// Waits for a child, and counts what it found.
-    pub fn reap(&mut self, slot: usize) {
-        let Some(child) = self.children[slot].take() else { return };
-        match calls::wait(child) {
-            Ok(Status::Exited(0)) => {}
-            Ok(Status::Exited(1)) => self.wrong += 1,
-            other => panic!("child of worker {}: {other:?}", self.number),
-        }
+    /// Pins a page, or a part of a large one with at least one place.
+    pub fn pin(&mut self, page: usize, flags: u64) -> calls::Result<Pin> {
+        Pin::new(page, &self.some_part(page), self.pin_flags(flags))
     }
 
     /// What the hold must show, it shows; else it is given up.
     pub fn look_through_hold(&mut self, slot: usize) {
         let Some(hold) = self.holds[slot] else { return };
-        let wanted = hold.left.unwrap_or(self.pages[hold.page]);
+        let wanted = hold.left.unwrap_or(self.pages[hold.pin.page].contents);
         let what = if hold.left.is_some() { "pin of a page that is gone" } else { "pin" };
-        if !self.verify_through(what, hold.pin, hold.page, wanted) {
+        if !self.verify_through(what, hold.pin, wanted) {
             self.release(slot);
         }
     }
 
     pub fn release(&mut self, slot: usize) {
         if let Some(hold) = self.holds[slot].take() {
-            calls::dev_unpin(hold.pin).unwrap();
+            hold.pin.release();
         }
     }
 }

@@ -1,0 +1,91 @@
+//! Memory of other kinds than base pages that come on first use: large leaves, and the
+//! memory of a device.
+
+use pagepin::{
+    AddressSpace as _, Entry, Env, FrameKind, FrameSource, FrameTable, LeafSize, PageAddr, Pfn, PhysMap, Rights,
+    paging::Tables,
+};
+use pagepin_abi::{DEVICE_PAGES, Error, LARGE_BYTES, USER_START};
+
+use super::{AddressSpace, errors, kernel, platform::put, rights};
+use crate::memory;
+
+const LARGE: LeafSize = LeafSize::Size2MiB;
+const _: () = assert!(LARGE.bytes() == LARGE_BYTES);
+
+impl AddressSpace {
+    /// Zero-filled memory, there at once, as one leaf. What fails leaves nothing behind.
+    pub fn map_large(&self, addr: u64, prot: u64) -> Result<(), Error> {
+        if addr < USER_START || !addr.is_multiple_of(LARGE_BYTES) {
+            return Err(Error::Invalid);
+        }
+        let rights = rights(prot)?;
+        // First without rights: no thread can make a base page there before the leaf is in its place.
+        self.space.map(addr, LARGE_BYTES, Rights::empty()).map_err(errors::space)?;
+        let placed = self
+            .place_block(PageAddr::containing(addr))
+            .and_then(|()| self.space.protect(addr, LARGE_BYTES, rights).map_err(errors::space));
+        if placed.is_err() {
+            self.space.unmap(addr, LARGE_BYTES).map_err(errors::space)?;
+        }
+        placed
+    }
+
+    /// Puts an exclusive block of zeroes where an area is and nothing is mapped.
+    fn place_block(&self, page: PageAddr) -> Result<(), Error> {
+        let block = zeroed_block().ok_or(Error::NoMemory)?;
+        let mut result = Err(Error::NotFound);
+        // Another thread may have unmapped the area; while this runs none can.
+        self.space.with_areas(&mut |areas| {
+            if areas.area_at(page).is_some_and(|area| page.pages_to(area.end) >= LARGE.pages()) {
+                result = self.fill(page, block);
+            }
+        });
+        if result.is_err() {
+            put(block);
+        }
+        result
+    }
+
+    fn fill(&self, page: PageAddr, block: Pfn) -> Result<(), Error> {
+        let mut tables = Tables::lock(kernel(), self.space.mm());
+        // SAFETY: an area contains the page, so it lies in the user half.
+        let at = unsafe { tables.place(page, LARGE) }.map_err(|error| errors::space(error.into()))?;
+        if !tables.find(page).is_ok_and(|slot| slot.at == at && slot.entry.is_empty()) {
+            return Err(Error::Busy);
+        }
+        // SAFETY: found and empty under this lock, in an area; the block is exclusive, and the entry owns its one
+        // reference from here on.
+        unsafe { tables.fill(at, Entry::leaf(block, LARGE, Rights::READ, 0)) };
+        Ok(())
+    }
+
+    /// Device memory from its page `first` on.
+    pub fn map_device(&self, addr: u64, len: u64, prot: u64, first: u64) -> Result<(), Error> {
+        let end = first.checked_add(len.div_ceil(memory::PAGE));
+        if addr < USER_START || end.is_none_or(|end| end > DEVICE_PAGES) {
+            return Err(Error::Invalid);
+        }
+        let frame = Pfn::new(memory::device_frames().start + first);
+        // SAFETY: the memory of the device is the programs' to use and nobody else's.
+        unsafe { self.space.map_foreign(addr, len, frame, rights(prot)?) }.map_err(errors::space)
+    }
+}
+
+fn zeroed_block() -> Option<Pfn> {
+    let kernel = kernel();
+    let block = kernel.source().allocate(LARGE.order())?;
+    let head = kernel.frames().frame(block)?;
+    head.hand_out(FrameKind::Anonymous, LARGE.order(), true).ok()?;
+    // SAFETY: the block was just allocated.
+    unsafe { kernel.phys_map().clear_frames(block, LARGE.order()) };
+    Some(block)
+}
+
+/// Clears what programs see before they have stored anything.
+pub fn init() {
+    let frames = memory::device_frames();
+    let bytes = (frames.end - frames.start) * memory::PAGE;
+    // SAFETY: RAM in the direct map that was set aside for this; no program runs yet.
+    unsafe { memory::direct(frames.start * memory::PAGE).write_bytes(0, bytes as usize) };
+}
