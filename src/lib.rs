@@ -99,9 +99,8 @@ mod env;
 pub mod fault;
 pub mod frame;
 mod mm;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 #[doc(hidden)]
-#[path = "loom/mod.rs"]
 pub mod model;
 #[cfg(all(doctest, feature = "alloc", feature = "instructions"))]
 mod must_not_compile;

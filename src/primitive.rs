@@ -1,39 +1,38 @@
 //! The one place the crate takes its atomics and locks from.
 //!
 //! Everything that two CPUs may touch at once goes through these names (or, for page-table entries, through the
-//! entry accessors of [`PhysMap`](crate::PhysMap)), so that a model checker can be put underneath the real code:
-//! under `cfg(loom)` they are loom's, with the same interface. See `tests/loom`.
+//! entry accessors of [`PhysMap`](crate::PhysMap)), so that a checker can be put underneath the real code: under
+//! `cfg(loom)` they are loom's and under `cfg(shuttle)` shuttle's, with the same interface. See `tests/loom` and
+//! `tests/shuttle`.
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use spin::mutex::{SpinMutex, SpinMutexGuard};
-#[cfg(all(not(loom), feature = "alloc"))]
+#[cfg(all(not(any(loom, shuttle)), feature = "alloc"))]
 pub(crate) use spin::rwlock::RwLock;
 
-#[cfg(all(loom, feature = "alloc"))]
+#[cfg(all(any(loom, shuttle), feature = "alloc"))]
 pub(crate) use crate::model::RwLock;
-#[cfg(loom)]
-pub(crate) use crate::model::{AtomicU32, AtomicU64, SpinMutex, SpinMutexGuard};
-#[cfg(loom)]
-pub(crate) use loom::sync::atomic::{Ordering, fence};
+#[cfg(any(loom, shuttle))]
+pub(crate) use crate::model::{AtomicU32, AtomicU64, Ordering, SpinMutex, SpinMutexGuard, fence};
 
-/// A `const fn`, except under loom, whose atomics are made at run time.
+/// A `const fn`, except under a checker, whose atomics and locks are made at run time.
 macro_rules! const_fn {
     ($(#[$attribute:meta])* $visibility:vis const $($rest:tt)*) => {
-        #[cfg(not(loom))]
+        #[cfg(not(any(loom, shuttle)))]
         $(#[$attribute])* $visibility const $($rest)*
-        #[cfg(loom)]
+        #[cfg(any(loom, shuttle))]
         $(#[$attribute])* $visibility $($rest)*
     };
 }
 
-/// Names a safeguard where it acts. Nothing but the safeguard itself in a build; under loom the models' negative twins
+/// Names a safeguard where it acts. Nothing but the safeguard itself in a build; under a checker the negative twins
 /// can take away one at a time, and must then be caught.
 ///
 /// `safeguard!(Name => condition)` is the condition, false when removed; `safeguard!(Name; statement)` the statement,
 /// nothing when removed; `safeguard!(Name: ordering)` the ordering, `Relaxed` when removed.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 macro_rules! safeguard {
     ($name:ident => $condition:expr) => {
         $condition
@@ -45,7 +44,7 @@ macro_rules! safeguard {
         $order
     };
 }
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 macro_rules! safeguard {
     ($name:ident => $condition:expr) => {
         (!$crate::model::Safeguard::$name.is_removed() && $condition)

@@ -195,7 +195,7 @@ unsafe impl<T: PhysMap + ?Sized> PhysMap for &T {
 
 /// # Safety
 /// The table page is one of this kernel's and cannot be freed while the result is in use; the index lies within it.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[inline(always)]
 unsafe fn atomic<P: PhysMap + ?Sized>(map: &P, at: EntryAddr) -> &AtomicU64 {
     // SAFETY: the implementation vouches for the pointer to the page, the caller for the page and the index: the entry lies
@@ -203,9 +203,9 @@ unsafe fn atomic<P: PhysMap + ?Sized>(map: &P, at: EntryAddr) -> &AtomicU64 {
     unsafe { AtomicU64::from_ptr(map.frame_ptr(at.table()).cast::<u64>().add(at.index as usize)) }
 }
 
-/// Loom's atomics do not live in memory that is given: a model's `PhysMap` brings its own and overrides the provided
+/// A checker's atomics do not live in memory that is given: a model's `PhysMap` brings its own and overrides the provided
 /// methods.
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 unsafe fn atomic<P: PhysMap + ?Sized>(_: &P, _: EntryAddr) -> &AtomicU64 {
     unimplemented!("page-table entries of a model")
 }

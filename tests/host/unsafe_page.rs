@@ -24,7 +24,7 @@ static TEXT: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// Not in a normal build: the models' atomics and locks, and the examples that must not compile.
-const NOT_BUILT: [&str; 2] = ["src/loom/", "src/must_not_compile/"];
+const NOT_BUILT: [&str; 2] = ["src/model/", "src/must_not_compile/"];
 
 /// What the files under `folder` say, by their path.
 fn look_through(folder: &str, files: &mut BTreeMap<String, Found>) {
@@ -134,6 +134,6 @@ fn every_unsafe_says_why() {
 #[test]
 fn the_models_add_no_unsafe() {
     let mut files = BTreeMap::new();
-    look_through("src/loom", &mut files);
+    look_through("src/model", &mut files);
     assert!(!files.is_empty() && files.values().all(|found| found.counts == Counts::default()), "{files:?}");
 }

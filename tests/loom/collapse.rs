@@ -9,16 +9,18 @@ use pagepin::paging::{Slot, Tables};
 use pagepin::pin::Write;
 use pagepin::{AddressSpace, Env, FrameSource, LeafSize, PageAddr, Pfn, ReadSide};
 
-use super::kernel::{self, Epoch, Kernel, PAGE, Space, first_frame, with_kernel};
+use super::acts::{Space, first_frame};
+use super::checker::Bound;
+use super::kernel::{self, Epoch, Kernel, PAGE, with_kernel};
 use super::runner::Model;
 
 const RECYCLED: &str = "a pin is on a frame of another mm";
 
 pub(crate) const MODELS: &[Model] = &[Model {
     name: "walker x table taken out of the tree",
-    preemptions: Some(3),
+    bound: Bound::AtMost(3),
     body: walk_and_collapse,
-    twins: &[(Safeguard::AboveReread, RECYCLED)],
+    twins: &[(Safeguard::AboveReread, &[RECYCLED])],
 }];
 
 fn walk_and_collapse() {
@@ -48,7 +50,7 @@ fn walk_and_collapse() {
 fn take_out(kernel: &Kernel<Epoch>, space: &Space<Epoch>) -> Pfn {
     let page = kernel.mapped(space, 1).expect("a page");
     let mut tables = Tables::lock(kernel, space.mm());
-    let (at, entry) = kernel.memory.above(space.root()).expect("a table");
+    let (at, entry) = kernel.memory.above(space.root(), 1).expect("a table");
     let slot = Slot { at, entry, level: LeafSize::Size2MiB.level(), page: PageAddr::containing(PAGE) };
     // SAFETY: the entry above was found under this lock, and is flushed at once. It is no leaf, but only a release would
     // take it for one.

@@ -6,7 +6,9 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use pagepin::model::Safeguard;
 use pagepin::pin::Read;
 
-use super::kernel::{Epoch, Tables, first_frame, with_kernel};
+use super::acts::first_frame;
+use super::checker::Bound;
+use super::kernel::{Epoch, Tables, with_kernel};
 use super::runner::Model;
 
 const LEFT_BEHIND: &str = "INV-11: the pin is on a page that the mm has left";
@@ -16,27 +18,30 @@ const LOST: &str = "INV-8: a write is not seen through an old translation";
 pub(crate) const MODELS: &[Model] = &[
     Model {
         name: "read pin x COW fault",
-        preemptions: Some(4),
+        bound: Bound::AtMost(4),
         body: read_pin_and_write,
-        twins: &[(Safeguard::PinNeedsExclusive, LEFT_BEHIND), (Safeguard::ClaimNeedsSoleReference, CHILD_CHANGED)],
+        twins: &[
+            (Safeguard::PinNeedsExclusive, &[LEFT_BEHIND]),
+            (Safeguard::ClaimNeedsSoleReference, &[CHILD_CHANGED]),
+        ],
     },
     Model {
         name: "fork x fork x write",
-        preemptions: Some(3),
+        bound: Bound::AtMost(3),
         body: fork_fork_write,
-        twins: &[(Safeguard::FlushAfterFork, CHILD_CHANGED), (Safeguard::ClaimNeedsSoleReference, CHILD_CHANGED)],
+        twins: &[(Safeguard::FlushAfterFork, &[CHILD_CHANGED]), (Safeguard::ClaimNeedsSoleReference, &[CHILD_CHANGED])],
     },
     Model {
         name: "write by parent x write by child",
-        preemptions: Some(5),
+        bound: Bound::AtMost(5),
         body: both_write,
-        twins: &[(Safeguard::ClaimNeedsSoleReference, "INV-2")],
+        twins: &[(Safeguard::ClaimNeedsSoleReference, &["INV-2"])],
     },
     Model {
         name: "break, flush, publish x walker",
-        preemptions: Some(3),
+        bound: Bound::AtMost(3),
         body: replace_and_walk,
-        twins: &[(Safeguard::FlushBeforePublish, LOST), (Safeguard::PinNeedsExclusive, LEFT_BEHIND)],
+        twins: &[(Safeguard::FlushBeforePublish, &[LOST]), (Safeguard::PinNeedsExclusive, &[LEFT_BEHIND])],
     },
 ];
 
@@ -53,9 +58,9 @@ fn read_pin_and_write() {
         let pins = pinner.join().expect("no panic");
         let pinned = pins.as_ref().map(first_frame).expect("the slow path pins");
         assert_eq!(kernel.mapped(&parent, 1), Some(pinned), "{LEFT_BEHIND}");
-        assert_eq!(kernel.memory.load(pinned), 2, "INV-11: the pin does not show what was written");
+        assert_eq!(kernel.memory.load(pinned, 0), 2, "INV-11: the pin does not show what was written");
         assert_eq!(kernel.read(&child, 1), 1, "{CHILD_CHANGED}");
-        kernel.audit(&[&parent, &child], Some(pinned));
+        kernel.audit(&[&parent, &child], &[pinned]);
         kernel.unpin(pins);
     });
 }
@@ -85,7 +90,7 @@ fn fork_fork_write() {
         kernel.write(&parent, 1, 4);
         assert_eq!(kernel.read(&first, 1), seen_by_first, "{CHILD_CHANGED}");
         assert_eq!(kernel.read(&second, 1), seen_by_second, "{CHILD_CHANGED}");
-        kernel.audit(&[&parent, &first, &second], None);
+        kernel.audit(&[&parent, &first, &second], &[]);
     });
 }
 
@@ -100,7 +105,7 @@ fn both_write() {
         });
         kernel.write(&parent, 1, 3);
         writer.join().expect("no panic");
-        kernel.audit(&[&parent, &child], None);
+        kernel.audit(&[&parent, &child], &[]);
         assert_eq!((kernel.read(&parent, 1), kernel.read(&child, 1)), (3, 2), "a write reached the other space");
     });
 }
@@ -131,7 +136,7 @@ fn replace_and_walk() {
         let _ = [writer, reader].map(|thread| thread.join().expect("no panic"));
         let pinned = pins.as_ref().map(first_frame);
         assert!(pinned.is_none() || kernel.mapped(&space, 1) == pinned, "{LEFT_BEHIND}");
-        kernel.audit(&[&space, &child], pinned);
+        kernel.audit(&[&space, &child], pinned.as_slice());
         kernel.unpin(pins);
     });
 }

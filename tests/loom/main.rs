@@ -4,16 +4,22 @@
 //! Run by `cargo xtask loom`. Without `--cfg loom` this program is empty.
 
 #[cfg(loom)]
+mod acts;
+#[cfg(loom)]
+mod checker;
+#[cfg(loom)]
 mod collapse;
 #[cfg(loom)]
 mod copy_on_write;
 #[cfg(loom)]
+#[path = "../model/kernel/mod.rs"]
 mod kernel;
 #[cfg(loom)]
 mod pin_fork;
 #[cfg(loom)]
 mod pin_unmap;
 #[cfg(loom)]
+#[path = "../model/runner.rs"]
 mod runner;
 #[cfg(loom)]
 mod table_free;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use pagepin::model::Safeguard;
 use pagepin::pin::Write;
 
-use super::kernel::{Epoch, Tables, first_frame, with_kernel};
+use super::acts::first_frame;
+use super::checker::Bound;
+use super::kernel::{Epoch, Tables, with_kernel};
 use super::runner::Model;
 
 const SHARED: &str = "INV-3: a pinned frame is shared with the child";
@@ -13,15 +15,15 @@ const SHARED: &str = "INV-3: a pinned frame is shared with the child";
 pub(crate) const MODELS: &[Model] = &[
     Model {
         name: "pin (fast only) x fork",
-        preemptions: None,
+        bound: Bound::All,
         body: || pin_and_fork(false),
-        twins: &[(Safeguard::PinNeedsExclusive, SHARED), (Safeguard::ShareNeedsNoPins, SHARED)],
+        twins: &[(Safeguard::PinNeedsExclusive, &[SHARED]), (Safeguard::ShareNeedsNoPins, &[SHARED])],
     },
     Model {
         name: "pin (fast, then slow) x fork",
-        preemptions: None,
+        bound: Bound::All,
         body: || pin_and_fork(true),
-        twins: &[(Safeguard::PinNeedsExclusive, SHARED), (Safeguard::ShareNeedsNoPins, SHARED)],
+        twins: &[(Safeguard::PinNeedsExclusive, &[SHARED]), (Safeguard::ShareNeedsNoPins, &[SHARED])],
     },
 ];
 
@@ -37,7 +39,7 @@ fn pin_and_fork(with_slow_path: bool) {
                     kernel.pin_fast_only::<Write>(&parent, 1)
                 }?;
                 // The device.
-                kernel.memory.store(first_frame(&pins), 7);
+                kernel.memory.store(first_frame(&pins), 0, 7);
                 Some(pins)
             }
         });
@@ -51,7 +53,7 @@ fn pin_and_fork(with_slow_path: bool) {
             assert!(kernel.memory.snapshot(pinned).exclusive, "INV-3: a pinned frame is not exclusive");
             assert_eq!(kernel.read(&parent, 1), 7, "INV-11: the parent does not see what the device wrote");
         }
-        kernel.audit(&[&parent, &child], pinned);
+        kernel.audit(&[&parent, &child], pinned.as_slice());
         let seen = kernel.read(&child, 1);
         assert!(seen == 1 || (seen == 7 && pinned.is_some()), "the child sees a page that never was");
         kernel.unpin(pins);

@@ -5,41 +5,43 @@ use std::sync::Arc;
 use pagepin::model::Safeguard;
 use pagepin::pin::{Read, Write};
 
-use super::kernel::{Epoch, PAGE, Tables, first_frame, with_kernel};
-use super::runner::{Model, UNORDERED};
+use super::acts::first_frame;
+use super::checker::{Bound, UNORDERED};
+use super::kernel::{Epoch, PAGE, Tables, with_kernel};
+use super::runner::Model;
 
 const RECYCLED: &str = "a pin is on a frame of another mm";
 
 pub(crate) const MODELS: &[Model] = &[
     Model {
         name: "pin x unmap x reallocation",
-        preemptions: Some(4),
+        bound: Bound::AtMost(4),
         body: || pin_and_recycle(1),
-        twins: &[(Safeguard::LeafReread, RECYCLED), (Safeguard::WordOrdering, RECYCLED)],
+        twins: &[(Safeguard::LeafReread, &[RECYCLED]), (Safeguard::WordOrdering, &[RECYCLED])],
     },
     Model {
         name: "pin x unmap x reallocation, 2 pages",
-        preemptions: Some(2),
+        bound: Bound::AtMost(2),
         body: || pin_and_recycle(2),
-        twins: &[(Safeguard::LeafReread, RECYCLED), (Safeguard::WordOrdering, RECYCLED)],
+        twins: &[(Safeguard::LeafReread, &[RECYCLED]), (Safeguard::WordOrdering, &[RECYCLED])],
     },
     Model {
         name: "pin x pin x unmap",
-        preemptions: Some(2),
+        bound: Bound::AtMost(2),
         body: pin_pin_unmap,
-        twins: &[(Safeguard::WordOrdering, UNORDERED)],
+        twins: &[(Safeguard::WordOrdering, &[UNORDERED])],
     },
     Model {
         name: "last put x speculative get",
-        preemptions: Some(5),
+        bound: Bound::AtMost(5),
         body: get_and_unmap,
-        twins: &[(Safeguard::FreeRefuses, UNORDERED), (Safeguard::WordOrdering, UNORDERED)],
+        twins: &[(Safeguard::FreeRefuses, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])],
     },
     Model {
         name: "unmap x user access",
-        preemptions: None,
+        bound: Bound::All,
         body: access_and_unmap,
-        twins: &[(Safeguard::FlushBeforeRelease, UNORDERED)],
+        twins: &[(Safeguard::FlushBeforeRelease, &[UNORDERED])],
     },
 ];
 
@@ -64,7 +66,7 @@ fn pin_and_recycle(pages: u64) {
             let taken = (1..=pages).any(|page| kernel.mapped(&other, page) == Some(frame));
             assert!(!taken, "{RECYCLED}");
         }
-        kernel.audit(&[&mine, &other], None);
+        kernel.audit(&[&mine, &other], &[]);
         kernel.unpin(pins);
     });
 }
@@ -77,7 +79,7 @@ fn pin_pin_unmap() {
             let space = Arc::clone(&space);
             kernel.on_cpu(cpu, move || {
                 if let Some(pins) = kernel.pin_fast_only::<Read>(&space, 1) {
-                    assert_eq!(kernel.memory.load(first_frame(&pins)), 1, "a pinned frame changed hands");
+                    assert_eq!(kernel.memory.load(first_frame(&pins), 0), 1, "a pinned frame changed hands");
                     kernel.unpin(Some(pins));
                 }
             })

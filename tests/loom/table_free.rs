@@ -5,26 +5,28 @@ use std::sync::Arc;
 use pagepin::model::Safeguard;
 use pagepin::pin::Read;
 
-use super::kernel::{Epoch, InterruptsOff, PAGE, Side, Tables, first_frame, with_kernel};
-use super::runner::{Model, UNORDERED};
+use super::acts::first_frame;
+use super::checker::{Bound, UNORDERED};
+use super::kernel::{Epoch, InterruptsOff, PAGE, Side, Tables, with_kernel};
+use super::runner::Model;
 
 pub(crate) const MODELS: &[Model] = &[
     Model {
         name: "walker x table free (epochs)",
-        preemptions: Some(3),
+        bound: Bound::AtMost(3),
         body: walk_and_unmap::<Epoch>,
         twins: &[
-            (Safeguard::WaitForWalkers, UNORDERED),
-            (Safeguard::EnterOrdering, UNORDERED),
-            (Safeguard::EnterFence, UNORDERED),
-            (Safeguard::SynchronizeFence, UNORDERED),
+            (Safeguard::WaitForWalkers, &[UNORDERED]),
+            (Safeguard::EnterOrdering, &[UNORDERED]),
+            (Safeguard::EnterFence, &[UNORDERED]),
+            (Safeguard::SynchronizeFence, &[UNORDERED]),
         ],
     },
     Model {
         name: "walker x table free (interrupts off)",
-        preemptions: Some(3),
+        bound: Bound::AtMost(3),
         body: walk_and_unmap::<InterruptsOff>,
-        twins: &[(Safeguard::FlushBeforeRelease, UNORDERED)],
+        twins: &[(Safeguard::FlushBeforeRelease, &[UNORDERED])],
     },
 ];
 
@@ -35,7 +37,7 @@ fn walk_and_unmap<R: Side>() {
             let space = Arc::clone(&space);
             move || {
                 if let Some(pins) = kernel.pin_fast_only::<Read>(&space, 1) {
-                    assert_eq!(kernel.memory.load(first_frame(&pins)), 1, "a pinned frame changed hands");
+                    assert_eq!(kernel.memory.load(first_frame(&pins), 0), 1, "a pinned frame changed hands");
                     kernel.unpin(Some(pins));
                 }
             }

@@ -7,46 +7,47 @@ use loom::thread;
 use pagepin::frame::{CountError, FrameKind, Layout, PageFrame, Released, Split23x8, Wide};
 use pagepin::model::Safeguard;
 
-use super::runner::{Model, UNORDERED};
+use super::checker::{Bound, UNORDERED};
+use super::runner::Model;
 
 const SHARED: &str = "INV-3: a pinned frame was shared";
 
 pub(crate) const MODELS: &[Model] = &[
     Model {
         name: "share x pin (wide)",
-        preemptions: None,
+        bound: Bound::All,
         body: share_or_pin::<Wide>,
-        twins: &[(Safeguard::PinNeedsExclusive, SHARED), (Safeguard::ShareNeedsNoPins, SHARED)],
+        twins: &[(Safeguard::PinNeedsExclusive, &[SHARED]), (Safeguard::ShareNeedsNoPins, &[SHARED])],
     },
     Model {
         name: "share x pin (split)",
-        preemptions: None,
+        bound: Bound::All,
         body: share_or_pin::<Split23x8>,
-        twins: &[(Safeguard::PinNeedsExclusive, SHARED), (Safeguard::ShareNeedsNoPins, SHARED)],
+        twins: &[(Safeguard::PinNeedsExclusive, &[SHARED]), (Safeguard::ShareNeedsNoPins, &[SHARED])],
     },
     Model {
         name: "freeze x pin (wide)",
-        preemptions: Some(3),
+        bound: Bound::AtMost(3),
         body: freeze_or_pin::<Wide>,
-        twins: &[(Safeguard::FreezeNeedsNoPins, UNORDERED), (Safeguard::WordOrdering, UNORDERED)],
+        twins: &[(Safeguard::FreezeNeedsNoPins, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])],
     },
     Model {
         name: "freeze x pin (split)",
-        preemptions: Some(3),
+        bound: Bound::AtMost(3),
         body: freeze_or_pin::<Split23x8>,
-        twins: &[(Safeguard::FreezeNeedsNoPins, UNORDERED), (Safeguard::WordOrdering, UNORDERED)],
+        twins: &[(Safeguard::FreezeNeedsNoPins, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])],
     },
     Model {
         name: "claim x the sharer's last put",
-        preemptions: None,
+        bound: Bound::All,
         body: claim_after_put,
-        twins: &[(Safeguard::ClaimNeedsSoleReference, UNORDERED), (Safeguard::WordOrdering, UNORDERED)],
+        twins: &[(Safeguard::ClaimNeedsSoleReference, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])],
     },
     Model {
         name: "last put x speculative get (word)",
-        preemptions: None,
+        bound: Bound::All,
         body: put_or_get,
-        twins: &[(Safeguard::FreeRefuses, UNORDERED), (Safeguard::WordOrdering, UNORDERED)],
+        twins: &[(Safeguard::FreeRefuses, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])],
     },
 ];
 

@@ -1,13 +1,13 @@
-//! The locks under `cfg(loom)`: loom's, in the shape of `spin`'s.
+//! The locks under a checker: its own, in the shape of `spin`'s.
 
 use core::marker::PhantomData;
 use core::ops::Deref;
 #[cfg(feature = "alloc")]
 use core::ops::DerefMut;
 
-use loom::sync::{Mutex, MutexGuard};
+use super::checker::sync::{Mutex, MutexGuard};
 
-/// As `spin::mutex::SpinMutex`. Nobody spins: loom runs another thread instead.
+/// As `spin::mutex::SpinMutex`. Nobody spins: the checker runs another thread instead.
 pub(crate) struct SpinMutex<T, R>(Mutex<T>, PhantomData<fn() -> R>);
 
 /// As `spin::mutex::SpinMutexGuard`.
@@ -34,12 +34,12 @@ impl<T, R> Deref for SpinMutexGuard<'_, T, R> {
 
 /// As `spin::rwlock::RwLock`.
 #[cfg(feature = "alloc")]
-pub(crate) struct RwLock<T, R>(loom::sync::RwLock<T>, PhantomData<fn() -> R>);
+pub(crate) struct RwLock<T, R>(super::checker::sync::RwLock<T>, PhantomData<fn() -> R>);
 
 #[cfg(feature = "alloc")]
 impl<T, R> RwLock<T, R> {
     pub(crate) fn new(value: T) -> Self {
-        Self(loom::sync::RwLock::new(value), PhantomData)
+        Self(super::checker::sync::RwLock::new(value), PhantomData)
     }
 
     pub(crate) fn read(&self) -> impl Deref<Target = T> + '_ {

@@ -1,19 +1,17 @@
 //! CPUs with TLBs that keep what they hold until they are flushed, and whose interrupts can be off.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use loom::sync::{Mutex, MutexGuard};
 use pagepin::fault::FaultAccess;
-use pagepin::{Entry, FlushRange, LeafSize, Pfn, ReadSide, Shootdown};
+use pagepin::{CurrentCpu, Entry, FlushRange, LeafSize, Pfn, ReadSide, Shootdown};
 
-use super::{CPUS, CurrentCpu, Side, ThisCpu};
+use super::{PAGE, Side, ThisCpu};
+use crate::checker::{CPUS, Mutex, MutexGuard};
 
-/// What one CPU has cached: the last mm it ran, and that mm's pages 1 and 2.
+/// What one CPU has cached, by root and page: to run another mm flushes nothing, and nothing is ever evicted.
 #[derive(Default)]
-pub(crate) struct Tlb {
-    root: Option<Pfn>,
-    pages: [Option<Entry>; 2],
-}
+pub(crate) struct Tlb(BTreeMap<(Pfn, u64), Entry>);
 
 /// Each lock is that CPU's willingness to take an interrupt: held during one user access, or with interrupts off.
 #[derive(Default)]
@@ -35,25 +33,23 @@ impl Cpus {
         touch: impl FnOnce(Pfn) -> T,
     ) -> Option<T> {
         let mut tlb = self.lock(cpu);
-        if tlb.root != Some(root) {
-            *tlb = Tlb { root: Some(root), pages: [None; 2] };
-        }
         let permits = |entry: &Entry| entry.is_present() && (access == FaultAccess::Read || entry.is_writable());
-        let cached = &mut tlb.pages[page as usize - 1];
+        let cached = tlb.0.get(&(root, page)).copied();
         let entry = cached.filter(permits).or_else(|| walk().filter(permits))?;
-        *cached = Some(entry);
+        tlb.0.insert((root, page), entry);
         Some(touch(entry.leaf_frame(LeafSize::Size4KiB)))
     }
 }
 
-// SAFETY: every CPU's TLB is emptied, and none while it is in the middle of an access or has its interrupts off.
+// SAFETY: the range leaves every CPU's TLB, and none while it is in the middle of an access or has its interrupts off.
 unsafe impl Shootdown for Cpus {
-    fn flush(&self, root: Pfn, _: FlushRange) {
+    fn flush(&self, root: Pfn, range: FlushRange) {
+        let covers = |page: u64| match range {
+            FlushRange::Pages { first, pages } => (0..pages).contains(&page.wrapping_sub(first.address() / PAGE)),
+            FlushRange::Everything => true,
+        };
         for cpu in 0..CPUS {
-            let mut tlb = self.lock(cpu);
-            if tlb.root == Some(root) {
-                *tlb = Tlb::default();
-            }
+            self.lock(cpu).0.retain(|(of, page), _| *of != root || !covers(*page));
         }
     }
 }

@@ -1,31 +1,30 @@
-//! Runs the models and their negative twins, each in a process of its own: a twin ends at its first panic, and loom's
-//! other threads cannot be unwound then.
+//! Runs the models and their negative twins, each in a process of its own: both end at their first panic, and a
+//! checker's other threads cannot be unwound then.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use pagepin::model::Safeguard;
 
+use crate::checker::Bound;
+
 /// A scenario that must hold in every execution, and the ways to break the library that it must notice.
 #[derive(Clone, Copy)]
 pub(crate) struct Model {
     pub(crate) name: &'static str,
-    /// Most preemptive switches in one execution (switches at a lock or at the end of a thread are free). `None`: all.
-    pub(crate) preemptions: Option<usize>,
+    /// How much of it is explored.
+    pub(crate) bound: Bound,
     pub(crate) body: fn(),
-    /// What is taken away, and a part of the message with which the model then fails.
-    pub(crate) twins: &'static [(Safeguard, &'static str)],
+    pub(crate) twins: &'static [Twin],
 }
 
-/// What loom says when two accesses to one `UnsafeCell` are not ordered.
-pub(crate) const UNORDERED: &str = "Causality violation";
+/// What is taken away, and parts of messages with which the model may then fail.
+pub(crate) type Twin = (Safeguard, &'static [&'static str]);
 
-/// Exit status of a twin that failed as it should: not that of a panic.
-const CAUGHT: i32 = 3;
-/// The most operations of one execution.
-const MAX_BRANCHES: usize = 20_000;
+/// Exit status of a process whose model failed: not that of any other panic.
+const FAILED: i32 = 3;
 
 static EXECUTIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -33,8 +32,13 @@ pub(crate) fn main(models: &[Model]) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["--model", name] => run_model(find(models, name)),
-        ["--twin", name, safeguard] => run_twin(find(models, name), safeguard),
+        ["--model", name] => run(find(models, name)),
+        ["--twin", name, safeguard] => {
+            let model = find(models, name);
+            let twin = model.twins.iter().find(|(removed, _)| format!("{removed:?}") == safeguard);
+            twin.expect("the name of a twin").0.remove();
+            run(model)
+        }
         _ => {
             let wanted =
                 |model: &&Model| arguments.is_empty() || arguments.iter().any(|part| model.name.contains(part));
@@ -43,42 +47,28 @@ pub(crate) fn main(models: &[Model]) -> ExitCode {
     }
 }
 
-fn find<'m>(models: &'m [Model], name: &str) -> &'m Model {
+pub(crate) fn find<'m>(models: &'m [Model], name: &str) -> &'m Model {
     models.iter().find(|model| model.name == name).expect("the name of a model")
 }
 
-fn check(model: &Model) {
-    let mut builder = loom::model::Builder::new();
-    builder.max_branches = MAX_BRANCHES;
-    // LOOM_MAX_PREEMPTIONS wins, for longer runs.
-    builder.preemption_bound = builder.preemption_bound.or(model.preemptions);
-    let body = model.body;
-    builder.check(move || {
-        EXECUTIONS.fetch_add(1, Ordering::Relaxed);
-        body();
-    });
-}
-
-fn run_model(model: &Model) -> ExitCode {
-    check(model);
-    println!("{}", EXECUTIONS.load(Ordering::Relaxed));
-    ExitCode::SUCCESS
-}
-
-fn run_twin(model: &Model, safeguard: &str) -> ExitCode {
-    let twin = model.twins.iter().find(|(removed, _)| format!("{removed:?}") == safeguard);
-    let &(removed, _) = twin.expect("the name of a twin");
-    std::panic::set_hook(Box::new(|panic| {
+/// Prints the number of executions, and of a failure the message.
+fn run(model: &Model) -> ExitCode {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
         // Before anything is unwound: the other threads of the execution are in the middle of something.
+        report(panic);
         let payload = panic.payload();
         let formatted = payload.downcast_ref::<String>().map(String::as_str);
         let message = formatted.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("?");
         let message = message.lines().next().unwrap_or("?");
         println!("{} {message}", EXECUTIONS.load(Ordering::Relaxed));
-        std::process::exit(CAUGHT);
+        std::process::exit(FAILED);
     }));
-    removed.remove();
-    check(model);
+    let body = model.body;
+    model.bound.check(move || {
+        EXECUTIONS.fetch_add(1, Ordering::Relaxed);
+        body();
+    });
     println!("{}", EXECUTIONS.load(Ordering::Relaxed));
     ExitCode::SUCCESS
 }
@@ -124,33 +114,52 @@ fn run_all(models: &[Model]) -> ExitCode {
 
 fn judge_model(model: &Model) -> (Outcome, u64) {
     let start = Instant::now();
-    let (status, output) = run_self(&["--model", model.name]);
+    let process = Process::run(&["--model", model.name]);
     let seconds = start.elapsed().as_secs_f64();
-    let bound = std::env::var("LOOM_MAX_PREEMPTIONS").ok().or(model.preemptions.map(|most| most.to_string()));
-    let bound = bound.map_or("all".to_owned(), |most| format!("<= {most}"));
-    match (status, output.trim().parse()) {
-        (Some(0), Ok(executions)) => {
-            let line =
-                format!("{:<36} {executions:>9} executions  preemptions {bound:<5} {seconds:>6.1} s", model.name);
+    match (process.status, process.executions()) {
+        (Some(0), Some(executions)) => {
+            let bound = model.bound.describe();
+            let line = format!("{:<36} {executions:>9} executions  {bound} {seconds:>6.1} s", model.name);
             (Outcome { good: true, line }, executions)
         }
-        _ => (Outcome { good: false, line: format!("{:<36} FAILED\n{output}", model.name) }, 0),
+        (_, executions) => {
+            let place = model.bound.place(executions.unwrap_or(0));
+            let (name, repeat) = (model.name, model.bound.repeat(model.name));
+            let line = format!("{name:<36} FAILED in {place}\n{}{}{repeat}", process.complained, process.said);
+            (Outcome { good: false, line }, 0)
+        }
     }
 }
 
-fn judge_twin(model: &Model, &(safeguard, expected): &(Safeguard, &str)) -> Outcome {
+fn judge_twin(model: &Model, &(safeguard, expected): &Twin) -> Outcome {
     let name = format!("{safeguard:?}");
-    let (status, output) = run_self(&["--twin", model.name, &name]);
-    let said = output.trim();
-    let good = status == Some(CAUGHT) && said.contains(expected);
-    let (executions, message) = said.split_once(' ').unwrap_or((said, "nothing was noticed"));
+    let process = Process::run(&["--twin", model.name, &name]);
+    let said = process.said.trim();
+    let good = process.status == Some(FAILED) && expected.iter().any(|message| said.contains(message));
+    let place = model.bound.place(process.executions().unwrap_or(0));
+    let message = said.split_once(' ').map_or("nothing was noticed", |(_, message)| message);
     let verdict = if good { "caught" } else { "NOT CAUGHT AS EXPECTED" };
-    Outcome { good, line: format!("          without {name:<24} {verdict} in execution {executions}: {message}") }
+    Outcome { good, line: format!("          without {name:<24} {verdict} in {place}: {message}") }
 }
 
-/// Exit status and what was printed; what went to standard error goes through.
-fn run_self(arguments: &[&str]) -> (Option<i32>, String) {
-    let program = std::env::current_exe().expect("the path of this program");
-    let output = Command::new(program).args(arguments).stderr(Stdio::inherit()).output().expect("this program runs");
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+/// A process that has run one model.
+struct Process {
+    status: Option<i32>,
+    /// Its standard output: a number and perhaps a message.
+    said: String,
+    /// Its standard error, of interest if a model fails that should not.
+    complained: String,
+}
+
+impl Process {
+    fn run(arguments: &[&str]) -> Self {
+        let program = std::env::current_exe().expect("the path of this program");
+        let output = Command::new(program).args(arguments).output().expect("this program runs");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { status: output.status.code(), said: text(output.stdout), complained: text(output.stderr) }
+    }
+
+    fn executions(&self) -> Option<u64> {
+        self.said.split_whitespace().next()?.parse().ok()
+    }
 }

@@ -1,6 +1,6 @@
-//! The switches of the loom models' negative twins. They exist under `cfg(loom)` only.
+//! The switches of the negative twins. They exist under a checker only.
 //!
-//! Each names one safeguard of the library; taking it away must make a model fail, or the model shows nothing.
+//! Each names one safeguard of the library; taking it away must make a model or scenario fail, or it shows nothing.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 

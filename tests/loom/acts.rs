@@ -1,0 +1,71 @@
+//! What the threads of a model do.
+
+use std::sync::Arc;
+
+use pagepin::fault::FaultAccess;
+use pagepin::pin::{
+    Access, PhysRun, PinFlags, PinnedPages, RawPins, Read, get_user_pages_fast_only, pin_user_pages_fast,
+    pin_user_pages_fast_only, unpin_user_pages,
+};
+use pagepin::{Pfn, Rights, SpaceOptions, UserRange, UserSpace};
+
+use super::kernel::{Kernel, PAGE, Side};
+
+pub(crate) type Space<R> = Arc<UserSpace<'static, Kernel<R>>>;
+pub(crate) type Pins<A> = RawPins<A, [PhysRun; 2]>;
+
+impl<R: Side> Kernel<R> {
+    /// An address space with the pages 1 and 2, of which the first holds `value`.
+    pub(crate) fn space(&'static self, value: u64) -> Space<R> {
+        let space = UserSpace::new(self, SpaceOptions::default()).expect("memory for a root");
+        space.map(PAGE, 2 * PAGE, Rights::READ | Rights::WRITE).expect("an empty space");
+        self.write(&space, 1, value);
+        Arc::new(space)
+    }
+
+    /// User code loads from `page`, through this CPU's TLB.
+    pub(crate) fn read(&self, space: &UserSpace<'_, Self>, page: u64) -> u64 {
+        let value = self.access(space, page, FaultAccess::Read, |frame| self.memory.load(frame, 0));
+        value.expect("the page can be faulted in")
+    }
+
+    /// User code stores to `page`, through this CPU's TLB.
+    pub(crate) fn write(&self, space: &UserSpace<'_, Self>, page: u64, value: u64) {
+        let done = self.access(space, page, FaultAccess::Write, |frame| self.memory.store(frame, 0, value));
+        done.expect("the page can be faulted in");
+    }
+
+    /// Pins the first `pages` pages, or as many as there are, without locks.
+    pub(crate) fn pin_fast_only<A: Access>(&self, space: &UserSpace<'_, Self>, pages: u64) -> Option<Pins<A>> {
+        let (range, runs) = (range(pages), [PhysRun::default(); 2]);
+        pin_user_pages_fast_only(self, space, range, PinFlags::empty(), runs).ok().map(PinnedPages::into_raw)
+    }
+
+    /// Pins the first `pages` pages, under the lock if need be.
+    pub(crate) fn pin_fast<A: Access>(&self, space: &UserSpace<'_, Self>, pages: u64) -> Option<Pins<A>> {
+        let (range, runs) = (range(pages), [PhysRun::default(); 2]);
+        pin_user_pages_fast(self, space, range, PinFlags::empty(), runs).ok().map(PinnedPages::into_raw)
+    }
+
+    pub(crate) fn unpin<A: Access>(&self, pins: Option<Pins<A>>) {
+        if let Some(pins) = pins {
+            // SAFETY: they were taken through this kernel, of which there is one.
+            unsafe { unpin_user_pages(self, pins) };
+        }
+    }
+
+    /// What page 1 holds, through a reference that is taken and given back without locks.
+    pub(crate) fn get_fast_only_and_load(&self, space: &UserSpace<'_, Self>) -> Option<u64> {
+        let runs = [PhysRun::default(); 1];
+        let got = get_user_pages_fast_only::<Read, _, _, _>(self, space, range(1), PinFlags::empty(), runs).ok()?;
+        Some(self.memory.load(got.runs()[0].first(), 0))
+    }
+}
+
+fn range(pages: u64) -> UserRange {
+    UserRange::new(pagepin::Levels::Four, PAGE, pages * PAGE).expect("user pages")
+}
+
+pub(crate) fn first_frame<A: Access>(pins: &Pins<A>) -> Pfn {
+    pins.runs()[0].first()
+}

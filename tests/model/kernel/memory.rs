@@ -1,0 +1,213 @@
+//! Frames: their words, entries and bytes, and the allocator.
+
+use pagepin::frame::{Snapshot, Wide};
+use pagepin::model::AtomicU64;
+use pagepin::{Entry, EntryAddr, FrameSource, FrameTable, PageFrame, Pfn, PhysMap};
+
+use crate::checker::atomic::{self, Ordering};
+use crate::checker::{ENTRIES, Tables, UnsafeCell, WORDS, ZERO_FRAME};
+
+/// The frame of zeroes, if there is one.
+const ZERO: Pfn = Pfn::new(0);
+
+struct Frame {
+    word: PageFrame,
+    /// Whether it is allocated.
+    allocated: UnsafeCell<bool>,
+    /// The first entries, while it is a table.
+    entries: [AtomicU64; ENTRIES],
+    /// Its contents, while it is memory. Races of those who may access it are not the library's, and loom does not
+    /// explore them.
+    bytes: [atomic::AtomicU64; WORDS],
+}
+
+// SAFETY: the checker watches who reads and writes `allocated`; the rest is atomic.
+unsafe impl Sync for Frame {}
+
+pub(crate) struct Memory {
+    tables: Tables,
+    frames: Vec<Frame>,
+    /// One bit for each free frame.
+    free: atomic::AtomicU64,
+}
+
+impl Memory {
+    pub(crate) fn new(frames: u32, tables: Tables) -> Self {
+        let frame = |number| Frame {
+            word: PageFrame::new(),
+            allocated: UnsafeCell::new(ZERO_FRAME && number == ZERO.number()),
+            entries: core::array::from_fn(|_| AtomicU64::new(0)),
+            bytes: core::array::from_fn(|_| atomic::AtomicU64::new(0)),
+        };
+        let free = atomic::AtomicU64::new(Self::all(frames));
+        Self { tables, frames: (0..frames.into()).map(frame).collect(), free }
+    }
+
+    /// The bits of all frames that can be handed out.
+    fn all(frames: u32) -> u64 {
+        ((1 << frames) - 1) & !u64::from(ZERO_FRAME)
+    }
+
+    fn at(&self, frame: Pfn) -> &Frame {
+        &self.frames[frame.number() as usize]
+    }
+
+    /// Uses the frame once. It is looked at before, since loom knows what is ordered before what, and after, since
+    /// under shuttle other threads run between the first look and the use.
+    fn using<T>(&self, frame: Pfn, once: impl FnOnce(&Frame) -> T) -> T {
+        let frame = self.at(frame);
+        // SAFETY: the checker reports a write that is not ordered with this read.
+        let check = || assert!(frame.allocated.with(|allocated| unsafe { *allocated }), "a freed frame was used");
+        check();
+        let done = once(frame);
+        check();
+        done
+    }
+
+    /// What somebody reads who holds `frame`: a device, or a CPU through an entry.
+    pub(crate) fn load(&self, frame: Pfn, word: usize) -> u64 {
+        self.using(frame, |frame| frame.bytes[word].load(Ordering::Relaxed))
+    }
+
+    /// What somebody writes who holds `frame`.
+    pub(crate) fn store(&self, frame: Pfn, word: usize, value: u64) {
+        self.using(frame, |frame| frame.bytes[word].store(value, Ordering::Relaxed));
+    }
+
+    pub(crate) fn word(&self, frame: Pfn) -> &PageFrame<Wide> {
+        &self.at(frame).word
+    }
+
+    pub(crate) fn snapshot(&self, frame: Pfn) -> Snapshot {
+        self.word(frame).snapshot()
+    }
+
+    pub(crate) fn check_all_free(&self) {
+        let all = Self::all(self.frames.len() as u32);
+        assert_eq!(self.free.load(Ordering::Acquire), all, "a frame was not given back");
+        if ZERO_FRAME {
+            assert!((0..WORDS).all(|word| self.load(ZERO, word) == 0), "INV-6: the zero frame was written");
+            assert!(self.snapshot(ZERO).is_free(), "INV-6: the zero frame was counted");
+        }
+    }
+
+    /// The hardware's way to the entry of `page`; `None` if some table is missing.
+    pub(crate) fn walk(&self, root: Pfn, page: u64) -> Option<Entry> {
+        let (_, above) = self.above(root, page)?;
+        // SAFETY: the caller is the only thread, or a CPU that a flush waits for.
+        Some(unsafe { self.load_entry(EntryAddr::new(above.table_frame(), page % 512)) })
+    }
+
+    /// The entry that leads to the lowest table of `page`, and its place.
+    pub(crate) fn above(&self, root: Pfn, page: u64) -> Option<(EntryAddr, Entry)> {
+        let mut table = root;
+        let mut found = None;
+        for level in [3, 2, 1] {
+            let at = EntryAddr::new(table, (page >> (9 * level)) % 512);
+            // SAFETY: as in `walk`.
+            let entry = Some(unsafe { self.load_entry(at) }).filter(|entry| entry.is_present())?;
+            table = entry.table_frame();
+            found = Some((at, entry));
+        }
+        found
+    }
+
+    /// Uses an entry that is kept, once.
+    fn entry<T>(&self, at: EntryAddr, once: impl FnOnce(&AtomicU64) -> T) -> T {
+        self.using(at.table(), |table| once(&table.entries[index(at)]))
+    }
+}
+
+fn index(at: EntryAddr) -> usize {
+    ((at.address() - at.table().address()) / 8) as usize
+}
+
+// SAFETY: no operation of the models asks for the bytes of a frame; entries, copying and clearing are overridden.
+unsafe impl PhysMap for Memory {
+    fn frame_ptr(&self, _: Pfn) -> *mut u8 {
+        unimplemented!("the models have no memory behind their frames")
+    }
+
+    unsafe fn load_entry(&self, at: EntryAddr) -> Entry {
+        Entry::from_bits(self.using(at.table(), |table| match (index(at), table.entries.get(index(at))) {
+            (0, Some(entry)) => self.tables.load_first(entry),
+            (_, Some(entry)) => entry.load(Ordering::Acquire),
+            (_, None) => 0,
+        }))
+    }
+
+    unsafe fn store_entry(&self, at: EntryAddr, entry: Entry) {
+        self.entry(at, |slot| slot.store(entry.bits(), Ordering::Release));
+    }
+
+    unsafe fn mask_entry(&self, at: EntryAddr, mask: u64) -> Entry {
+        Entry::from_bits(self.entry(at, |slot| slot.fetch_and(mask, Ordering::AcqRel)))
+    }
+
+    unsafe fn set_entry_bits(&self, at: EntryAddr, bits: u64) -> Entry {
+        Entry::from_bits(self.entry(at, |slot| slot.fetch_or(bits, Ordering::AcqRel)))
+    }
+
+    unsafe fn exchange_entry(&self, at: EntryAddr, old: Entry, new: Entry) -> Result<(), Entry> {
+        let exchange =
+            |slot: &AtomicU64| slot.compare_exchange(old.bits(), new.bits(), Ordering::AcqRel, Ordering::Acquire);
+        self.entry(at, exchange).map(|_| ()).map_err(Entry::from_bits)
+    }
+
+    unsafe fn copy_frames(&self, from: Pfn, to: Pfn, order: u8) {
+        assert_eq!(order, 0);
+        (0..WORDS).for_each(|word| self.store(to, word, self.load(from, word)));
+    }
+
+    unsafe fn clear_frames(&self, frame: Pfn, order: u8) {
+        assert_eq!(order, 0);
+        self.using(frame, |frame| {
+            frame.entries.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
+            frame.bytes.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        });
+    }
+}
+
+// SAFETY: one element for each number.
+unsafe impl FrameTable for Memory {
+    type Layout = Wide;
+
+    fn frame(&self, frame: Pfn) -> Option<&PageFrame> {
+        self.frames.get(frame.number() as usize).map(|frame| &frame.word)
+    }
+}
+
+// SAFETY: a bit is taken by one exchange, and whoever frees a frame that is free is stopped. The lowest free frame
+// comes first, so what was just freed is soon handed out again. Freeing happens before handing out, as a lock would
+// see to, and nothing else is ordered by it.
+unsafe impl FrameSource for Memory {
+    fn allocate(&self, order: u8) -> Option<Pfn> {
+        assert_eq!(order, 0);
+        let mut free = self.free.load(Ordering::Acquire);
+        let number = loop {
+            let lowest = free & free.wrapping_neg();
+            if lowest == 0 {
+                return None;
+            }
+            match self.free.compare_exchange(free, free & !lowest, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break lowest.trailing_zeros(),
+                Err(now) => free = now,
+            }
+        };
+        let frame = Pfn::new(number.into());
+        // SAFETY: the checker reports an access that is not ordered with this one.
+        self.at(frame).allocated.with_mut(|allocated| unsafe { *allocated = true });
+        Some(frame)
+    }
+
+    unsafe fn free(&self, frame: Pfn, _: u8) {
+        // SAFETY: the checker reports an access that is not ordered with this one.
+        let was = self.at(frame).allocated.with_mut(|allocated| unsafe { core::mem::replace(&mut *allocated, false) });
+        assert!(was, "a frame was freed twice");
+        self.free.fetch_or(1 << frame.number(), Ordering::AcqRel);
+    }
+
+    fn zero_frame(&self) -> Option<Pfn> {
+        ZERO_FRAME.then_some(ZERO)
+    }
+}

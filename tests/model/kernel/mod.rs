@@ -1,0 +1,172 @@
+//! A kernel for a checker: frames whose words, entries and bytes are the checker's atomics, and CPUs with TLBs.
+//!
+//! Of each table only the first entries are kept; all others read as empty. How many those are, and how many CPUs there
+//! are, the `checker` of the test says. Whether a frame is allocated is a cell that the checker watches, as far as it
+//! can: whoever hands the frame out or takes it back writes it, whoever uses the frame reads it.
+
+mod cpus;
+mod memory;
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use pagepin::fault::{Fault, FaultAccess, FaultError};
+use pagepin::{Counters, CurrentCpu, Entry, Env, EpochReadSide, LeafSize, Pfn, ReadSide, UserSpace};
+use spin::relax::Spin;
+
+pub(crate) use crate::checker::Tables;
+use crate::checker::thread::{self, JoinHandle};
+use crate::checker::{CPUS, MOST_FAULTS, PAGES, thread_local};
+pub(crate) use cpus::{Cpus, InterruptsOff};
+pub(crate) use memory::Memory;
+
+pub(crate) const PAGE: u64 = 4096;
+
+pub(crate) type Epoch = EpochReadSide<ThisCpu, CPUS>;
+
+thread_local! {
+    static CPU: Cell<usize> = Cell::new(0);
+}
+
+#[derive(Debug)]
+pub(crate) struct ThisCpu;
+
+// SAFETY: a thread of a model has its number from its start on, and no two share one.
+unsafe impl CurrentCpu for ThisCpu {
+    fn current_cpu(&self) -> usize {
+        CPU.with(Cell::get)
+    }
+}
+
+/// A read side that a model can be run with.
+pub(crate) trait Side: ReadSide + Send + Sync + Sized + 'static {
+    fn new(cpus: &Arc<Cpus>) -> Self;
+}
+
+impl Side for Epoch {
+    fn new(_: &Arc<Cpus>) -> Self {
+        EpochReadSide::new(ThisCpu, thread::yield_now)
+    }
+}
+
+pub(crate) struct Kernel<R> {
+    pub(crate) memory: Memory,
+    pub(crate) cpus: Arc<Cpus>,
+    read_side: R,
+    /// One for each CPU, so that statistics neither order the threads nor multiply the interleavings.
+    counters: [Counters; CPUS],
+}
+
+impl<R: Side> Env for Kernel<R> {
+    type PhysMap = Memory;
+    type Frames = Memory;
+    type Source = Memory;
+    type ReadSide = R;
+    type Shootdown = Cpus;
+    type Relax = Spin;
+
+    fn phys_map(&self) -> &Memory {
+        &self.memory
+    }
+    fn frames(&self) -> &Memory {
+        &self.memory
+    }
+    fn source(&self) -> &Memory {
+        &self.memory
+    }
+    fn read_side(&self) -> &R {
+        &self.read_side
+    }
+    fn shootdown(&self) -> &Cpus {
+        &self.cpus
+    }
+    fn counters(&self) -> &Counters {
+        &self.counters[CPU.with(Cell::get)]
+    }
+}
+
+/// One execution of a model: makes a kernel with `frames` frames, runs `model` on CPU 0, and checks that everything was given back.
+pub(crate) fn with_kernel<R: Side>(frames: u32, tables: Tables, model: impl FnOnce(&'static Kernel<R>)) {
+    let cpus = Arc::new(Cpus::default());
+    let counters = core::array::from_fn(|_| Counters::new());
+    let kernel = Kernel { memory: Memory::new(frames, tables), read_side: R::new(&cpus), cpus, counters };
+    // The checker's threads ask for 'static; all have been joined when the model returns, and the box is taken back.
+    let kernel = Box::into_raw(Box::new(kernel));
+    // SAFETY: just made, and freed only below.
+    let shared: &'static Kernel<R> = unsafe { &*kernel };
+    model(shared);
+    shared.check_balance();
+    // SAFETY: made by `into_raw` above; the model has dropped its spaces and joined its threads.
+    drop(unsafe { Box::from_raw(kernel) });
+}
+
+impl<R: Side> Kernel<R> {
+    /// Runs `body` as thread `cpu`.
+    pub(crate) fn on_cpu<T: Send + 'static>(
+        &'static self,
+        cpu: usize,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        thread::spawn(move || {
+            CPU.with(|this| this.set(cpu));
+            body()
+        })
+    }
+
+    /// User code accesses `page` through this CPU's TLB, with as many faults as it takes.
+    pub(crate) fn access<T>(
+        &self,
+        space: &UserSpace<'_, Self>,
+        page: u64,
+        access: FaultAccess,
+        touch: impl Fn(Pfn) -> T,
+    ) -> Result<T, FaultError> {
+        for _ in 0..MOST_FAULTS {
+            let cpu = CPU.with(Cell::get);
+            let walk = || self.memory.walk(space.root(), page);
+            if let Some(done) = self.cpus.translate(cpu, space.root(), page, access, walk, &touch) {
+                return Ok(done);
+            }
+            space.fault(Fault { address: page * PAGE, access, key_denied: false, malformed_table: false })?;
+        }
+        panic!("a fault was resolved and came back");
+    }
+
+    /// The frame that `page` maps now.
+    pub(crate) fn mapped(&self, space: &UserSpace<'_, Self>, page: u64) -> Option<Pfn> {
+        self.entry(space, page).map(|entry| entry.leaf_frame(LeafSize::Size4KiB))
+    }
+
+    /// The entry of `page`, if it has a frame, be it out of hardware's reach.
+    fn entry(&self, space: &UserSpace<'_, Self>, page: u64) -> Option<Entry> {
+        self.memory.walk(space.root(), page).filter(|entry| entry.has_frame())
+    }
+
+    /// INV-1 to INV-3 over all address spaces there are, and that their entries and `pinned`, frame by frame, explain
+    /// every reference.
+    pub(crate) fn audit(&self, spaces: &[&UserSpace<'_, Self>], pinned: &[Pfn]) {
+        let entries = || spaces.iter().flat_map(|space| PAGES.iter().filter_map(|page| self.entry(space, *page)));
+        for entry in entries().filter(|entry| !entry.is_special()) {
+            let frame = entry.leaf_frame(LeafSize::Size4KiB);
+            let mappers = entries().filter(|other| other.leaf_frame(LeafSize::Size4KiB) == frame).count();
+            let word = self.memory.snapshot(frame);
+            let pins = pinned.iter().filter(|pinned| **pinned == frame).count() as u64;
+            assert!(
+                word.exclusive || !entry.is_writable(),
+                "INV-1: a writable entry maps a frame that is not exclusive"
+            );
+            assert!(!word.exclusive || mappers == 1, "INV-2: an exclusive frame is mapped by {mappers} spaces");
+            assert!(word.exclusive || pins == 0, "INV-3: a pinned frame is not exclusive");
+            assert_eq!((word.refs, word.pins), (mappers as u64 + pins, pins), "references without a holder");
+        }
+    }
+
+    fn check_balance(&self) {
+        self.memory.check_all_free();
+        let sum =
+            |value: fn(pagepin::CounterValues) -> u64| self.counters.iter().map(|c| value(c.values())).sum::<u64>();
+        assert_eq!(sum(|v| v.pins_acquired), sum(|v| v.pins_released), "INV-10: pins");
+        assert_eq!(sum(|v| v.gets_acquired), sum(|v| v.gets_released), "INV-10: gets");
+        assert_eq!(sum(|v| v.bugs_caught), 0, "a count was caught below zero");
+    }
+}
