@@ -28,6 +28,8 @@ pub enum Safeguard {
     FlushBeforePublish,
     /// Fork flushes the parent's write-protected entries.
     FlushAfterFork,
+    /// Protect flushes the entries that lost a right.
+    FlushAfterProtect,
     /// Unmap flushes before it releases.
     FlushBeforeRelease,
     /// Unmap waits for the walkers before it frees tables.

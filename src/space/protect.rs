@@ -10,6 +10,7 @@ use crate::area::{Area, Backing, Rights};
 use crate::env::{Env, FlushRange, FrameTable};
 use crate::mm::Mm;
 use crate::paging::{Chunk, TableError, Tables, first_chunk, for_each_chunk};
+use crate::primitive::safeguard;
 
 /// What protect does about pinned pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -92,7 +93,7 @@ pub unsafe fn protect_pages<K: Env>(
             next = chunk.page_at(chunk.count);
         }
     }
-    if weakened {
+    if safeguard!(FlushAfterProtect => weakened) {
         tables.flush(FlushRange::Pages { first, pages: first.pages_to(end) });
     }
     Ok(())

@@ -13,6 +13,7 @@ use crate::loom;
 use crate::plan::Need;
 use crate::powerset;
 use crate::qemu::IOMMU_MODE;
+use crate::shuttle;
 use crate::steps::{Steps, Summary};
 
 /// How long a run of the kernel's tests may take.
@@ -83,6 +84,12 @@ pub(crate) fn run(project: &Path) -> bool {
             bail!("a model failed, or a negative twin was not caught");
         }
         Ok(Summary::note("every model held, every twin was caught"))
+    });
+    steps.run("scenarios", || {
+        if !shuttle::run(project, &[], &shuttle::Schedules::default())? {
+            bail!("a scenario failed, or a negative twin was not caught");
+        }
+        Ok(Summary::note("every scenario held, every twin was caught"))
     });
     let mut image = None;
     steps.run("kernel tests", || {

@@ -2,7 +2,7 @@
 //!
 //! [`toolchain`] finds out what the machine has, [`plan`] decides what is missing and [`setup`] fetches it; [`kernel`]
 //! turns the test kernel into a bootable image, [`qemu`] boots it and [`protocol`] understands what it prints.
-//! [`check`], [`mod@loom`], [`storm`] and [`mod@bench`] are the commands that judge the result; [`mod@fuzz`] and [`tsan`] are
+//! [`check`], [`mod@loom`], [`mod@shuttle`], [`storm`] and [`mod@bench`] are the commands that judge the result; [`mod@fuzz`] and [`tsan`] are
 //! campaigns that run for as long as one likes, with the [`nightly`] compiler.
 
 mod bench;
@@ -18,6 +18,7 @@ mod powerset;
 mod protocol;
 mod qemu;
 mod setup;
+mod shuttle;
 mod steps;
 mod storm;
 mod sysroot;
@@ -72,6 +73,13 @@ enum Task {
         /// Parts of the names of the models to run; none: all
         models: Vec<String>,
     },
+    /// Run the scenarios under tests/shuttle and their negative twins: whole operations on four CPUs, random schedules
+    Shuttle {
+        /// Parts of the names of the scenarios to run; none: all
+        scenarios: Vec<String>,
+        #[command(flatten)]
+        schedules: shuttle::Schedules,
+    },
     /// Build and boot the test kernel, its output untouched (for working on the kernel)
     Kernel {
         /// What the kernel should do, as handed to it through fw_cfg
@@ -111,6 +119,7 @@ fn run(task: Task, root: &Path) -> Result<bool> {
         Task::Fuzz { seconds } => fuzz::run(root, seconds),
         Task::Tsan { seconds } => tsan::run(root, seconds),
         Task::Loom { models } => loom::run(root, &models),
+        Task::Shuttle { scenarios, schedules } => shuttle::run(root, &scenarios, &schedules),
         Task::Kernel { mode, smp, release: _, debug } => {
             let profile = if debug { kernel::Profile::Debug } else { kernel::Profile::Release };
             kernel::develop(root, &mode, smp, profile)

@@ -1,0 +1,129 @@
+//! One mm as a process has it: what its threads do, each on a CPU of its own.
+
+use std::sync::Arc;
+
+use pagepin::fault::{FaultAccess, FaultError};
+use pagepin::space::{ForkError, SpaceError};
+use pagepin::{CurrentCpu, Rights, SpaceOptions, UserSpace};
+use shuttle::rand::{Rng, thread_rng};
+
+use super::bytes::{Bytes, NOISY, QUIET};
+use super::checker::WORDS;
+use super::kernel::{Kernel, PAGE, Side, ThisCpu};
+
+pub(crate) const RW: Rights = Rights::READ.union(Rights::WRITE);
+
+/// A number below `end`, from the schedule.
+pub(crate) fn below(end: u64) -> u64 {
+    thread_rng().gen_range(0..end)
+}
+
+/// Where `pages` begin, and how long they are.
+pub(crate) fn extent(pages: std::ops::RangeInclusive<u64>) -> (u64, u64) {
+    (pages.start() * PAGE, (pages.end() - pages.start() + 1) * PAGE)
+}
+
+pub(crate) struct Mm<R: Side> {
+    pub(crate) kernel: &'static Kernel<R>,
+    pub(crate) space: UserSpace<'static, Kernel<R>>,
+    pub(crate) bytes: Arc<Bytes>,
+}
+
+impl<R: Side> Mm<R> {
+    /// The first of `family`.
+    pub(crate) fn new(kernel: &'static Kernel<R>, family: u64) -> Arc<Self> {
+        let space = UserSpace::new(kernel, SpaceOptions::default()).expect("memory for a root");
+        for pages in [QUIET, NOISY] {
+            let (start, length) = extent(pages);
+            space.map(start, length, RW).expect("an empty space");
+        }
+        Arc::new(Self { kernel, space, bytes: Arc::new(Bytes::new(family)) })
+    }
+
+    /// User code writes to `page`, if it may.
+    pub(crate) fn write(&self, page: u64) {
+        let cpu = ThisCpu.current_cpu();
+        expected(self.kernel.access(&self.space, page, FaultAccess::Write, |frame| {
+            let value = self.bytes.next_value();
+            self.kernel.memory.store(frame, cpu, value);
+            self.bytes.wrote(page, cpu, value);
+        }));
+    }
+
+    /// User code reads all of `page`, if it may.
+    pub(crate) fn read(&self, page: u64) {
+        expected(self.kernel.access(&self.space, page, FaultAccess::Read, |frame| {
+            for word in 0..WORDS {
+                self.bytes.check(page, word, self.kernel.memory.load(frame, word));
+            }
+        }));
+    }
+
+    /// User code writes to `page` or reads it.
+    pub(crate) fn touch(&self, page: u64) {
+        if below(2) == 0 { self.write(page) } else { self.read(page) }
+    }
+
+    /// A child. `None`: out of memory.
+    pub(crate) fn fork(&self) -> Option<Arc<Self>> {
+        let Self { kernel, .. } = *self;
+        let fork = || match self.space.fork() {
+            Ok(child) => Some(child),
+            Err(error) => {
+                assert_eq!(error, ForkError::NoMemory);
+                None
+            }
+        };
+        let load =
+            |child: &_, page, word| kernel.mapped(child, page).map_or(0, |frame| kernel.memory.load(frame, word));
+        let (space, bytes) = self.bytes.across(fork, load)?;
+        Some(Arc::new(Self { kernel, space, bytes: Arc::new(bytes) }))
+    }
+
+    pub(crate) fn protect(&self, pages: std::ops::RangeInclusive<u64>, rights: Rights) {
+        let (start, length) = extent(pages);
+        match self.space.protect(start, length, rights) {
+            Ok(()) | Err(SpaceError::NoArea) => {}
+            Err(error) => panic!("protect: {error}"),
+        }
+    }
+
+    /// The noisy pages go, and their table with them.
+    pub(crate) fn unmap_noisy(&self) {
+        let (start, length) = extent(NOISY);
+        self.space.unmap(start, length).expect("whole pages");
+    }
+
+    /// They come back, empty, unless another thread was faster.
+    pub(crate) fn map_noisy(&self) {
+        let (start, length) = extent(NOISY);
+        match self.space.map(start, length, RW) {
+            Ok(()) | Err(SpaceError::Overlap) => {}
+            Err(error) => panic!("map: {error}"),
+        }
+    }
+
+    pub(crate) fn discard_noisy(&self) {
+        let (start, length) = extent(NOISY);
+        self.space.discard(start, length).expect("whole pages");
+    }
+
+    /// Every quiet page holds what it should, wherever it is.
+    pub(crate) fn check(&self) {
+        for page in QUIET {
+            for word in 0..WORDS {
+                let frame = self.kernel.mapped(&self.space, page);
+                let found = frame.map_or(0, |frame| self.kernel.memory.load(frame, word));
+                self.bytes.check(page, word, found);
+            }
+        }
+    }
+}
+
+/// Faults that the scenarios bring about: a page that is not mapped just now, or not writable, or no memory.
+fn expected(result: Result<(), FaultError>) {
+    match result {
+        Ok(()) | Err(FaultError::NoArea | FaultError::AccessDenied | FaultError::NoMemory) => {}
+        Err(error) => panic!("a fault: {error}"),
+    }
+}
