@@ -183,7 +183,7 @@ fn decode(bytes: &[u8], large: bool) -> Step {
             _ => Op::WildFault(start, byte),
         },
     };
-    let allowed = who.checked_sub(232).map(|allowed| u64::from(allowed / 4));
+    let allowed = who.checked_sub(232).map(|allowed| u64::from(allowed / 3));
     Step { who: usize::from(who % 4), op, allowed }
 }
 
