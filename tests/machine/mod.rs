@@ -176,7 +176,7 @@ impl<L: Layout> Machine<L> {
 
     /// An empty process with 4 levels.
     pub(crate) fn process(&self) -> Process<'_, L> {
-        self.process_with(SpaceOptions::default())
+        self.process_of(Levels::Four)
     }
 
     /// An empty process.
@@ -184,9 +184,9 @@ impl<L: Layout> Machine<L> {
         UserSpace::new(self, options).unwrap()
     }
 
-    /// An empty process with `levels`.
+    /// An empty process with `levels`. Its pins are counted; a limit of all there is would count none.
     pub(crate) fn process_of(&self, levels: Levels) -> Process<'_, L> {
-        self.process_with(SpaceOptions { levels, ..SpaceOptions::default() })
+        self.process_with(SpaceOptions { levels, pin_limit: u64::MAX - 1, ..SpaceOptions::default() })
     }
 
     /// A process with `pages` readable and writable pages at [`A`], each holding a number from `first` on.
