@@ -53,6 +53,18 @@ pub(crate) fn find<'m>(models: &'m [Model], name: &str) -> &'m Model {
 
 /// Prints the number of executions, and of a failure the message.
 fn run(model: &Model) -> ExitCode {
+    end_at_first_panic();
+    let body = model.body;
+    model.bound.check(move || {
+        EXECUTIONS.fetch_add(1, Ordering::Relaxed);
+        body();
+    });
+    println!("{}", EXECUTIONS.load(Ordering::Relaxed));
+    ExitCode::SUCCESS
+}
+
+/// From now on a panic is printed and ends the process.
+pub(crate) fn end_at_first_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         // Before anything is unwound: the other threads of the execution are in the middle of something.
@@ -64,13 +76,6 @@ fn run(model: &Model) -> ExitCode {
         println!("{} {message}", EXECUTIONS.load(Ordering::Relaxed));
         std::process::exit(FAILED);
     }));
-    let body = model.body;
-    model.bound.check(move || {
-        EXECUTIONS.fetch_add(1, Ordering::Relaxed);
-        body();
-    });
-    println!("{}", EXECUTIONS.load(Ordering::Relaxed));
-    ExitCode::SUCCESS
 }
 
 /// The outcome of one process.

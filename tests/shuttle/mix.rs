@@ -43,6 +43,11 @@ struct World<R: Side> {
     held: Mutex<Vec<Held<R>>>,
 }
 
+/// An index below `end`. The first are the likeliest, so that the CPUs meet.
+fn low(end: usize) -> usize {
+    below(end as u64).min(below(end as u64)) as usize
+}
+
 fn mix<R: Side>(frames: u32) {
     with_kernel::<R>(frames, Tables, |kernel| {
         let mms = (1..=2).map(|family| Mm::new(kernel, family)).collect();
@@ -76,9 +81,9 @@ impl<R: Side> World<R> {
     fn step(&self) {
         let mm = {
             let mms = self.mms();
-            Arc::clone(&mms[below(mms.len() as u64) as usize])
+            Arc::clone(&mms[low(mms.len())])
         };
-        let page = PAGES[below(PAGES.len() as u64) as usize];
+        let page = PAGES[low(PAGES.len())];
         match below(24) {
             0..5 => mm.write(page),
             5..8 => mm.read(page),

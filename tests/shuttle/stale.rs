@@ -28,12 +28,13 @@ pub(crate) const SCENARIOS: &[Model] = &[
 
 const PAGE: u64 = 1;
 
-/// The case of three threads: one forks, one writes and gets a copy, and one writes by the entry it has had all along.
-/// Its write must be there when it looks, and none of theirs may reach the child.
+/// The case of three threads: after a fork, one writes and gets a copy, one finds the copy in the tables and writes to it,
+/// and one reads or writes by the entry that it has had all along. Each must see what the others wrote, and none of it
+/// may reach the child.
 fn fork_copy_write() {
     with_kernel::<Epoch>(40, Tables, |kernel| {
         let parent = Mm::new(kernel, 1);
-        let writers = [2, 3].map(|cpu| {
+        let program = [1, 2, 3].map(|cpu| {
             let parent = Arc::clone(&parent);
             kernel.on_cpu(cpu, move || {
                 for _ in 0..16 {
@@ -41,21 +42,15 @@ fn fork_copy_write() {
                 }
             })
         });
-        let forker = kernel.on_cpu(1, {
-            let parent = Arc::clone(&parent);
-            move || {
-                let child = parent.fork().expect("memory");
-                child.read(PAGE);
-                child.read(PAGE);
-                child
-            }
+        let children = [(); 2].map(|()| {
+            let child = parent.fork().expect("memory");
+            child.read(PAGE);
+            child
         });
-        let child = parent.fork().expect("memory");
-        child.read(PAGE);
-        let _ = writers.map(|writer| writer.join().expect("no panic"));
-        let mms = [forker.join().expect("no panic"), child, parent];
-        kernel.audit(&mms.each_ref().map(|mm| &mm.space), &[]);
-        mms.iter().for_each(|mm| mm.check());
+        let _ = program.map(|thread| thread.join().expect("no panic"));
+        let [first, second] = &children;
+        kernel.audit(&[&parent.space, &first.space, &second.space], &[]);
+        [&parent, first, second].iter().for_each(|mm| mm.check());
     });
 }
 
