@@ -45,13 +45,17 @@ impl Memory {
         }
     }
 
-    /// Whether the word may at some time have been at this place.
+    /// Whether the word may at some time have been at this place. The kernel copies bytes: a word that is being
+    /// written may have only some of the new ones.
     pub fn may_show(self, word: u64, worker: u64, page: usize, index: usize) -> bool {
-        let by = |author, place| {
-            self.may_be_written_by(author, place) && word >> 32 == self::word(worker, author, page, place, 0) >> 32
-        };
-        let somebodys = |place| [Author::Worker, Author::Child, Author::Pinner].iter().any(|&author| by(author, place));
-        word == 0 || layout::place_at(page, index).is_some_and(somebodys)
+        let Some(place) = layout::place_at(page, index) else { return word == 0 };
+        let words = [Author::Worker, Author::Child, Author::Pinner]
+            .map(|author| (self.may_be_written_by(author, place), self::word(worker, author, page, place, 0)));
+        let byte = |word: u64, number: u32| word >> (8 * number) & 0xff;
+        (4..8).all(|number| {
+            let found = byte(word, number);
+            found == 0 || words.iter().any(|&(possible, word)| possible && byte(word, number) == found)
+        })
     }
 }
 

@@ -161,21 +161,18 @@ impl Worker {
             assert_eq!(calls::decode(calls::raw(Call::DevPeek as u64, arguments)), Err(Error::Fault));
         }
         let load = match self.pages[page] {
-            // Of a child's device memory, its parent may have kept the right.
-            Page { kind: Kind::Device, .. } if self.author == Author::Child => return,
+            // It has no second thread, and of device memory its parent may have kept the right.
+            _ if self.author == Author::Child => return,
             Page { kind: Kind::Device, .. } => memory::load_device,
             Page { state: State::ReadOnly, .. } => memory::load,
             _ => return,
         };
         let index = layout::index(page, STORED);
         let before = load(page, index);
-        for _ in 0..4 {
-            calls::yield_now();
-            let now = load(page, index);
-            if now != before {
-                self.complain("stored without the right", page, (index, before, now));
-                break;
-            }
+        pinner::await_store_to(page);
+        let now = load(page, index);
+        if now != before {
+            self.complain("stored without the right", page, (index, before, now));
         }
     }
 

@@ -26,8 +26,18 @@ const BURST: u32 = 24;
 static STOP: AtomicU32 = AtomicU32::new(0);
 static STOPPED: AtomicU32 = AtomicU32::new(0);
 static WRONG: AtomicU32 = AtomicU32::new(0);
+/// No page.
+const NONE: u32 = u32::MAX;
 /// The page that the worker is about to change.
-static LURE: AtomicU32 = AtomicU32::new(0);
+static LURE: AtomicU32 = AtomicU32::new(NONE);
+/// The page that is being stored into.
+static BUSY: AtomicU32 = AtomicU32::new(NONE);
+/// How many stores were tried.
+static STORES: AtomicU32 = AtomicU32::new(0);
+/// Calls for which the worker waits for stores to begin: this thread may not be running at all.
+const PATIENCE: u32 = 100;
+/// Calls for which it waits for those that have begun: the CPU may be an emulated one that has to wait for a real one.
+const LONG_PATIENCE: u32 = 400;
 /// The children that are alive, or 0.
 static CHILDREN: [AtomicU64; MARKS.len()] = [const { AtomicU64::new(0) }; MARKS.len()];
 /// The run's argument, for the thread takes only one.
@@ -40,10 +50,26 @@ pub fn start(run: StormRun, worker: u64) {
     calls::spawn_thread(work, STACK + STACK_BYTES, worker).unwrap();
 }
 
-/// Draws the stores to a page that the worker is about to change, and gives them time.
+/// Draws the stores to a page that the worker is about to change, and gives them time to begin.
 pub fn lure_to(page: usize) {
     LURE.store(page as u32, Ordering::SeqCst);
-    (0..8).for_each(|_| _ = calls::null());
+    for _ in 0..PATIENCE {
+        let _ = calls::null();
+        if BUSY.load(Ordering::SeqCst) == page as u32 {
+            break;
+        }
+    }
+}
+
+/// Waits until one more store was tried from beginning to end, if this page is being stored into.
+pub fn await_store_to(page: usize) {
+    let seen = STORES.load(Ordering::SeqCst);
+    for _ in 0..LONG_PATIENCE {
+        if BUSY.load(Ordering::SeqCst) != page as u32 || STORES.load(Ordering::SeqCst).wrapping_sub(seen) > 1 {
+            break;
+        }
+        calls::yield_now();
+    }
 }
 
 /// A child to pin the memory of, from now on.
@@ -68,10 +94,10 @@ extern "C" fn work(worker: u64) -> ! {
     let mut count = 0;
     while STOP.load(Ordering::SeqCst) == 0 {
         count += BURST;
-        if random.one_in(2) {
-            turn(run, worker, &mut random, count);
-        } else {
-            burst(worker, &mut random, scratch, count);
+        match LURE.swap(NONE, Ordering::SeqCst) {
+            NONE if random.one_in(2) => turn(run, worker, &mut random, count),
+            NONE => burst(worker, random.below(PAGES as u64) as usize, scratch, count),
+            lured => burst(worker, lured as usize, scratch, count),
         }
         calls::yield_now();
     }
@@ -137,13 +163,13 @@ fn turn(run: StormRun, worker: u64, random: &mut Random, count: u32) {
 }
 
 /// Stores into this thread's place of a page, over and over, and reads it back.
-fn burst(worker: u64, random: &mut Random, scratch: u64, first: u32) {
-    let lured = LURE.load(Ordering::SeqCst) as usize;
-    let page = if random.one_in(4) { random.below(PAGES as u64) as usize } else { lured };
+fn burst(worker: u64, page: usize, scratch: u64, first: u32) {
     let place = layout::place_address(page, STORED);
+    BUSY.store(page as u32, Ordering::SeqCst);
     for count in first..first + BURST {
         let word = model::word(worker, Author::Pinner, page, STORED, count);
         calls::dev_poke(scratch, 0, &word.to_le_bytes()).unwrap();
+        STORES.fetch_add(1, Ordering::SeqCst);
         for call in [Call::DevPeek, Call::DevPoke] {
             match calls::decode(calls::raw(call as u64, [scratch, 0, place, 8, 0])) {
                 Ok(_) | Err(Error::Fault) => {}
@@ -151,4 +177,5 @@ fn burst(worker: u64, random: &mut Random, scratch: u64, first: u32) {
             }
         }
     }
+    BUSY.store(NONE, Ordering::SeqCst);
 }
