@@ -18,17 +18,18 @@ macro_rules! both_layouts {
 }
 
 mod adapters;
+mod assurance_page;
 mod bug_hall;
 mod bug_hall_page;
 mod decision_driven;
 mod decision_table;
+mod embedding;
 mod errors;
 mod failures;
 mod fork_cow;
 mod forms;
 mod frame_model;
 mod frame_word;
-mod own_areas;
 mod pin_family;
 mod protect;
 mod random;

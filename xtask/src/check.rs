@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::childenv::host_cargo;
-use crate::kernel::{self, KernelToolchain, Profile, succeed};
+use crate::childenv::{host_cargo, succeed};
+use crate::kernel::{self, KernelToolchain, Profile};
 use crate::loom;
 use crate::plan::Need;
 use crate::powerset;

@@ -3,7 +3,6 @@
 //! `tests/kernel` is a workspace of its own for a bare-metal target; its `.cargo/config.toml` says how it is built.
 //! First come the ring-3 programs, whose ELF file the kernel embeds, then the kernel, then the bootloader around it.
 
-use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::childenv::succeed;
 use crate::plan::Need;
 use crate::qemu::{Boot, Cpus, Echo, Outcome};
 use crate::setup;
@@ -190,17 +190,6 @@ pub(crate) fn ended_well(outcome: &Outcome) -> bool {
         println!("{failure}");
     }
     outcome.failure.is_none()
-}
-
-/// Runs a command whose output goes to the terminal.
-pub(crate) fn succeed(command: &mut Command) -> Result<()> {
-    let name = |program: &OsStr| Path::new(program).file_name().unwrap_or(program).display().to_string();
-    let status = command.status().with_context(|| format!("starting {}", name(command.get_program())))?;
-    if status.success() {
-        return Ok(());
-    }
-    let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
-    bail!("{} {}: {status}", name(command.get_program()), words.join(" "))
 }
 
 /// The path in bootimage's closing line, "Created bootimage for `name` at `path`".

@@ -3,16 +3,20 @@
 //! [`toolchain`] finds out what the machine has, [`plan`] decides what is missing and [`setup`] fetches it; [`kernel`]
 //! turns the test kernel into a bootable image, [`qemu`] boots it and [`protocol`] understands what it prints.
 //! [`check`], [`mod@loom`], [`mod@shuttle`], [`storm`] and [`mod@bench`] are the commands that judge the result; [`mod@fuzz`] and [`tsan`] are
-//! campaigns that run for as long as one likes, with the [`nightly`] compiler.
+//! campaigns that run for as long as one likes, with the [`nightly`] compiler. [`mutants`] and [`coverage`] judge the
+//! tests, and write down what they find.
 
 mod bench;
 mod check;
 mod childenv;
+mod coverage;
 mod fuzz;
 mod kernel;
 mod linux;
 mod loom;
+mod mutants;
 mod nightly;
+mod page;
 mod plan;
 mod powerset;
 mod protocol;
@@ -80,6 +84,16 @@ enum Task {
         #[command(flatten)]
         schedules: shuttle::Schedules,
     },
+    /// Change the library in small ways, one at a time, and look whether a test notices; writes docs/MUTANTS.md
+    Mutants {
+        /// Files and directories of the library, such as src/frame; none: all
+        places: Vec<String>,
+        /// Mutants tested at the same time; without it, as many as there are CPUs
+        #[arg(long)]
+        jobs: Option<usize>,
+    },
+    /// Count the lines and branches of the library that the host tests reach; writes docs/COVERAGE.md
+    Coverage,
     /// Build and boot the test kernel, its output untouched (for working on the kernel)
     Kernel {
         /// What the kernel should do, as handed to it through fw_cfg
@@ -120,6 +134,8 @@ fn run(task: Task, root: &Path) -> Result<bool> {
         Task::Tsan { seconds } => tsan::run(root, seconds),
         Task::Loom { models } => loom::run(root, &models),
         Task::Shuttle { scenarios, schedules } => shuttle::run(root, &scenarios, &schedules),
+        Task::Mutants { places, jobs } => mutants::run(root, &places, jobs),
+        Task::Coverage => coverage::run(root),
         Task::Kernel { mode, smp, release: _, debug } => {
             let profile = if debug { kernel::Profile::Debug } else { kernel::Profile::Release };
             kernel::develop(root, &mode, smp, profile)

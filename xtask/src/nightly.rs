@@ -5,13 +5,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::kernel::succeed;
-use crate::{childenv, setup, toolchain};
+use crate::childenv::{self, succeed};
+use crate::setup::{self, Tool};
 
 /// The only target that the campaigns run on; naming it keeps their flags away from build scripts.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
-
-const CARGO_FUZZ_VERSION: &str = "0.13.2";
 
 /// Makes sure that there is a nightly toolchain. Its standard library is used as it comes, without instrumentation.
 pub(crate) fn ensure(project: &Path) -> Result<()> {
@@ -32,16 +30,42 @@ pub(crate) fn ensure(project: &Path) -> Result<()> {
 
 /// The project's own `cargo-fuzz`.
 pub(crate) fn cargo_fuzz(project: &Path) -> Result<PathBuf> {
-    let program = toolchain::tool(project, "cargo-fuzz");
-    if !program.is_file() {
-        println!(
-            "set-up: installing cargo-fuzz {CARGO_FUZZ_VERSION} from crates.io into target/tools; \
-             it builds libFuzzer and the target together"
-        );
-        let mut install = setup::install(run(project, "cargo"), project, "cargo-fuzz", CARGO_FUZZ_VERSION);
-        succeed(&mut install).context("installing cargo-fuzz")?;
+    let why = "it builds libFuzzer and the target together";
+    setup::tool(project, &Tool { name: "cargo-fuzz", version: "0.13.2", why })
+}
+
+/// The directory of LLVM's `llvm-cov` and `llvm-profdata` that understand what the nightly compiler writes: its own, or
+/// Debian's of the same LLVM.
+pub(crate) fn llvm_tools(project: &Path) -> Result<PathBuf> {
+    let output = |arguments: &[&str]| -> Result<String> {
+        let output = run(project, "rustc").args(arguments).output()?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let sysroot = output(&["--print", "sysroot"])?;
+    let own = Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET).join("bin");
+    let is_complete =
+        |directory: &Path| directory.join("llvm-cov").is_file() && directory.join("llvm-profdata").is_file();
+    if is_complete(&own) {
+        return Ok(own);
     }
-    Ok(program)
+    let version = output(&["-vV"])?;
+    let major = llvm_major(&version).context("the nightly compiler does not say which LLVM it has")?;
+    let debian = PathBuf::from(format!("/usr/lib/llvm-{major}/bin"));
+    if is_complete(&debian) {
+        return Ok(debian);
+    }
+    if std::env::var("RUSTUP_AUTO_INSTALL").is_ok_and(|value| value == "0") {
+        setup::debian_package(project, &format!("llvm-{major}"), "llvm-cov of the LLVM that the nightly compiler has")?;
+        return Ok(debian);
+    }
+    println!("set-up: adding llvm-tools to the nightly toolchain, from rustup's servers: llvm-cov");
+    succeed(rustup(project).args(["component", "add", "--toolchain", "nightly", "llvm-tools"]))?;
+    Ok(own)
+}
+
+/// The first number of the line `LLVM version: 22.1.4`.
+fn llvm_major(version: &str) -> Option<&str> {
+    version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?.split('.').next()
 }
 
 /// `program` with the nightly toolchain, started in the project's root.
@@ -56,4 +80,15 @@ fn rustup(project: &Path) -> Command {
     rustup.current_dir(project);
     childenv::isolate(&mut rustup, &[], project);
     rustup
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_compiler_says_which_llvm_it_has() {
+        assert_eq!(llvm_major("rustc 1.97.0-nightly\nhost: x\nLLVM version: 22.1.4\n"), Some("22"));
+        assert_eq!(llvm_major("rustc 1.97.0\n"), None);
+    }
 }

@@ -4,14 +4,17 @@
 //! rustup download leads to Debian's packages, a fetched package list to a choice of packages.
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::childenv;
+use crate::childenv::{self, succeed};
 use crate::plan::{self, Action, BOOTIMAGE_VERSION, Need, Package};
 use crate::toolchain::{self, Machine, Privilege};
+
+/// Debian's compiler conflicts with Debian's rustup package: fail rather than remove what the user has.
+const APT_INSTALL: &[&str] = &["install", "--yes", "--no-install-recommends", "--no-remove"];
 
 /// Brings the machine to the point where `need` can be met, or says what stands in the way.
 pub(crate) fn ensure(project: &Path, need: Need) -> Result<Machine> {
@@ -54,27 +57,59 @@ fn perform(action: &Action, machine: &Machine, project: &Path) -> Result<()> {
             rustup
         }
         Action::AptUpdate => apt_get(machine, &["update"], &[]),
-        // Debian's compiler conflicts with Debian's rustup package: fail rather than remove what the user has.
-        Action::AptInstall(packages) => {
-            apt_get(machine, &["install", "--yes", "--no-install-recommends", "--no-remove"], &names(packages))
-        }
-        Action::Bootimage => {
-            let mut cargo = childenv::host_cargo(project);
-            childenv::isolate(&mut cargo, &[], project);
-            if let Some(toolchain) = std::env::var_os("RUSTUP_TOOLCHAIN") {
-                cargo.env("RUSTUP_TOOLCHAIN", toolchain);
-            }
-            install(cargo, project, "bootimage", BOOTIMAGE_VERSION)
-        }
+        Action::AptInstall(packages) => apt_get(machine, APT_INSTALL, &names(packages)),
+        Action::Bootimage => install(project, "bootimage", BOOTIMAGE_VERSION),
     };
     let status = command.status().with_context(|| format!("starting {:?}", command.get_program()))?;
     if status.success() { Ok(()) } else { bail!("{command:?} ended with {status}") }
 }
 
-/// `cargo install` of a tool into the project, where [`toolchain::tool`] finds it.
-pub(crate) fn install(mut cargo: Command, project: &Path, name: &str, version: &str) -> Command {
+/// A program of crates.io that a command needs.
+pub(crate) struct Tool {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+    /// What for.
+    pub(crate) why: &'static str,
+}
+
+/// Where the project's own `tool` is. It is installed there first, if need be.
+pub(crate) fn tool(project: &Path, tool: &Tool) -> Result<PathBuf> {
+    let Tool { name, version, why } = tool;
+    let program = toolchain::tool(project, name);
+    if !program.is_file() {
+        println!("set-up: installing {name} {version} from crates.io into target/tools; {why}");
+        succeed(&mut install(project, name, version)).with_context(|| format!("installing {name}"))?;
+    }
+    Ok(program)
+}
+
+fn install(project: &Path, name: &str, version: &str) -> Command {
+    let mut cargo = selected(childenv::host_cargo(project), project);
     cargo.args(["install", name, "--version", version, "--locked", "--root"]).arg(toolchain::tools(project));
     cargo
+}
+
+/// `command` as if it were started by hand, with the toolchain that runs xtask.
+pub(crate) fn selected(mut command: Command, project: &Path) -> Command {
+    childenv::isolate(&mut command, &[], project);
+    if let Some(toolchain) = std::env::var_os("RUSTUP_TOOLCHAIN") {
+        command.env("RUSTUP_TOOLCHAIN", toolchain);
+    }
+    command
+}
+
+/// Installs one of Debian's packages, after saying what for.
+pub(crate) fn debian_package(project: &Path, name: &str, why: &str) -> Result<()> {
+    let machine = Machine::inspect(project);
+    match &machine.apt {
+        None => bail!("this machine has no apt, and {name} (by Debian's name) is missing: {why}"),
+        Some(apt) if apt.privilege == Privilege::None => {
+            bail!("neither root nor sudo is at hand; run as root: apt-get install --no-install-recommends {name}")
+        }
+        Some(_) => println!("set-up: installing with apt: {name}, {why}"),
+    }
+    succeed(&mut apt_get(&machine, &["update"], &[]))?;
+    succeed(&mut apt_get(&machine, APT_INSTALL, &[name]))
 }
 
 fn apt_get(machine: &Machine, arguments: &[&str], packages: &[&str]) -> Command {

@@ -1,4 +1,4 @@
-//! A kernel with areas of its own: [`AddressSpace`] written by hand, device memory that is mapped on demand, and an
+//! The library embedded by hand: an [`AddressSpace`] of the kernel's own, device memory that is mapped on demand, and an
 //! environment put together from parts behind references.
 
 use std::cell::Cell;
