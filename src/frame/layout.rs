@@ -205,6 +205,7 @@ const fn disjoint(parts: &[u64]) -> bool {
     true
 }
 
+const_assert!(disjoint(&[]) && disjoint(&[1, 2, 4]) && !disjoint(&[1, 2, 1]) && !disjoint(&[1, 2, 2]));
 const_assert!(disjoint(&[Wide::REFS.mask(), Wide::PINS.mask(), Wide::EXCLUSIVE]));
 const_assert!(disjoint(&[Wide::REFS.mask(), Wide::PINS.mask(), Wide::EXCLUSIVE, Wide::DIRTY]));
 const_assert!(disjoint(&[Wide::DIRTY | Wide::EXCLUSIVE, Wide::KIND.mask(), Wide::ORDER.mask(), Wide::PINS.mask()]));

@@ -61,6 +61,24 @@ fn a_grace_period_waits_for_the_walks_before_it() {
     });
 }
 
+/// INV-13, on one thread: `synchronize` would wait exactly while the outermost walk lasts, however many there were.
+#[test]
+fn every_walk_is_waited_for_and_nothing_else() {
+    let read_side = EpochReadSide::<_, 2>::new(ThisThread, || panic!("a wait"));
+    let waits = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read_side.synchronize())).is_err();
+    for walk in 0..6 {
+        assert!(!waits(), "before walk {walk}");
+        let outer = read_side.enter();
+        assert!(waits(), "walk {walk}");
+        let inner = read_side.enter();
+        assert!(waits(), "within walk {walk}");
+        drop(inner);
+        assert!(waits(), "walk {walk} goes on");
+        drop(outer);
+    }
+    assert!(!waits());
+}
+
 #[test]
 fn a_flat_frame_table_has_edges() {
     let words: Vec<PageFrame> = (0..4).map(|_| PageFrame::new()).collect();

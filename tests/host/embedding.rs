@@ -13,7 +13,7 @@ use pagepin::{
     PageAddr, Pfn, Platform, ReadSide, Rights, Shootdown, UserRange,
 };
 
-use crate::machine::{A, Machine, PAGE, RW};
+use crate::machine::{A, Machine, PAGE, RW, range};
 
 /// Where the registers lie: outside the arena.
 const REGISTERS: Pfn = Pfn::new(0xfee0);
@@ -235,6 +235,39 @@ fn a_frame_that_is_in_use_is_not_taken_from_the_source<L: Layout>() {
     }
     assert!(pin(A + PAGE).is_ok());
     drop(pinned);
+}
+
+/// What a kernel prints when something is wrong says what it is and where.
+#[test]
+fn debug_texts_name_the_thing_and_its_place() {
+    let machine = Machine::<Wide>::new(64);
+    let process = machine.populated(1, 1);
+    let root = format!("{:?}", process.root());
+    for text in
+        [format!("{:?}", process.mm()), format!("{process:?}"), format!("{:?}", Tables::lock(&machine, process.mm()))]
+    {
+        assert!(text.contains(&root), "{text}");
+    }
+    let place = format!("{A:#x}");
+    let gets = machine.reference::<Read>(&process, A, PAGE).unwrap();
+    let pins = machine.pin::<Read>(&process, A, PAGE).unwrap();
+    for text in [format!("{gets:?}"), format!("{pins:?}"), format!("{:?}", range(&process, A, PAGE))] {
+        assert!(text.contains(&place), "{text}");
+    }
+}
+
+/// Where nothing is mapped there is no large page either, at whatever level the search ended.
+#[test]
+fn an_empty_slot_is_of_one_page() {
+    let machine = Machine::<Wide>::new(64);
+    let process = machine.populated(1, 1);
+    let tables = Tables::lock(&machine, process.mm());
+    for address in [A + PAGE, A + (1 << 21), A + (1 << 30), A + (1 << 39)] {
+        let page = PageAddr::containing(address);
+        let slot = tables.find(page).unwrap();
+        assert_eq!((slot.size(), slot.first_page()), (LeafSize::Size4KiB, page), "{slot:?}");
+        assert!(slot.entry.is_empty());
+    }
 }
 
 both_layouts!(

@@ -140,6 +140,7 @@ fn only_some_kinds_are_pinnable<L: Layout>() {
     let pinned = |kind, exclusive| {
         let frame = PageFrame::<L>::new();
         frame.hand_out(kind, 0, exclusive).unwrap();
+        assert_eq!((frame.kind(), frame.snapshot().kind), (kind, kind));
         (frame.try_pin(), frame.try_get())
     };
     assert_eq!(pinned(FrameKind::Anonymous, true), (Ok(()), Ok(())));

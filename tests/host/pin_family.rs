@@ -282,6 +282,13 @@ fn pinned_bytes_are_exact<L: Layout>() {
     assert_eq!(pinned.byte(length).err(), Some(OutOfRange));
     pinned.byte_mut(length - 1).unwrap().write(9);
     assert_eq!(pinned.byte(length - 1).unwrap().read(), 9);
+    for (edge, page) in [(PAGE - 100, 1), (2 * PAGE - 100, 2)] {
+        let (last, first) = (A + page * PAGE - 1, A + page * PAGE);
+        machine.put(&process, last, 0x70 + page as u8);
+        machine.put(&process, first, 0x80 + page as u8);
+        let seen = [edge - 1, edge].map(|offset| u64::from(pinned.byte(offset).unwrap().read()));
+        assert_eq!(seen, [0x70 + page, 0x80 + page], "runs that are no neighbours");
+    }
     assert_eq!(machine.load(0, &process, A + 2 * PAGE + 399, 2), Ok(0xaa09));
     assert!(format!("{pinned:?}").contains("PhysRun"));
     // SAFETY: pinned above, through this machine, and charged to this budget.
