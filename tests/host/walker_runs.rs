@@ -220,7 +220,30 @@ fn leaves_of_every_size_in_one_range<L: Layout>() {
     assert!(machine.word(block).snapshot().dirty && machine.word(middle).snapshot().dirty);
 }
 
+/// Three lowest tables, and a page too many: a walk that loses count between tables stops too early or too late.
+fn a_range_over_three_tables_is_pinned_page_for_page<L: Layout>() {
+    let machine = Machine::<L>::new(1024);
+    let (process, start, pages) = (machine.process(), EDGE - 2 * PAGE, 2 + 512 + 2);
+    process.map(start, (pages + 1) * PAGE, RW).unwrap();
+    machine.put_pages(&process, start, pages, 1);
+    let wanted = expected(&machine, &process, start, pages);
+    for form in FORMS {
+        let all = range(&process, start, pages * PAGE);
+        let pins = forms::pin::<Write, L>(form, &machine, &process, all, PinFlags::empty(), wanted.len()).unwrap();
+        assert_eq!((pins.runs(), pins.stopped()), (&wanted[..], None), "{form:?}");
+        let more = range(&process, start, (pages + 1) * PAGE);
+        let flags = if form == Form::FastOnly { PinFlags::empty() } else { PinFlags::NOFAULT };
+        let Ok(pins) = forms::pin::<Write, L>(form, &machine, &process, more, flags, wanted.len() + 1) else {
+            assert_eq!(form, Form::Remote, "other flags");
+            continue;
+        };
+        let stopped = Stopped { page_index: pages, reason: PinError::WouldFault };
+        assert_eq!((pins.pages(), pins.stopped()), (pages, Some(stopped)), "{form:?}");
+    }
+}
+
 both_layouts!(
+    a_range_over_three_tables_is_pinned_page_for_page,
     buffers_of_every_size_give_the_runs_that_fit,
     a_hole_stops_the_fast_form_only,
     leaves_of_two_mebibytes_are_one_hold_each,
