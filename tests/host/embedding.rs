@@ -158,6 +158,25 @@ fn a_kernel_with_own_areas_forks_and_pins<L: Layout>() {
     drop(pinned);
 }
 
+/// What fork reports is base pages, whatever the size of the leaves.
+fn fork_counts_base_pages<L: Layout>() {
+    let machine = Machine::<L>::new(4096);
+    let (parent, child) = (machine.process(), machine.process());
+    let (size, start) = (LeafSize::Size2MiB, 1 << 30);
+    parent.map(start, 2 * size.bytes(), RW).unwrap();
+    for address in [start, start + size.bytes()] {
+        let block = machine.block(size);
+        machine.install(&parent, address, size, block, 7);
+    }
+    let pinned = machine.pin::<Write>(&parent, start, PAGE).unwrap();
+    let (start, end) = (PageAddr::containing(start), PageAddr::containing(start + 2 * size.bytes()));
+    let area = Area { start, end, rights: RW, may: Rights::all(), backing: Backing::Anonymous, key: 0 };
+    // SAFETY: this is the parent's area, there is one thread, and the child is new.
+    let forked = unsafe { fork_areas(&machine, parent.mm(), child.mm(), &[area]) }.unwrap();
+    assert_eq!((forked.copied_pages, forked.shared_pages), (512, 512));
+    drop(pinned);
+}
+
 /// What is borrowed does all that its owner does: an environment may be put together from references.
 #[test]
 fn an_environment_of_references_is_one() {
@@ -274,5 +293,6 @@ both_layouts!(
     faults_of_a_kernel_with_own_areas_are_resolved,
     device_memory_is_mapped_on_demand,
     a_kernel_with_own_areas_forks_and_pins,
+    fork_counts_base_pages,
     a_frame_that_is_in_use_is_not_taken_from_the_source,
 );

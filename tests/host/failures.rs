@@ -5,7 +5,7 @@ use pagepin::fault::{FaultAccess, FaultError, FaultOutcome};
 use pagepin::frame::Layout;
 use pagepin::space::ForkError;
 
-use crate::machine::{A, Machine, NONE, PAGE, Process, RW};
+use crate::machine::{A, FAR, Machine, NONE, PAGE, Process, RW};
 use crate::undo::{Obstacle, Operation, OwnAreas, contended, fault, furnished, operations, pins};
 
 /// INV-14 for one operation: memory runs out at each of its allocations, and each of them fails alone.
@@ -56,6 +56,27 @@ fn a_fork_that_fails_leaves_everything_as_it_was<L: Layout>() {
     }
 }
 
+/// INV-6: what is undone was never counted for the zero frame; a release too many would be noted as a bug.
+fn a_fork_that_fails_past_zeroes_leaves_the_zero_frame_alone<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let parent = machine.process();
+    parent.map(A, PAGE, RW).unwrap();
+    assert_eq!(machine.get(&parent, A), 0, "the zero frame");
+    parent.map(FAR, PAGE, RW).unwrap();
+    machine.put(&parent, FAR, 1);
+    let before = machine.image(&[&parent]);
+    let needed = (0..).find(|allowed| {
+        machine.memory().allow(Some(*allowed));
+        let result = parent.fork();
+        machine.memory().allow(None);
+        if result.is_err() {
+            before.assert_same(&machine.image(&[&parent]), &format!("after {allowed} allocations"));
+        }
+        result.is_ok()
+    });
+    assert_eq!(needed, Some(7), "a root, and three tables for each page");
+}
+
 /// The one thing that a failed fault may leave behind: a page that its area gave rights to again is present again. What
 /// user code may do with it is what the area said before.
 fn a_copy_that_fails_may_leave_a_page_present_that_had_no_rights<L: Layout>() {
@@ -97,6 +118,7 @@ fn a_page_that_nobody_else_has_is_written_without_memory<L: Layout>() {
 }
 
 both_layouts!(
+    a_fork_that_fails_past_zeroes_leaves_the_zero_frame_alone,
     every_allocation_of_every_operation_fails_once,
     every_allocation_of_every_pin_fails_once,
     a_fork_that_fails_leaves_everything_as_it_was,
