@@ -19,6 +19,9 @@ pub(crate) const NOISY: std::ops::RangeInclusive<u64> = 513..=514;
 pub(crate) const WRONG: &str = "INV-11: a page does not hold what its mm wrote last";
 pub(crate) const FOREIGN: &str = "a page holds what another process wrote";
 pub(crate) const NEVER_WAS: &str = "a child has a page that its parent did not have during the fork";
+pub(crate) const FREED: &str = "a freed frame was used";
+/// How an access by a stale translation shows: by what it reads or writes, or by where.
+pub(crate) const STALE: &[&str] = &[WRONG, FOREIGN, NEVER_WAS, FREED];
 pub(crate) const FROZEN: &str = "a page was written after the right to write was taken away";
 
 type Words = [[u64; WORDS]; 3];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pagepin::model::Safeguard;
 
-use super::bytes::{NEVER_WAS, WRONG};
+use super::bytes::{STALE, WRONG};
 use super::checker::{Bound, CPUS, Tables};
 use super::kernel::{Epoch, with_kernel};
 use super::mm::Mm;
@@ -19,8 +19,8 @@ pub(crate) const SCENARIOS: &[Model] = &[Model {
         (Safeguard::PinNeedsExclusive, &[WRONG, "INV-3"]),
         (Safeguard::ShareNeedsNoPins, &[WRONG, "INV-"]),
         (Safeguard::ClaimNeedsSoleReference, &[WRONG, "INV-2"]),
-        (Safeguard::FlushAfterFork, &[WRONG, NEVER_WAS]),
-        (Safeguard::FlushBeforePublish, &[WRONG]),
+        (Safeguard::FlushAfterFork, STALE),
+        (Safeguard::FlushBeforePublish, STALE),
     ],
 }];
 

@@ -5,14 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use pagepin::Rights;
 use pagepin::model::Safeguard;
 
-use super::bytes::{FOREIGN, NEVER_WAS, NOISY, QUIET, WRONG};
+use super::bytes::{FOREIGN, FREED, NEVER_WAS, NOISY, QUIET, WRONG};
 use super::checker::{Bound, CPUS, PAGES, Tables};
 use super::kernel::{Epoch, InterruptsOff, Kernel, Side, with_kernel};
 use super::mm::{Mm, RW, below};
 use super::pins::{FORMS, Held};
 use super::runner::{Model, Twin};
 
-const FREED: &str = "a freed frame was used";
 /// A twin of the mix may be noticed by any of its checks.
 const ANY: &[&str] =
     &[WRONG, FOREIGN, NEVER_WAS, FREED, "INV-", "references without a holder", "below zero", "freed twice"];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pagepin::model::Safeguard;
 
-use super::bytes::{FOREIGN, NOISY};
+use super::bytes::{FOREIGN, FREED, NOISY};
 use super::checker::{Bound, CPUS, Tables};
 use super::kernel::{Epoch, InterruptsOff, Side, with_kernel};
 use super::mm::{Mm, below};
@@ -12,8 +12,7 @@ use super::pins::{Form, Held};
 use super::runner::Model;
 
 /// How it shows that somebody held on to a frame that had become another's.
-const RECYCLED: &[&str] =
-    &[FOREIGN, "a freed frame was used", "references without a holder", "below zero", "freed twice"];
+const RECYCLED: &[&str] = &[FOREIGN, FREED, "references without a holder", "below zero", "freed twice"];
 
 pub(crate) const SCENARIOS: &[Model] = &[
     Model {

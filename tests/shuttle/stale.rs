@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pagepin::Rights;
 use pagepin::model::Safeguard;
 
-use super::bytes::{FROZEN, NEVER_WAS, QUIET, WRONG};
+use super::bytes::{FROZEN, QUIET, STALE};
 use super::checker::{Bound, CPUS, Tables};
 use super::kernel::{Epoch, with_kernel};
 use super::mm::{Mm, RW};
@@ -16,7 +16,7 @@ pub(crate) const SCENARIOS: &[Model] = &[
         name: "fork x copy x write by a stale entry",
         bound: Bound(8_000),
         body: fork_copy_write,
-        twins: &[(Safeguard::FlushAfterFork, &[WRONG, NEVER_WAS]), (Safeguard::FlushBeforePublish, &[WRONG])],
+        twins: &[(Safeguard::FlushAfterFork, STALE), (Safeguard::FlushBeforePublish, STALE)],
     },
     Model {
         name: "protect x writes by stale entries",

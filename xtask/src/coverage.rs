@@ -24,17 +24,17 @@ pub(crate) fn run(project: &Path) -> Result<bool> {
     let program = setup::tool(project, &TOOL)?;
     let tools = nightly::llvm_tools(project)?;
     let report = project.join("target/coverage.json");
-    let command = |arguments: &[&str]| {
+    let command = |what: &str, arguments: &[&str]| {
         let mut command: Command = nightly::run(project, &program);
-        command.arg("llvm-cov").args(arguments).arg("--branch");
+        command.args(["llvm-cov", what, "--branch"]).args(arguments);
         command.env("CARGO_TARGET_DIR", project.join("target/coverage"));
         command.env("LLVM_COV", tools.join("llvm-cov")).env("LLVM_PROFDATA", tools.join("llvm-profdata"));
         command
     };
-    let tests = ["test", "--no-report", "--package", "pagepin", "--all-features", "--lib", "--test", "host"];
-    succeed(&mut command(&tests))?;
-    succeed(command(&["report", "--json", "--summary-only", "--output-path"]).arg(&report))?;
-    succeed(&mut command(&["report", "--show-missing-lines"]))?;
+    let tests = ["--no-report", "--package", "pagepin", "--all-features", "--lib", "--test", "host"];
+    succeed(&mut command("test", &tests))?;
+    succeed(command("report", &["--json", "--summary-only", "--output-path"]).arg(&report))?;
+    succeed(&mut command("report", &["--show-missing-lines"]))?;
     let text = std::fs::read_to_string(&report).with_context(|| format!("reading {}", report.display()))?;
     let table = table(&serde_json::from_str(&text)?, project)?;
     let file = project.join(PAGE);
