@@ -19,7 +19,7 @@ const TOTAL: &str = "**all**";
 
 /// The page of unsafe code would notice that a block is gone, whatever it was for.
 const NOT_THIS: [&str; 1] = ["unsafe_page"];
-/// Tests that take most of the time. They see what the others have let pass.
+/// Tests that take most of the time, by parts of their names. They see what the others have let pass.
 const SLOW: [&str; 3] = ["failures", "refusals", "walker_races"];
 /// Of each random test, until then.
 const FEW_CASES: &str = "40";

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::childenv::{self, succeed};
 use crate::setup::{self, Tool};
+use crate::toolchain;
 
 /// The only target that the campaigns run on; naming it keeps their flags away from build scripts.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -19,7 +20,9 @@ pub(crate) fn ensure(project: &Path) -> Result<()> {
     match probe.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(_) => {
-            println!("set-up: installing the nightly toolchain, from rustup's servers; stable has no sanitizers");
+            println!(
+                "set-up: installing the nightly toolchain, from rustup's servers; stable has neither sanitizers nor branch coverage"
+            );
             succeed(rustup(project).args(["toolchain", "install", "nightly", "--profile", "minimal"]))
         }
         Err(error) => {
@@ -54,7 +57,7 @@ pub(crate) fn llvm_tools(project: &Path) -> Result<PathBuf> {
     if is_complete(&debian) {
         return Ok(debian);
     }
-    if std::env::var("RUSTUP_AUTO_INSTALL").is_ok_and(|value| value == "0") {
+    if !toolchain::rustup_may_download() {
         setup::debian_package(project, &format!("llvm-{major}"), "llvm-cov of the LLVM that the nightly compiler has")?;
         return Ok(debian);
     }

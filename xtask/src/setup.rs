@@ -60,8 +60,7 @@ fn perform(action: &Action, machine: &Machine, project: &Path) -> Result<()> {
         Action::AptInstall(packages) => apt_get(machine, APT_INSTALL, &names(packages)),
         Action::Bootimage => install(project, "bootimage", BOOTIMAGE_VERSION),
     };
-    let status = command.status().with_context(|| format!("starting {:?}", command.get_program()))?;
-    if status.success() { Ok(()) } else { bail!("{command:?} ended with {status}") }
+    succeed(&mut command)
 }
 
 /// A program of crates.io that a command needs.

@@ -89,11 +89,10 @@ pub(crate) enum Source {
 
 impl Machine {
     pub(crate) fn inspect(project: &Path) -> Self {
-        let unwanted = std::env::var("RUSTUP_AUTO_INSTALL").is_ok_and(|value| value == "0");
         let from_rustup = std::env::var_os("RUSTUP_TOOLCHAIN").is_some();
         Self {
             selected: inspect_selected(),
-            rustup_may_add: from_rustup && !unwanted && find("rustup").is_some(),
+            rustup_may_add: from_rustup && rustup_may_download() && find("rustup").is_some(),
             debian: inspect_debian(),
             apt: inspect_apt(),
             qemu: find(qemu::PROGRAM).is_some(),
@@ -120,6 +119,11 @@ impl Machine {
         };
         compiler.as_ref().is_some_and(|compiler| compiler.clippy)
     }
+}
+
+/// Whether rustup may fetch what nobody asked it for: the user can forbid that.
+pub(crate) fn rustup_may_download() -> bool {
+    !std::env::var("RUSTUP_AUTO_INSTALL").is_ok_and(|value| value == "0")
 }
 
 /// Tools live in the project, so that no global installation is touched or depended on.
