@@ -7,8 +7,6 @@
 
 use core::fmt;
 
-use crate::arch::Levels;
-
 /// log2 of the base page size.
 pub const PAGE_SHIFT: u32 = 12;
 /// Bytes in a base page.
@@ -101,6 +99,40 @@ impl fmt::Debug for PageAddr {
     }
 }
 
+/// The part of the virtual address space that user code may have, as plain numbers: what the page-table format makes of
+/// its number of levels. See `Levels::user_half`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserHalf {
+    end: u64,
+    kernel_start: u64,
+}
+
+impl UserHalf {
+    /// User addresses lie below `end`; the kernel's begin at `kernel_start`.
+    pub(crate) const fn new(end: u64, kernel_start: u64) -> Self {
+        Self { end, kernel_start }
+    }
+
+    /// First address that a user page cannot have.
+    #[must_use]
+    #[inline(always)]
+    pub const fn end(self) -> u64 {
+        self.end
+    }
+
+    /// First address of the kernel's half.
+    #[must_use]
+    pub const fn kernel_start(self) -> u64 {
+        self.kernel_start
+    }
+
+    /// All of it, as a range.
+    #[must_use]
+    pub const fn range(self) -> UserRange {
+        UserRange { start: 0, length: self.end }
+    }
+}
+
 /// Why a pair (start, length) is not a range of user memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -135,10 +167,10 @@ impl core::error::Error for RangeError {}
 ///
 /// ```
 /// use pagepin::{Levels, RangeError, UserRange};
-/// let range = UserRange::new(Levels::Four, 0x1ff0, 0x20).unwrap();
+/// let range = UserRange::new(Levels::Four.user_half(), 0x1ff0, 0x20).unwrap();
 /// assert_eq!((range.first_page().address(), range.pages()), (0x1000, 2));
-/// assert_eq!(UserRange::new(Levels::Four, u64::MAX - 1, 4), Err(RangeError::Wraps));
-/// assert_eq!(UserRange::new(Levels::Four, 1 << 47, 1), Err(RangeError::NonCanonical));
+/// assert_eq!(UserRange::new(Levels::Four.user_half(), u64::MAX - 1, 4), Err(RangeError::Wraps));
+/// assert_eq!(UserRange::new(Levels::Four.user_half(), 1 << 47, 1), Err(RangeError::NonCanonical));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct UserRange {
@@ -147,20 +179,20 @@ pub struct UserRange {
 }
 
 impl UserRange {
-    /// Checks `length` bytes from virtual address `start` against the user half of an address space with `levels`.
+    /// Checks `length` bytes from virtual address `start` against the user half of an address space.
     ///
     /// # Errors
     /// The first of [`RangeError::Empty`], `Wraps`, `KernelHalf`, `NonCanonical` that applies.
     #[inline]
-    pub const fn new(levels: Levels, start: u64, length: u64) -> Result<Self, RangeError> {
+    pub const fn new(half: UserHalf, start: u64, length: u64) -> Result<Self, RangeError> {
         if length == 0 {
             return Err(RangeError::Empty);
         }
         let Some(last) = start.checked_add(length - 1) else {
             return Err(RangeError::Wraps);
         };
-        if last >= levels.user_end() {
-            return Err(if start >= levels.kernel_start() { RangeError::KernelHalf } else { RangeError::NonCanonical });
+        if last >= half.end {
+            return Err(if start >= half.kernel_start { RangeError::KernelHalf } else { RangeError::NonCanonical });
         }
         Ok(Self { start, length })
     }
@@ -169,18 +201,12 @@ impl UserRange {
     ///
     /// # Errors
     /// Those of `new`, and [`RangeError::Unaligned`].
-    pub const fn pages_only(levels: Levels, start: u64, length: u64) -> Result<Self, RangeError> {
-        match Self::new(levels, start, length) {
+    pub const fn pages_only(half: UserHalf, start: u64, length: u64) -> Result<Self, RangeError> {
+        match Self::new(half, start, length) {
             Ok(range) if start.is_multiple_of(PAGE_SIZE) && length.is_multiple_of(PAGE_SIZE) => Ok(range),
             Ok(_) => Err(RangeError::Unaligned),
             Err(error) => Err(error),
         }
-    }
-
-    /// The whole user half.
-    #[must_use]
-    pub const fn everything(levels: Levels) -> Self {
-        Self { start: 0, length: levels.user_end() }
     }
 
     /// The pages from `start` up to `end`, both from within a checked range.

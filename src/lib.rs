@@ -78,7 +78,7 @@
 //!
 //! # Features
 //!
-//! - `alloc`: [`UserSpace`], a complete address space with areas and locks.
+//! - `alloc`: [`UserSpace`], a complete address space with VMAs and locks.
 //! - `instructions`: [`SingleCpu`], which flushes by `invlpg` and switches interrupts off; needs ring 0.
 //!
 //! # What a kernel must do
@@ -91,14 +91,13 @@
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+mod adapters;
 mod addr;
 #[path = "../arch/x86_64/mod.rs"]
 mod arch;
-mod area;
 mod env;
 pub mod fault;
 pub mod frame;
-mod mm;
 #[cfg(any(loom, shuttle))]
 #[doc(hidden)]
 pub mod model;
@@ -107,22 +106,26 @@ mod must_not_compile;
 pub mod paging;
 pub mod pin;
 mod primitive;
+mod rights;
 pub mod space;
+mod vma;
 
-pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageAddr, Pfn, RangeError, UserRange};
-pub use arch::{Entry, FrameAllocatorSource, KeyRights, LeafSize, Level, Levels, SOFTWARE_BITS, fault_from_error_code};
+pub use adapters::{CurrentCpu, EpochGuard, EpochReadSide, FrameAllocatorSource, fault_from_error_code};
 #[cfg(feature = "instructions")]
-pub use arch::{InterruptsOff, SingleCpu};
-pub use area::{Area, Backing, Rights};
+pub use adapters::{InterruptsOff, SingleCpu};
+pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageAddr, Pfn, RangeError, UserHalf, UserRange};
+pub use arch::{Entry, KeyRights, LeafSize, Level, Levels, SOFTWARE_BITS};
 pub use env::{
-    CounterValues, Counters, CurrentCpu, EntryAddr, Env, EpochGuard, EpochReadSide, FlatFrameTable, FlushRange,
-    FrameSource, FrameTable, OffsetPhysMap, PhysMap, Platform, ReadSide, Shootdown,
+    AddressSpace, BudgetExceeded, CounterValues, Counters, EntryAddr, Env, FlatFrameTable, FlushRange, ForeignFault,
+    FrameSource, FrameTable, Mm, OffsetPhysMap, PhysMap, PinBudget, PinLimit, PinTerm, Platform, ReadSide, Shootdown,
+    Unlimited, Vmas,
 };
 pub use fault::handle_fault;
 pub use frame::{FrameKind, PageFrame};
-pub use mm::{AddressSpace, Areas, ForeignFault, Mm};
+pub use rights::Rights;
 #[cfg(feature = "alloc")]
 pub use space::{KernelHalf, SpaceOptions, UserSpace};
+pub use vma::{Backing, Vma};
 
 /// The code in the README compiles.
 #[cfg(all(doctest, feature = "alloc", feature = "instructions"))]

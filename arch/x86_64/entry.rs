@@ -4,11 +4,11 @@
 
 use core::fmt;
 
-use super::software_bits::{FORK_EXCLUSIVE, FORK_WRITABLE, PARKED, SPECIAL};
+use super::software_bits::{FORK_EXCLUSIVE, FORK_WRITABLE, PROT_NONE, SPECIAL};
 use super::{KeyRights, LeafSize, Level};
 use crate::addr::Pfn;
-use crate::area::Rights;
 use crate::frame::Shared;
+use crate::rights::Rights;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -51,7 +51,7 @@ impl Entry {
     }
 
     /// A user leaf of `size` for the block that starts at `frame`, with `rights`; without `WRITE` in `rights` it is
-    /// read-only whatever the area allows.
+    /// read-only whatever the VMA allows.
     #[must_use]
     pub fn leaf(frame: Pfn, size: LeafSize, rights: Rights, key: u8) -> Self {
         let mut bits = frame.address() | PRESENT | USER | ACCESSED | (u64::from(key & 15) << KEY_SHIFT);
@@ -91,15 +91,15 @@ impl Entry {
         self.0 == 0
     }
 
-    /// Present, or parked: there is a frame behind it.
+    /// Present, or prot-none: there is a frame behind it.
     #[inline(always)]
     pub const fn has_frame(self) -> bool {
-        self.0 & (PRESENT | PARKED) != 0
+        self.0 & (PRESENT | PROT_NONE) != 0
     }
 
     /// The page is populated but has no rights at the moment.
-    pub const fn is_parked(self) -> bool {
-        self.0 & (PRESENT | PARKED) == PARKED
+    pub const fn is_prot_none(self) -> bool {
+        self.0 & (PRESENT | PROT_NONE) == PROT_NONE
     }
 
     /// A leaf that pins must not take as it is.
@@ -176,14 +176,14 @@ impl Entry {
         Self(self.0 & !WRITABLE)
     }
 
-    /// Not present, the rest kept so that it can be released or brought back; see [`Entry::unparked`].
-    pub(crate) const fn parked(self) -> Self {
-        Self((self.0 & !PRESENT) | PARKED)
+    /// Not present, the rest kept so that it can be released or brought back; see [`Entry::rights_restored`].
+    pub(crate) const fn prot_none(self) -> Self {
+        Self((self.0 & !PRESENT) | PROT_NONE)
     }
 
-    /// A parked entry brought back, read-only.
-    pub(crate) const fn unparked(self) -> Self {
-        Self((self.0 & !(PARKED | WRITABLE)) | PRESENT | USER)
+    /// A prot-none entry brought back, read-only.
+    pub(crate) const fn rights_restored(self) -> Self {
+        Self((self.0 & !(PROT_NONE | WRITABLE)) | PRESENT | USER)
     }
 
     /// With writes permitted or not; the dirty bit is left to hardware.
@@ -250,7 +250,7 @@ impl fmt::Debug for Entry {
             (LARGE, " large"),
             (NO_EXECUTE, " NX"),
             (SPECIAL, " special"),
-            (PARKED, " parked"),
+            (PROT_NONE, " prot-none"),
         ];
         for (bit, name) in names {
             if self.0 & bit != 0 {

@@ -1,6 +1,6 @@
 //! The shape of the tables: 4 or 5 levels of 512 entries, leaves at the three lowest.
 
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserHalf};
 
 /// log2 of the entries in one table.
 const INDEX_BITS: u8 = 9;
@@ -40,20 +40,14 @@ impl Levels {
         self.top().span() << (INDEX_BITS - 1)
     }
 
-    /// First address that a user page cannot have.
+    /// The addresses that user pages may have.
     ///
-    /// One page below the end of the lower canonical half: a `SYSCALL` in the last bytes of that page would return to
-    /// a non-canonical address, on which Intel's `SYSRET` faults in ring 0 (CVE-2012-0217).
+    /// It ends one page below the canonical hole: a `SYSCALL` in the last bytes of that page would return to a
+    /// non-canonical address, on which Intel's `SYSRET` faults in ring 0 (CVE-2012-0217).
     #[must_use]
     #[inline]
-    pub const fn user_end(self) -> u64 {
-        self.half() - PAGE_SIZE
-    }
-
-    /// First address of the upper canonical half, the kernel's.
-    #[must_use]
-    pub const fn kernel_start(self) -> u64 {
-        self.half().wrapping_neg()
+    pub const fn user_half(self) -> UserHalf {
+        UserHalf::new(self.half() - PAGE_SIZE, self.half().wrapping_neg())
     }
 
     /// Root entries below this index belong to user space; the others are the kernel's and the same in every root.

@@ -5,7 +5,7 @@
 //! the constants below. Hardware leaves bits 9–11 and 52–58 to software in every entry (SDM vol. 3, table 4-20); with
 //! protection keys off, bits 59–62 are free as well, but they are not accepted here.
 
-/// Bit numbers, in the order special, parked, fork-exclusive, fork-writable.
+/// Bit numbers, in the order special, prot-none, fork-exclusive, fork-writable.
 pub const SOFTWARE_BITS: [u32; 4] = match option_env!("PAGEPIN_SOFTWARE_BITS") {
     None => [9, 10, 52, 53],
     Some(list) => parse(list.as_bytes()),
@@ -15,7 +15,7 @@ pub const SOFTWARE_BITS: [u32; 4] = match option_env!("PAGEPIN_SOFTWARE_BITS") {
 /// the slow path.
 pub(super) const SPECIAL: u64 = 1 << SOFTWARE_BITS[0];
 /// Not present, but the frame is still there: the page has no rights at the moment.
-pub(super) const PARKED: u64 = 1 << SOFTWARE_BITS[1];
+pub(super) const PROT_NONE: u64 = 1 << SOFTWARE_BITS[1];
 /// Fork's undo note in an entry of the child: the frame was `EXCLUSIVE`. Means nothing once fork has returned.
 pub(super) const FORK_EXCLUSIVE: u64 = 1 << SOFTWARE_BITS[2];
 /// Fork's undo note in an entry of the child: the parent's entry was writable. Means nothing once fork has returned.

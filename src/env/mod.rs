@@ -5,18 +5,19 @@
 //! | [`PhysMap`] | physical frame -> pointer | [`OffsetPhysMap`] |
 //! | [`FrameTable`] | frame number -> [`PageFrame`](crate::PageFrame) | [`FlatFrameTable`] |
 //! | [`FrameSource`] | allocate and free frames | [`FrameAllocatorSource`](crate::FrameAllocatorSource) |
-//! | [`ReadSide`] | keep table pages alive during a lockless walk | `SingleCpu`, [`EpochReadSide`] |
+//! | [`ReadSide`] | keep table pages alive during a lockless walk | `SingleCpu`, [`EpochReadSide`](crate::EpochReadSide) |
 //! | [`Shootdown`] | flush TLBs and wait for the acknowledgement | `SingleCpu` |
 //! | [`PinBudget`] | limit what an mm pins | [`PinLimit`], [`Unlimited`] |
-//! | [`AddressSpace`](crate::AddressSpace) | areas and locks of one mm | `UserSpace` (feature `alloc`) |
+//! | [`AddressSpace`](crate::AddressSpace) | VMAs and locks of one mm | `UserSpace` (feature `alloc`) |
 //!
 //! [`Platform`] bundles one of each into an [`Env`], which is what the operations are generic over.
 
+mod address_space;
 mod budget;
 mod counters;
-mod epoch;
 mod frame_source;
 mod frame_table;
+mod mm;
 mod phys_map;
 mod read_side;
 mod shootdown;
@@ -27,12 +28,13 @@ use core::marker::PhantomData;
 
 use crate::primitive::const_fn;
 
+pub use address_space::{AddressSpace, ForeignFault, Vmas};
 pub use budget::{BudgetExceeded, PinBudget, PinLimit, PinTerm, Unlimited};
 pub use counters::{CounterValues, Counters};
-pub use epoch::{CurrentCpu, EpochGuard, EpochReadSide};
 pub use frame_source::FrameSource;
 pub(crate) use frame_source::{OwnedFrame, release};
 pub use frame_table::{FlatFrameTable, FrameTable};
+pub use mm::Mm;
 pub use phys_map::{EntryAddr, OffsetPhysMap, PhysMap};
 pub use read_side::ReadSide;
 pub use shootdown::{FlushRange, Shootdown};

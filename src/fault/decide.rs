@@ -5,7 +5,8 @@
 
 #![forbid(unsafe_code)]
 
-use crate::area::{Area, Backing, Rights};
+use crate::rights::Rights;
+use crate::vma::{Backing, Vma};
 
 /// What an entry maps, by its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub enum State {
     /// Nothing.
     Empty,
     /// A frame without rights: it was protected away.
-    Parked,
+    ProtNone,
     /// The zero frame.
     Zero,
     /// An anonymous frame.
@@ -50,7 +51,7 @@ pub enum Request {
     Execute,
     /// A read pin: the page must be this mm's own, without becoming writable.
     Unshare,
-    /// A store by a debugger: the area may forbid writes now, as long as it may be given them (INV-9).
+    /// A store by a debugger: the VMA may forbid writes now, as long as it may be given them (INV-9).
     ForcedWrite,
 }
 
@@ -81,51 +82,51 @@ pub enum Action {
         /// Writable at once.
         writable: bool,
     },
-    /// Bring a parked frame back, read-only, and ask again.
-    Unpark,
+    /// Bring a prot-none frame back, read-only, and ask again.
+    RestoreRights,
 }
 
 /// Why an access is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The area lacks the right.
+    /// The VMA lacks the right.
     Denied,
     /// Foreign memory without an entry, or that cannot be unshared.
     Foreign,
 }
 
-/// Whether `area` permits `request` at all, whatever its entries say. Also asked before a page that is already there
-/// is pinned: the logical right is the area's, never the entry's.
+/// Whether `vma` permits `request` at all, whatever its entries say. Also asked before a page that is already there
+/// is pinned: the logical right is the VMA's, never the entry's.
 #[must_use]
 #[inline(always)]
-pub(crate) fn permits(area: &Area, request: Request) -> bool {
+pub(crate) fn permits(vma: &Vma, request: Request) -> bool {
     match request {
-        Request::Read | Request::Unshare => !area.rights.is_empty(),
-        Request::Write => area.rights.contains(Rights::WRITE),
-        Request::Execute => area.rights.contains(Rights::EXECUTE),
+        Request::Read | Request::Unshare => !vma.rights.is_empty(),
+        Request::Write => vma.rights.contains(Rights::WRITE),
+        Request::Execute => vma.rights.contains(Rights::EXECUTE),
         // Not where all rights were taken away: the entry of such a page must stay out of hardware's reach.
         Request::ForcedWrite => {
-            area.may.contains(Rights::WRITE) && area.backing == Backing::Anonymous && !area.rights.is_empty()
+            vma.max_rights.contains(Rights::WRITE) && vma.backing == Backing::Anonymous && !vma.rights.is_empty()
         }
     }
 }
 
-/// What to do when `request` meets an entry in `state` in `area`.
+/// What to do when `request` meets an entry in `state` in `vma`.
 #[must_use]
 #[inline(always)]
-pub fn decide(state: State, area: &Area, request: Request) -> Action {
-    if !permits(area, request) {
+pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
+    if !permits(vma, request) {
         return Action::Refuse(Refusal::Denied);
     }
-    let writable = area.rights.contains(Rights::WRITE);
+    let writable = vma.rights.contains(Rights::WRITE);
     let writes = matches!(request, Request::Write | Request::ForcedWrite);
-    // A forced write gets its own frame, but the entry never says more than the area does.
+    // A forced write gets its own frame, but the entry never says more than the VMA does.
     let writable_after = writes && writable;
     match state {
-        State::Empty if area.backing != Backing::Anonymous => Action::Refuse(Refusal::Foreign),
+        State::Empty if vma.backing != Backing::Anonymous => Action::Refuse(Refusal::Foreign),
         State::Empty if matches!(request, Request::Read | Request::Execute) => Action::MapZero,
         State::Empty => Action::MapFresh { writable: writable_after },
-        State::Parked => Action::Unpark,
+        State::ProtNone => Action::RestoreRights,
         State::Zero if writes || request == Request::Unshare => Action::Copy { writable: writable_after },
         State::Zero => Action::Nothing,
         State::Foreign { .. } if request == Request::Unshare => Action::Refuse(Refusal::Foreign),
@@ -146,10 +147,10 @@ pub fn decide(state: State, area: &Area, request: Request) -> Action {
 pub struct Row {
     /// What the entry maps.
     pub state: State,
-    /// Rights of the area now.
+    /// Rights of the VMA now.
     pub rights: Rights,
     /// Rights it may be given.
-    pub may: Rights,
+    pub max_rights: Rights,
     /// What fills it.
     pub backing: Backing,
     /// What is asked.
@@ -175,7 +176,7 @@ pub fn all_rows() -> impl Iterator<Item = Row> {
     let anonymous = |writable, exclusive, sole| State::Anonymous { writable, frame: FrameView { exclusive, sole } };
     let anonymous_states = [
         State::Empty,
-        State::Parked,
+        State::ProtNone,
         State::Zero,
         anonymous(false, false, false),
         anonymous(false, false, true),
@@ -190,11 +191,11 @@ pub fn all_rows() -> impl Iterator<Item = Row> {
         .map(|state| (state, Backing::Anonymous))
         .chain(foreign_states.into_iter().map(|state| (state, Backing::Foreign)));
     states.flat_map(|(state, backing)| {
-        RIGHTS.into_iter().flat_map(move |(rights, may)| {
+        RIGHTS.into_iter().flat_map(move |(rights, max_rights)| {
             REQUESTS.into_iter().map(move |request| {
                 let nowhere = crate::addr::PageAddr::containing(0);
-                let area = Area { start: nowhere, end: nowhere, rights, may, backing, key: 0 };
-                Row { state, rights, may, backing, request, action: decide(state, &area, request) }
+                let vma = Vma { start: nowhere, end: nowhere, rights, max_rights, backing, key: 0 };
+                Row { state, rights, max_rights, backing, request, action: decide(state, &vma, request) }
             })
         })
     })

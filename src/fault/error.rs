@@ -4,19 +4,19 @@ use core::fmt;
 
 use super::Refusal;
 use crate::addr::RangeError;
-use crate::mm::ForeignFault;
+use crate::env::ForeignFault;
 use crate::paging::TableError;
 
-/// Why a fault could not be resolved. Nothing was changed, except that a page that had lost all rights, and whose area has
+/// Why a fault could not be resolved. Nothing was changed, except that a page that had lost all rights, and whose VMA has
 /// some again, may be present again, read-only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FaultError {
     /// The address is not in the user half. The process gets SIGSEGV.
     Address(RangeError),
-    /// No area contains the page. SIGSEGV.
-    NoArea,
-    /// The area does not permit the access. SIGSEGV.
+    /// No VMA contains the page. SIGSEGV.
+    NoVma,
+    /// The VMA does not permit the access. SIGSEGV.
     AccessDenied,
     /// A protection key denies the access. SIGSEGV.
     ProtectionKey,
@@ -32,8 +32,8 @@ impl fmt::Display for FaultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(error) => return error.fmt(f),
-            Self::NoArea => "no area contains the address",
-            Self::AccessDenied => "the area does not permit the access",
+            Self::NoVma => "no VMA contains the address",
+            Self::AccessDenied => "the VMA does not permit the access",
             Self::ProtectionKey => "a protection key denies the access",
             Self::Foreign => "foreign memory that nothing maps",
             Self::NoMemory => "out of memory",

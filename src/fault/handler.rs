@@ -2,9 +2,9 @@
 
 use super::{FaultError, FaultOutcome, Request, resolve};
 use crate::addr::{PageAddr, UserRange};
-use crate::area::Rights;
 use crate::env::Env;
-use crate::mm::{AddressSpace, Areas, Mm};
+use crate::env::{AddressSpace, Mm, Vmas};
+use crate::rights::Rights;
 
 /// What the faulting instruction tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,17 +45,17 @@ pub fn handle_fault<K: Env, S: AddressSpace<K> + ?Sized>(
     space: &S,
     fault: Fault,
 ) -> Result<FaultOutcome, FaultError> {
-    let mut result = Err(FaultError::NoArea);
-    space.with_areas(&mut |areas| result = fault_in_areas(env, space.mm(), areas, fault));
+    let mut result = Err(FaultError::NoVma);
+    space.with_vmas(&mut |vmas| result = fault_in_vmas(env, space.mm(), vmas, fault));
     result
 }
 
 /// The same with the mm lock held.
 #[inline(always)]
-pub(crate) fn fault_in_areas<K: Env>(
+pub(crate) fn fault_in_vmas<K: Env>(
     env: &K,
     mm: &Mm<K>,
-    areas: &(impl Areas + ?Sized),
+    vmas: &(impl Vmas + ?Sized),
     fault: Fault,
 ) -> Result<FaultOutcome, FaultError> {
     if fault.malformed_table {
@@ -65,26 +65,26 @@ pub(crate) fn fault_in_areas<K: Env>(
         return Err(FaultError::ProtectionKey);
     }
     let page = PageAddr::containing(fault.address);
-    let Some(area) = areas.area_at(page) else {
-        // No area lies outside the user half, so this is the only case in which the address can be a bad one.
-        return Err(UserRange::new(mm.levels(), fault.address, 1)
+    let Some(vma) = vmas.vma_at(page) else {
+        // No VMA lies outside the user half, so this is the only case in which the address can be a bad one.
+        return Err(UserRange::new(mm.levels().user_half(), fault.address, 1)
             .err()
-            .map_or(FaultError::NoArea, FaultError::Address));
+            .map_or(FaultError::NoVma, FaultError::Address));
     };
     let result = match fault.access {
-        FaultAccess::Read => resolve(env, mm, &area, page, Request::Read),
-        FaultAccess::Write => resolve(env, mm, &area, page, Request::Write),
-        FaultAccess::Execute => resolve(env, mm, &area, page, Request::Execute),
+        FaultAccess::Read => resolve(env, mm, &vma, page, Request::Read),
+        FaultAccess::Write => resolve(env, mm, &vma, page, Request::Write),
+        FaultAccess::Execute => resolve(env, mm, &vma, page, Request::Execute),
     };
     match result {
-        // Only a page of a foreign area without an entry is refused so.
+        // Only a page of a foreign VMA without an entry is refused so.
         Err(FaultError::Foreign) => {
             let access = match fault.access {
                 FaultAccess::Read => Rights::READ,
                 FaultAccess::Write => Rights::WRITE,
                 FaultAccess::Execute => Rights::EXECUTE,
             };
-            areas.fault_foreign(page, access)?;
+            vmas.fault_foreign(page, access)?;
             Ok(FaultOutcome::MappedFresh)
         }
         result => result,

@@ -12,7 +12,7 @@ pub(crate) use decide::permits;
 pub use decide::{Action, FrameView, Refusal, Request, Row, State, all_rows, decide};
 pub use error::FaultError;
 #[cfg(feature = "alloc")]
-pub(crate) use handler::fault_in_areas;
+pub(crate) use handler::fault_in_vmas;
 pub use handler::{Fault, FaultAccess, handle_fault};
 pub use resolve::FaultOutcome;
 pub(crate) use resolve::resolve;

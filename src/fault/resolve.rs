@@ -8,11 +8,12 @@
 use super::{Action, FaultError, FrameView, Request, State, decide};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize};
-use crate::area::{Area, Rights};
+use crate::env::Mm;
 use crate::env::{Env, FrameSource, FrameTable, OwnedFrame};
 use crate::frame::{FrameKind, PageFrame};
-use crate::mm::Mm;
 use crate::paging::{Slot, Tables};
+use crate::rights::Rights;
+use crate::vma::Vma;
 
 /// How a fault was resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,39 +30,39 @@ pub enum FaultOutcome {
     Copied,
 }
 
-/// Makes `page` of `area` fit for `request`. The caller holds the mm lock (for reading).
+/// Makes `page` of `vma` fit for `request`. The caller holds the mm lock (for reading).
 ///
 /// Inlined where the request is a constant, so that the decision shrinks to the rows it can reach.
 #[inline(always)]
 pub(crate) fn resolve<K: Env>(
     env: &K,
     mm: &Mm<K>,
-    area: &Area,
+    vma: &Vma,
     page: PageAddr,
     request: Request,
 ) -> Result<FaultOutcome, FaultError> {
     let mut tables = Tables::lock(env, mm);
-    // Bounded: the only action that asks again is unparking, after which the page is not parked.
+    // Bounded: the only action that asks again is unparking, after which the page is not prot-none.
     loop {
         let slot = tables.find(page)?;
         let (state, frame) = observe(env, &slot)?;
-        match decide(state, area, request) {
+        match decide(state, vma, request) {
             Action::Refuse(refusal) => return Err(refusal.into()),
             Action::Nothing => return Ok(FaultOutcome::Spurious),
             // SAFETY: found under this lock; the frame stays, and W is taken away: the decision is asked again.
-            Action::Unpark => unsafe { tables.adjust(slot.at, slot.entry, Entry::unparked) },
+            Action::RestoreRights => unsafe { tables.adjust(slot.at, slot.entry, Entry::rights_restored) },
             Action::Reuse => return Ok(make_writable(tables, slot)),
-            Action::MapZero => return map_zero(tables, slot, area),
-            Action::MapFresh { writable } => return map_fresh(tables, slot, area, writable),
+            Action::MapZero => return map_zero(tables, slot, vma),
+            Action::MapFresh { writable } => return map_fresh(tables, slot, vma, writable),
             Action::Claim { writable } => {
                 return match frame.map(PageFrame::try_claim) {
                     Some(Ok(())) if writable => Ok(make_writable(tables, slot)),
                     Some(Ok(())) => Ok(FaultOutcome::Reused),
                     // A lockless walker holds it for a moment. The copy is always right.
-                    _ => copy(tables, slot, area, state, writable),
+                    _ => copy(tables, slot, vma, state, writable),
                 };
             }
-            Action::Copy { writable } => return copy(tables, slot, area, state, writable),
+            Action::Copy { writable } => return copy(tables, slot, vma, state, writable),
         }
     }
 }
@@ -75,7 +76,7 @@ fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<(State, Option<FrameRe
     if !entry.is_present() {
         return match entry {
             _ if entry.is_empty() => Ok((State::Empty, None)),
-            _ if entry.is_parked() => Ok((State::Parked, None)),
+            _ if entry.is_prot_none() => Ok((State::ProtNone, None)),
             _ => Err(FaultError::MalformedTable),
         };
     }
@@ -93,11 +94,11 @@ fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<(State, Option<FrameRe
     Ok((State::Anonymous { writable: entry.is_writable(), frame: FrameView { exclusive, sole } }, Some(frame)))
 }
 
-/// The leaf for a frame in `area`; not writable unless `writable`.
-fn leaf(frame: Pfn, size: LeafSize, area: &Area, writable: bool) -> Entry {
-    let mut rights = area.rights;
+/// The leaf for a frame in `vma`; not writable unless `writable`.
+fn leaf(frame: Pfn, size: LeafSize, vma: &Vma, writable: bool) -> Entry {
+    let mut rights = vma.rights;
     rights.set(Rights::WRITE, writable);
-    Entry::leaf(frame, size, rights, area.key)
+    Entry::leaf(frame, size, rights, vma.key)
 }
 
 /// The frame is exclusive, and stays so while the lock is held: only its mapper can share it.
@@ -108,13 +109,13 @@ fn make_writable<K: Env>(mut tables: Tables<'_, K>, slot: Slot) -> FaultOutcome 
 }
 
 #[inline(never)]
-fn map_zero<K: Env>(mut tables: Tables<'_, K>, slot: Slot, area: &Area) -> Result<FaultOutcome, FaultError> {
+fn map_zero<K: Env>(mut tables: Tables<'_, K>, slot: Slot, vma: &Vma) -> Result<FaultOutcome, FaultError> {
     let Some(zero) = tables.env().source().zero_frame() else {
-        return map_fresh(tables, slot, area, false);
+        return map_fresh(tables, slot, vma, false);
     };
-    // SAFETY: found under this lock; the page lies in an area, and areas lie in the user half.
+    // SAFETY: found under this lock; the page lies in a VMA, and VMAs lie in the user half.
     let at = unsafe { tables.place_at(&slot, LeafSize::Size4KiB) }?;
-    let entry = leaf(zero, LeafSize::Size4KiB, area, false).special();
+    let entry = leaf(zero, LeafSize::Size4KiB, vma, false).special();
     // SAFETY: the place is of this size, under this lock, and nothing is mapped there; a special entry owns no reference,
     // and it is read-only.
     unsafe { tables.fill(at, entry) };
@@ -125,13 +126,13 @@ fn map_zero<K: Env>(mut tables: Tables<'_, K>, slot: Slot, area: &Area) -> Resul
 fn map_fresh<K: Env>(
     mut tables: Tables<'_, K>,
     slot: Slot,
-    area: &Area,
+    vma: &Vma,
     writable: bool,
 ) -> Result<FaultOutcome, FaultError> {
     let frame = OwnedFrame::zeroed(tables.env(), FrameKind::Anonymous, 0).ok_or(FaultError::NoMemory)?;
-    // SAFETY: found under this lock; the page lies in an area, and areas lie in the user half.
+    // SAFETY: found under this lock; the page lies in a VMA, and VMAs lie in the user half.
     let at = unsafe { tables.place_at(&slot, LeafSize::Size4KiB) }?;
-    let entry = leaf(frame.into_entry(), LeafSize::Size4KiB, area, writable);
+    let entry = leaf(frame.into_entry(), LeafSize::Size4KiB, vma, writable);
     // SAFETY: the place is of this size, under this lock, and nothing is mapped there; the frame's one reference goes to
     // the entry, and it was handed out exclusive.
     unsafe { tables.fill(at, entry) };
@@ -143,7 +144,7 @@ fn map_fresh<K: Env>(
 fn copy<K: Env>(
     mut tables: Tables<'_, K>,
     slot: Slot,
-    area: &Area,
+    vma: &Vma,
     state: State,
     writable: bool,
 ) -> Result<FaultOutcome, FaultError> {
@@ -154,7 +155,7 @@ fn copy<K: Env>(
         // it: what is copied is what every mapper sees.
         _ => unsafe { OwnedFrame::copied(env, slot.entry.leaf_frame(size), size.order()) },
     };
-    let entry = leaf(copy.ok_or(FaultError::NoMemory)?.into_entry(), size, area, writable);
+    let entry = leaf(copy.ok_or(FaultError::NoMemory)?.into_entry(), size, vma, writable);
     // SAFETY: the slot was found under this lock, and the state says that it holds a leaf; it is flushed here and now.
     let settled = unsafe { tables.break_leaf(slot) }.flush();
     // SAFETY: the copy is of the same size; its one reference goes to the entry, and it was handed out exclusive.

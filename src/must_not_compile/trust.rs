@@ -38,6 +38,6 @@ must_not_compile! {
 
     /// INV-15: no address from user space reaches a call unchecked.
     RangeUnchecked [E0451] (start: u64, length: u64) {}
-    compiles { let range = UserRange::new(Levels::Four, start, length); }
+    compiles { let range = UserRange::new(Levels::Four.user_half(), start, length); }
     does_not { let range = UserRange { start, length }; }
 }

@@ -6,9 +6,9 @@ use core::marker::PhantomData;
 use super::Broken;
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Demand, Entry, LeafSize, Level};
+use crate::env::Mm;
 use crate::env::{EntryAddr, Env, FlushRange, OwnedFrame, PhysMap, Shootdown};
 use crate::frame::FrameKind;
-use crate::mm::Mm;
 use crate::primitive::SpinMutexGuard;
 
 /// Why tables could not be followed or extended.
@@ -40,7 +40,7 @@ impl core::error::Error for TableError {}
 pub struct Slot {
     /// The place of the entry.
     pub at: EntryAddr,
-    /// The entry: a leaf, parked, or empty.
+    /// The entry: a leaf, prot-none, or empty.
     pub entry: Entry,
     /// Level of the table it lies in.
     pub level: Level,

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use super::BudgetExceeded;
 use crate::addr::RangeError;
+use crate::env::BudgetExceeded;
 use crate::fault::FaultError;
 use crate::frame::CountError;
 use crate::paging::TableError;
@@ -19,9 +19,9 @@ pub enum PinError {
     Range(RangeError),
     /// Unknown flag bits, or flags that contradict each other or the call.
     InvalidFlags,
-    /// No area contains the page.
-    NoArea,
-    /// The area does not permit the access.
+    /// No VMA contains the page.
+    NoVma,
+    /// The VMA does not permit the access.
     AccessDenied,
     /// A protection key denies the access.
     ProtectionKey,
@@ -59,7 +59,7 @@ impl PinError {
         match self {
             Self::Range(RangeError::Wraps) => EOVERFLOW,
             Self::Range(RangeError::Empty | RangeError::Unaligned) | Self::InvalidFlags => EINVAL,
-            Self::Range(_) | Self::NoArea | Self::AccessDenied | Self::NotPinnable | Self::MalformedTable => EFAULT,
+            Self::Range(_) | Self::NoVma | Self::AccessDenied | Self::NotPinnable | Self::MalformedTable => EFAULT,
             Self::ProtectionKey => EACCES,
             Self::WouldFault | Self::Contended | Self::Incomplete => EAGAIN,
             Self::NoMemory | Self::CountOverflow | Self::BudgetExceeded => ENOMEM,
@@ -73,8 +73,8 @@ impl fmt::Display for PinError {
         match self {
             Self::Range(error) => return error.fmt(f),
             Self::InvalidFlags => "invalid flags",
-            Self::NoArea => "no area contains the page",
-            Self::AccessDenied => "the area does not permit the access",
+            Self::NoVma => "no VMA contains the page",
+            Self::AccessDenied => "the VMA does not permit the access",
             Self::ProtectionKey => "a protection key denies the access",
             Self::NotPinnable => "not ordinary memory",
             Self::WouldFault => "the page would have to be faulted in",
@@ -108,7 +108,7 @@ impl From<FaultError> for PinError {
     fn from(error: FaultError) -> Self {
         match error {
             FaultError::Address(error) => Self::Range(error),
-            FaultError::NoArea => Self::NoArea,
+            FaultError::NoVma => Self::NoVma,
             FaultError::AccessDenied => Self::AccessDenied,
             FaultError::ProtectionKey => Self::ProtectionKey,
             FaultError::Foreign => Self::NotPinnable,

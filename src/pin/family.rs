@@ -8,11 +8,12 @@ use super::walk::{Stop, Walk};
 use super::{Access, GotPages, PhysRun, PinError, PinFlags, PinnedPages, RunBuffer};
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Demand, KeyRights};
-use crate::area::{Area, Backing, Rights};
+use crate::env::{AddressSpace, Vmas};
 use crate::env::{Env, ReadSide};
 use crate::fault::{self, Request};
-use crate::mm::{AddressSpace, Areas};
 use crate::paging::Tables;
+use crate::rights::Rights;
+use crate::vma::{Backing, Vma};
 
 /// Which paths a form takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,7 @@ struct Wanted<'a, K: Env, S: ?Sized> {
 }
 
 /// A page is faulted in at most this often before the call gives up as contended. Under the mm lock one fault is
-/// enough; more means that the kernel's own areas are changing.
+/// enough; more means that the kernel's own VMAs are changing.
 const MAX_FAULTS_PER_PAGE: u32 = 16;
 
 impl<K: Env, S: ?Sized> Clone for Wanted<'_, K, S> {
@@ -96,35 +97,31 @@ impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
     #[inline(never)]
     fn acquire_slow<A: Access, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<PinError> {
         let mut stopped = None;
-        self.space.with_areas(&mut |areas| {
+        self.space.with_vmas(&mut |vmas| {
             while stopped.is_none() && runs.pages() < self.range.pages() {
-                stopped = self.acquire_in_area::<A, PIN>(areas, runs).err();
+                stopped = self.acquire_in_vma::<A, PIN>(vmas, runs).err();
             }
         });
         stopped
     }
 
-    /// What of the range lies in the area of its first missing page.
-    fn acquire_in_area<A: Access, const PIN: bool>(
-        &self,
-        areas: &dyn Areas,
-        runs: &mut Runs<'_>,
-    ) -> Result<(), PinError> {
+    /// What of the range lies in the VMA of its first missing page.
+    fn acquire_in_vma<A: Access, const PIN: bool>(&self, vmas: &dyn Vmas, runs: &mut Runs<'_>) -> Result<(), PinError> {
         let first = self.range.first_page();
-        let area = areas.area_at(first.offset(runs.pages())).ok_or(PinError::NoArea)?;
-        let end = area.end.min(self.range.end_page());
-        let request = self.request::<A>(&area)?;
+        let vma = vmas.vma_at(first.offset(runs.pages())).ok_or(PinError::NoVma)?;
+        let end = vma.end.min(self.range.end_page());
+        let request = self.request::<A>(&vma)?;
         match request {
-            Request::Write => self.acquire_pages::<true, PIN>(&area, end, request, runs),
+            Request::Write => self.acquire_pages::<true, PIN>(&vma, end, request, runs),
             // A forced write takes a page that is read-only for user code; the pin itself insists on EXCLUSIVE.
-            _ => self.acquire_pages::<false, PIN>(&area, end, request, runs),
+            _ => self.acquire_pages::<false, PIN>(&vma, end, request, runs),
         }
     }
 
-    /// The pages up to `end`, all in `area`, which permits `request`.
+    /// The pages up to `end`, all in `vma`, which permits `request`.
     fn acquire_pages<const WRITE: bool, const PIN: bool>(
         &self,
-        area: &Area,
+        vma: &Vma,
         end: PageAddr,
         request: Request,
         runs: &mut Runs<'_>,
@@ -152,22 +149,22 @@ impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
                     }
                     // Spelled out, so that each is compiled for its one request.
                     match request {
-                        Request::Write => fault::resolve(self.env, walk.mm, area, page, Request::Write)?,
-                        Request::Unshare => fault::resolve(self.env, walk.mm, area, page, Request::Unshare)?,
-                        other => fault::resolve(self.env, walk.mm, area, page, other)?,
+                        Request::Write => fault::resolve(self.env, walk.mm, vma, page, Request::Write)?,
+                        Request::Unshare => fault::resolve(self.env, walk.mm, vma, page, Request::Unshare)?,
+                        other => fault::resolve(self.env, walk.mm, vma, page, other)?,
                     };
                 }
             }
         }
     }
 
-    /// What is asked of the pages of `area`, if it permits that.
-    fn request<A: Access>(&self, area: &Area) -> Result<Request, PinError> {
-        if !self.keys.permits(area.key, A::WRITES) {
+    /// What is asked of the pages of `vma`, if it permits that.
+    fn request<A: Access>(&self, vma: &Vma) -> Result<Request, PinError> {
+        if !self.keys.permits(vma.key, A::WRITES) {
             return Err(PinError::ProtectionKey);
         }
         let request = match A::WRITES {
-            true if area.rights.contains(Rights::WRITE) => Request::Write,
+            true if vma.rights.contains(Rights::WRITE) => Request::Write,
             true if self.flags.contains(PinFlags::FORCE) => Request::ForcedWrite,
             true => return Err(PinError::AccessDenied),
             // A read pin must see what its mm writes later; a plain reference need not, but the zero frame, which
@@ -175,10 +172,10 @@ impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
             false => Request::Unshare,
         };
         // Asked here, because a page that is already there never reaches the fault handler.
-        if !fault::permits(area, request) {
+        if !fault::permits(vma, request) {
             return Err(PinError::AccessDenied);
         }
-        if area.backing == Backing::Foreign { Err(PinError::NotPinnable) } else { Ok(request) }
+        if vma.backing == Backing::Foreign { Err(PinError::NotPinnable) } else { Ok(request) }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use bitflags::bitflags;
 
-use super::{PinError, PinTerm};
+use super::PinError;
+use crate::env::PinTerm;
 
 bitflags! {
     /// How to acquire pages. Whether they are written is in the type ([`Read`](super::Read), [`Write`](super::Write)),
@@ -13,7 +14,7 @@ bitflags! {
         const NOFAULT = 1 << 0;
         /// The pin lasts for as long as user space wants. The mm's budget is told.
         const LONGTERM = 1 << 1;
-        /// Write although the area is read-only now, within what it may be given: for debuggers. The write gets a
+        /// Write although the VMA is read-only now, within what it may be given: for debuggers. The write gets a
         /// private copy, and the page stays read-only for user code (INV-9). Write pins only.
         const FORCE = 1 << 2;
     }
@@ -39,7 +40,7 @@ impl PinFlags {
     pub(super) fn check(self, pin: bool, write: bool, may_take_slow_path: bool) -> Result<(), PinError> {
         let unknown = !Self::all().contains(self);
         let for_pins_only = !pin && self.intersects(Self::LONGTERM | Self::FORCE);
-        // A forced access is decided by the area, which only the slow path can ask.
+        // A forced access is decided by the VMA, which only the slow path can ask.
         let forced = self.contains(Self::FORCE) && !(write && may_take_slow_path);
         if unknown || for_pins_only || forced { Err(PinError::InvalidFlags) } else { Ok(()) }
     }

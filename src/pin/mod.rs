@@ -26,7 +26,6 @@ mod release;
 mod run;
 mod walk;
 
-pub use crate::env::{BudgetExceeded, PinBudget, PinLimit, PinTerm, Unlimited};
 pub use access::{Access, Read, Write};
 pub use buffer::RunBuffer;
 pub use error::{PinError, Stopped};

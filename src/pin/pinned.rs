@@ -6,9 +6,9 @@ use core::mem::ManuallyDrop;
 
 use super::collected::Collected;
 use super::release::release_runs;
-use super::{Access, PhysRun, PinBudget, PinError, PinFlags, PinnedRange, RunBuffer, Stopped};
+use super::{Access, PhysRun, PinError, PinFlags, PinnedRange, RunBuffer, Stopped};
 use crate::addr::UserRange;
-use crate::env::Env;
+use crate::env::{Env, PinBudget};
 
 /// Pinned pages of a user range: the first [`pages`](Self::pages) of it, at least one.
 ///

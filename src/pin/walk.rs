@@ -15,9 +15,9 @@ use super::run::Runs;
 use super::{PhysRun, PinError};
 use crate::addr::PageAddr;
 use crate::arch::{self, Demand, Entry, LeafSize, Level};
+use crate::env::Mm;
 use crate::env::{EntryAddr, Env, FrameTable, PhysMap};
 use crate::frame::{CountError, Layout, PageFrame};
-use crate::mm::Mm;
 use crate::pin::release::release_run;
 use crate::primitive::safeguard;
 

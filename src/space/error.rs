@@ -12,18 +12,18 @@ use crate::paging::TableError;
 pub enum SpaceError {
     /// The range is not one of whole user pages.
     Range(RangeError),
-    /// Some page of the range is in an area already.
+    /// Some page of the range is in a VMA already.
     Overlap,
-    /// Some page of the range is in no area.
-    NoArea,
-    /// More rights than the area may be given.
+    /// Some page of the range is in no VMA.
+    NoVma,
+    /// More rights than the VMA may be given.
     AccessDenied,
     /// A page is pinned and the policy says no.
     Pinned(PageAddr),
     /// The range begins or ends inside a large leaf.
     LargeLeaf,
-    /// The address space has as many areas as it may have.
-    TooManyAreas,
+    /// The address space has as many VMAs as it may have.
+    TooManyVmas,
     /// Out of memory.
     NoMemory,
     /// Somebody else damaged the tables.
@@ -35,11 +35,11 @@ impl fmt::Display for SpaceError {
         match self {
             Self::Range(error) => return error.fmt(f),
             Self::Pinned(page) => return ProtectError::Pinned(*page).fmt(f),
-            Self::Overlap => "the range overlaps an area",
-            Self::NoArea => "some page is in no area",
-            Self::AccessDenied => "more rights than the area may be given",
+            Self::Overlap => "the range overlaps a VMA",
+            Self::NoVma => "some page is in no VMA",
+            Self::AccessDenied => "more rights than the VMA may be given",
             Self::LargeLeaf => "the range begins or ends inside a large leaf",
-            Self::TooManyAreas => "too many areas",
+            Self::TooManyVmas => "too many VMAs",
             Self::NoMemory => "out of memory",
             Self::MalformedTable => "the page tables are malformed",
         }

@@ -13,12 +13,12 @@ use core::ops::ControlFlow;
 
 use crate::addr::Pfn;
 use crate::arch::Entry;
-use crate::area::Area;
+use crate::env::Mm;
 use crate::env::{EntryAddr, Env, FlushRange, FrameTable, OwnedFrame, PhysMap, release};
 use crate::frame::CountError;
-use crate::mm::Mm;
 use crate::paging::{Chunk, TableError, Tables, first_chunk, for_each_chunk};
 use crate::primitive::safeguard;
+use crate::vma::Vma;
 
 /// What fork did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -33,7 +33,7 @@ pub struct Forked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ForkError {
-    /// No memory for a table, a copy or an area.
+    /// No memory for a table, a copy or a VMA.
     NoMemory,
     /// A frame's reference count is at its limit.
     CountOverflow,
@@ -87,7 +87,7 @@ impl From<CountError> for ForkError {
     }
 }
 
-/// Gives the empty `child` the pages of `areas` of `parent`, copied on write.
+/// Gives the empty `child` the pages of `vmas` of `parent`, copied on write.
 ///
 /// When this returns, every CPU has acknowledged that the parent's entries are write-protected.
 ///
@@ -95,13 +95,13 @@ impl From<CountError> for ForkError {
 /// [`ForkError`]: the parent is as it was; the child may have empty tables.
 ///
 /// # Safety
-/// The areas are those of the parent ([`Areas`](crate::Areas)), each once, and the caller holds the parent's mm lock
+/// The VMAs are those of the parent ([`Vmas`](crate::VMAs)), each once, and the caller holds the parent's mm lock
 /// exclusively until this returns. The child has as many levels, maps nothing, and is in no CPU yet.
-pub unsafe fn fork_areas<'a, K: Env>(
+pub unsafe fn fork_vmas<'a, K: Env>(
     env: &K,
     parent: &Mm<K>,
     child: &Mm<K>,
-    areas: impl IntoIterator<Item = &'a Area> + Clone,
+    vmas: impl IntoIterator<Item = &'a Vma> + Clone,
 ) -> Result<Forked, ForkError> {
     let mut fork = Fork {
         env,
@@ -110,11 +110,11 @@ pub unsafe fn fork_areas<'a, K: Env>(
         protected: false,
         forked: Forked::default(),
     };
-    for area in areas.clone() {
-        if let Err(error) = fork.share_area(area) {
-            // Areas after the failed one have nothing in the child.
-            for area in areas {
-                fork.undo_area(area);
+    for vma in vmas.clone() {
+        if let Err(error) = fork.share_vma(vma) {
+            // VMAs after the failed one have nothing in the child.
+            for vma in vmas {
+                fork.undo_vma(vma);
             }
             return Err(error);
         }
@@ -135,10 +135,10 @@ struct Fork<'a, K: Env> {
 }
 
 impl<K: Env> Fork<'_, K> {
-    fn share_area(&mut self, area: &Area) -> Result<(), ForkError> {
+    fn share_vma(&mut self, vma: &Vma) -> Result<(), ForkError> {
         // The visitor needs the whole of `self`, the iteration only the parent's tables, which it does not change.
         let Self { env, parent, child, protected, forked } = self;
-        for_each_chunk(parent, area.start, area.end, |chunk| {
+        for_each_chunk(parent, vma.start, vma.end, |chunk| {
             let mut pass = Pass { env: *env, parent, child, protected, forked };
             match pass.share_chunk(chunk) {
                 Ok(()) => ControlFlow::Continue(()),
@@ -147,12 +147,12 @@ impl<K: Env> Fork<'_, K> {
         })
     }
 
-    /// Takes back what the child got of `area`, and gives the parent back what it had.
-    fn undo_area(&mut self, area: &Area) {
+    /// Takes back what the child got of `vma`, and gives the parent back what it had.
+    fn undo_vma(&mut self, vma: &Vma) {
         let Self { env, parent, child, .. } = self;
-        let undone: Result<(), TableError> = for_each_chunk(child, area.start, area.end, |chunk| {
+        let undone: Result<(), TableError> = for_each_chunk(child, vma.start, vma.end, |chunk| {
             // Found as it was when it was shared, not by a search that refuses entries which the sharing took as they are.
-            let Ok(Some(shared)) = first_chunk(parent, chunk.page, area.end) else { return ControlFlow::Continue(()) };
+            let Ok(Some(shared)) = first_chunk(parent, chunk.page, vma.end) else { return ControlFlow::Continue(()) };
             for i in 0..chunk.count {
                 let at = chunk.at(i);
                 let entry = child.load(at);
@@ -207,7 +207,7 @@ impl<K: Env> Pass<'_, '_, K> {
         if !(0..chunk.count).any(|i| self.parent.load(chunk.at(i)).has_frame()) {
             return Ok(());
         }
-        // SAFETY: the chunk lies in an area of the parent, and the child has as many levels.
+        // SAFETY: the chunk lies in a VMA of the parent, and the child has as many levels.
         let table = unsafe { self.child.place(chunk.page, chunk.size) }?.table();
         let (map, frames) = (self.env.phys_map(), self.env.frames());
         let mut done = 0;

@@ -1,11 +1,9 @@
 //! The operations that must agree with the fault handler: fork, unmap, protect, discard; and [`UserSpace`], which
-//! bundles them with areas and the mm lock (feature `alloc`).
+//! bundles them with VMAs and the mm lock (feature `alloc`).
 //!
-//! A kernel with areas of its own calls the functions here on its [`Mm`](crate::Mm)s. They are `unsafe`, since they take
-//! its word for the areas and the mm lock.
+//! A kernel with VMAs of its own calls the functions here on its [`Mm`](crate::Mm)s. They are `unsafe`, since they take
+//! its word for the VMAs and the mm lock.
 
-#[cfg(feature = "alloc")]
-mod area_map;
 #[cfg(feature = "alloc")]
 mod error;
 mod fork;
@@ -14,11 +12,13 @@ mod kernel_half;
 mod protect;
 #[cfg(feature = "alloc")]
 mod user_space;
+#[cfg(feature = "alloc")]
+mod vma_map;
 mod zap;
 
 #[cfg(feature = "alloc")]
 pub use error::SpaceError;
-pub use fork::{ForkError, Forked, fork_areas};
+pub use fork::{ForkError, Forked, fork_vmas};
 #[cfg(feature = "alloc")]
 pub use kernel_half::KernelHalf;
 pub use protect::{ProtectError, ProtectPolicy, protect_pages};

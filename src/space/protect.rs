@@ -6,11 +6,12 @@ use core::ops::ControlFlow;
 use super::zap::reject_split_leaves;
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Entry, LeafSize};
-use crate::area::{Area, Backing, Rights};
+use crate::env::Mm;
 use crate::env::{Env, FlushRange, FrameTable};
-use crate::mm::Mm;
 use crate::paging::{Chunk, TableError, Tables, first_chunk, for_each_chunk};
 use crate::primitive::safeguard;
+use crate::rights::Rights;
+use crate::vma::{Backing, Vma};
 
 /// What protect does about pinned pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -56,7 +57,7 @@ impl From<TableError> for ProtectError {
     }
 }
 
-/// Gives the mapped pages of `range`, all of which lie in `areas`, the rights `rights`; their protection keys stay. When
+/// Gives the mapped pages of `range`, all of which lie in `vmas`, the rights `rights`; their protection keys stay. When
 /// this returns, every CPU obeys.
 ///
 /// The right to write is put into an entry at once only where the frame is `EXCLUSIVE` (INV-1); elsewhere the first
@@ -66,12 +67,12 @@ impl From<TableError> for ProtectError {
 /// [`ProtectError`]: nothing was changed.
 ///
 /// # Safety
-/// The areas are those of this mm ([`Areas`](crate::Areas)), and the caller holds its mm lock exclusively.
+/// The VMAs are those of this mm ([`Vmas`](crate::VMAs)), and the caller holds its mm lock exclusively.
 pub unsafe fn protect_pages<K: Env>(
     env: &K,
     mm: &Mm<K>,
     range: UserRange,
-    areas: &[Area],
+    vmas: &[Vma],
     rights: Rights,
     policy: ProtectPolicy,
 ) -> Result<(), ProtectError> {
@@ -84,9 +85,9 @@ pub unsafe fn protect_pages<K: Env>(
         reject_pinned(&tables, first, end, rights)?;
     }
     let mut weakened = false;
-    for area in areas {
-        let change = Change { rights, key: area.key, backing: area.backing };
-        let (mut next, end) = (area.start.max(first), area.end.min(end));
+    for vma in vmas {
+        let change = Change { rights, key: vma.key, backing: vma.backing };
+        let (mut next, end) = (vma.start.max(first), vma.end.min(end));
         // One table at a time, so that the tables can be changed between two looks at their shape.
         while let Some(chunk) = first_chunk(&tables, next, end)? {
             weakened |= change.apply(&mut tables, chunk);
@@ -165,9 +166,9 @@ impl Change {
     #[inline(always)]
     fn entry(&self, old: Entry, may_write: bool) -> Entry {
         if self.rights.is_empty() {
-            return old.write_protected().parked();
+            return old.write_protected().prot_none();
         }
-        let entry = if old.is_present() { old } else { old.unparked() };
+        let entry = if old.is_present() { old } else { old.rights_restored() };
         entry.with_write(may_write).with_execute(self.rights.contains(Rights::EXECUTE)).with_key(self.key)
     }
 }

@@ -1,22 +1,23 @@
-//! [`UserSpace`]: areas, mm lock, tables and all operations of one address space, ready to use.
+//! [`UserSpace`]: VMAs, mm lock, tables and all operations of one address space, ready to use.
 
 use core::fmt;
 
-use super::area_map::AreaMap;
+use super::vma_map::VmaMap;
 use super::zap::reject_split_leaves;
 use super::{
-    ForkError, KernelHalf, ProtectPolicy, SpaceError, Unmapped, fork_areas, free_tables, protect_pages, zap_pages,
+    ForkError, KernelHalf, ProtectPolicy, SpaceError, Unmapped, fork_vmas, free_tables, protect_pages, zap_pages,
 };
 use crate::addr::{Pfn, RangeError, UserRange};
 use crate::arch::{ENTRIES, Entry, KeyRights, LeafSize, Levels};
-use crate::area::{Area, Backing, Rights};
+use crate::env::{AddressSpace, Mm, Vmas};
 use crate::env::{EntryAddr, Env, FrameTable, OwnedFrame, PhysMap, release};
-use crate::fault::{Fault, FaultError, FaultOutcome, fault_in_areas};
+use crate::env::{PinBudget, PinLimit};
+use crate::fault::{Fault, FaultError, FaultOutcome, fault_in_vmas};
 use crate::frame::FrameKind;
-use crate::mm::{AddressSpace, Areas, Mm};
 use crate::paging::Tables;
-use crate::pin::{PinBudget, PinLimit};
 use crate::primitive::RwLock;
+use crate::rights::Rights;
+use crate::vma::{Backing, Vma};
 
 /// Choices that hold for an address space and its children.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +53,7 @@ impl Default for SpaceOptions {
 pub struct UserSpace<'k, K: Env> {
     env: &'k K,
     mm: Mm<K>,
-    areas: RwLock<AreaMap, K::Relax>,
+    vmas: RwLock<VmaMap, K::Relax>,
     options: SpaceOptions,
     budget: PinLimit,
 }
@@ -78,7 +79,7 @@ impl<'k, K: Env> UserSpace<'k, K> {
         // user code; it is freed only by `drop`, and its user half is reached only through `mm`.
         let mm = unsafe { Mm::new(root, options.levels) };
         let budget = PinLimit::new(options.pin_limit);
-        Ok(Self { env, mm, areas: RwLock::new(AreaMap::default()), options, budget })
+        Ok(Self { env, mm, vmas: RwLock::new(VmaMap::default()), options, budget })
     }
 
     /// The kernel.
@@ -99,13 +100,13 @@ impl<'k, K: Env> UserSpace<'k, K> {
     /// [`RangeError`].
     #[inline]
     pub fn range(&self, start: u64, length: u64) -> Result<UserRange, RangeError> {
-        UserRange::new(self.options.levels, start, length)
+        UserRange::new(self.options.levels.user_half(), start, length)
     }
 
     /// Zero-filled private memory, present on first use.
     ///
     /// # Errors
-    /// [`SpaceError::Range`], `Overlap`, `TooManyAreas`, `NoMemory`.
+    /// [`SpaceError::Range`], `Overlap`, `TooManyVmas`, `NoMemory`.
     pub fn map(&self, start: u64, length: u64, rights: Rights) -> Result<(), SpaceError> {
         self.map_with_key(start, length, rights, Rights::all(), 0)
     }
@@ -119,15 +120,15 @@ impl<'k, K: Env> UserSpace<'k, K> {
         start: u64,
         length: u64,
         rights: Rights,
-        may: Rights,
+        max_rights: Rights,
         key: u8,
     ) -> Result<(), SpaceError> {
-        let range = UserRange::pages_only(self.options.levels, start, length)?;
-        let mut areas = self.areas.write();
+        let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
+        let mut vmas = self.vmas.write();
         let (start, end) = (range.first_page(), range.end_page());
-        let area = Area { start, end, rights, may, backing: Backing::Anonymous, key };
-        areas.make_room(&area)?;
-        areas.insert(area);
+        let vma = Vma { start, end, rights, max_rights, backing: Backing::Anonymous, key };
+        vmas.make_room(&vma)?;
+        vmas.insert(vma);
         Ok(())
     }
 
@@ -140,11 +141,11 @@ impl<'k, K: Env> UserSpace<'k, K> {
     /// # Safety
     /// User code may access those frames with `rights` for as long as they are mapped.
     pub unsafe fn map_foreign(&self, start: u64, length: u64, first: Pfn, rights: Rights) -> Result<(), SpaceError> {
-        let range = UserRange::pages_only(self.options.levels, start, length)?;
+        let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
         let (start, end) = (range.first_page(), range.end_page());
-        let mut areas = self.areas.write();
-        let area = Area { start, end, rights, may: rights, backing: Backing::Foreign, key: 0 };
-        areas.make_room(&area)?;
+        let mut vmas = self.vmas.write();
+        let vma = Vma { start, end, rights, max_rights: rights, backing: Backing::Foreign, key: 0 };
+        vmas.make_room(&vma)?;
         let mut tables = Tables::lock(self.env, &self.mm);
         for index in 0..range.pages() {
             // SAFETY: the range was checked against this mm's levels.
@@ -162,27 +163,27 @@ impl<'k, K: Env> UserSpace<'k, K> {
                 }
             };
             let entry = Entry::leaf(first.offset(index), LeafSize::Size4KiB, rights, 0).uncached().special();
-            let entry = if rights.is_empty() { entry.parked() } else { entry };
-            // SAFETY: the place is of this size, under this lock, and no area contains the page, so nothing is mapped there; a
+            let entry = if rights.is_empty() { entry.prot_none() } else { entry };
+            // SAFETY: the place is of this size, under this lock, and no VMA contains the page, so nothing is mapped there; a
             // special entry owns no reference, and the caller vouches for the rights.
             unsafe { tables.fill(at, entry) };
         }
-        areas.insert(area);
+        vmas.insert(vma);
         Ok(())
     }
 
     /// Unmaps whole pages; holes are fine.
     ///
     /// # Errors
-    /// [`SpaceError::Range`], `LargeLeaf`, `TooManyAreas`, `NoMemory`.
+    /// [`SpaceError::Range`], `LargeLeaf`, `TooManyVmas`, `NoMemory`.
     pub fn unmap(&self, start: u64, length: u64) -> Result<Unmapped, SpaceError> {
-        let range = UserRange::pages_only(self.options.levels, start, length)?;
-        let mut areas = self.areas.write();
-        let added = areas.splits(range.first_page(), range.end_page());
-        areas.reserve(added)?;
+        let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
+        let mut vmas = self.vmas.write();
+        let added = vmas.splits(range.first_page(), range.end_page());
+        vmas.reserve(added)?;
         // SAFETY: the range was checked against this mm's levels; the mm lock is held for writing.
         let unmapped = unsafe { zap_pages(self.env, &self.mm, range, true) }?;
-        areas.change(range.first_page(), range.end_page(), |_| None);
+        vmas.change(range.first_page(), range.end_page(), |_| None);
         Ok(unmapped)
     }
 
@@ -192,11 +193,11 @@ impl<'k, K: Env> UserSpace<'k, K> {
     /// # Errors
     /// [`SpaceError::Range`], `LargeLeaf`.
     pub fn discard(&self, start: u64, length: u64) -> Result<Unmapped, SpaceError> {
-        let range = UserRange::pages_only(self.options.levels, start, length)?;
-        let areas = self.areas.write();
+        let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
+        let vmas = self.vmas.write();
         let (first, end) = (range.first_page(), range.end_page());
-        let private = areas.touching(first, end).iter().filter(|area| area.backing == Backing::Anonymous);
-        let parts = private.map(|area| UserRange::of_pages(area.start.max(first), area.end.min(end)));
+        let private = vmas.touching(first, end).iter().filter(|vma| vma.backing == Backing::Anonymous);
+        let parts = private.map(|vma| UserRange::of_pages(vma.start.max(first), vma.end.min(end)));
         let tables = Tables::lock(self.env, &self.mm);
         for part in parts.clone() {
             reject_split_leaves(&tables, part.first_page(), part.end_page())?;
@@ -215,37 +216,37 @@ impl<'k, K: Env> UserSpace<'k, K> {
     /// Gives whole pages other rights.
     ///
     /// # Errors
-    /// [`SpaceError::Range`], `NoArea` (a hole), `AccessDenied`, `Pinned` (by policy), `LargeLeaf`, `TooManyAreas`,
+    /// [`SpaceError::Range`], `NoVma` (a hole), `AccessDenied`, `Pinned` (by policy), `LargeLeaf`, `TooManyVmas`,
     /// `NoMemory`.
     pub fn protect(&self, start: u64, length: u64, rights: Rights) -> Result<(), SpaceError> {
-        let range = UserRange::pages_only(self.options.levels, start, length)?;
+        let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
         let (first, end) = (range.first_page(), range.end_page());
-        let mut areas = self.areas.write();
-        if !areas.covers(first, end) {
-            return Err(SpaceError::NoArea);
+        let mut vmas = self.vmas.write();
+        if !vmas.covers(first, end) {
+            return Err(SpaceError::NoVma);
         }
-        if areas.touching(first, end).iter().any(|area| !area.may.contains(rights)) {
+        if vmas.touching(first, end).iter().any(|vma| !vma.max_rights.contains(rights)) {
             return Err(SpaceError::AccessDenied);
         }
-        let added = areas.splits(first, end);
-        areas.reserve(added)?;
+        let added = vmas.splits(first, end);
+        vmas.reserve(added)?;
         let policy = self.options.protect_policy;
-        // SAFETY: the areas are this mm's, whose mm lock is held for writing.
-        unsafe { protect_pages(self.env, &self.mm, range, areas.touching(first, end), rights, policy) }?;
-        areas.change(first, end, |area| Some(Area { rights, ..area }));
+        // SAFETY: the VMAs are this mm's, whose mm lock is held for writing.
+        unsafe { protect_pages(self.env, &self.mm, range, vmas.touching(first, end), rights, policy) }?;
+        vmas.change(first, end, |vma| Some(Vma { rights, ..vma }));
         Ok(())
     }
 
-    /// A child with the same areas, its memory copied on write.
+    /// A child with the same VMAs, its memory copied on write.
     ///
     /// # Errors
     /// [`ForkError`]: this address space is as it was.
     pub fn fork(&self) -> Result<Self, ForkError> {
-        let areas = self.areas.write();
+        let vmas = self.vmas.write();
         let child = Self::new(self.env, self.options).map_err(|_| ForkError::NoMemory)?;
-        *child.areas.write() = areas.try_clone().map_err(|_| ForkError::NoMemory)?;
-        // SAFETY: all areas of this mm, whose mm lock is held for writing; the child is new, with the same options.
-        unsafe { fork_areas(self.env, &self.mm, &child.mm, areas.iter()) }?;
+        *child.vmas.write() = vmas.try_clone().map_err(|_| ForkError::NoMemory)?;
+        // SAFETY: all VMAs of this mm, whose mm lock is held for writing; the child is new, with the same options.
+        unsafe { fork_vmas(self.env, &self.mm, &child.mm, vmas.iter()) }?;
         Ok(child)
     }
 
@@ -255,7 +256,7 @@ impl<'k, K: Env> UserSpace<'k, K> {
     /// [`FaultError`].
     #[inline]
     pub fn fault(&self, fault: Fault) -> Result<FaultOutcome, FaultError> {
-        fault_in_areas(self.env, &self.mm, &*self.areas.read(), fault)
+        fault_in_vmas(self.env, &self.mm, &*self.vmas.read(), fault)
     }
 
     /// What the pins of this address space are charged to.
@@ -265,7 +266,7 @@ impl<'k, K: Env> UserSpace<'k, K> {
     }
 }
 
-// SAFETY: `mm` is a field; the areas' lock is held around the closure, and every change of areas or mappings other
+// SAFETY: `mm` is a field; the VMAs' lock is held around the closure, and every change of VMAs or mappings other
 // than by a fault holds it exclusively.
 unsafe impl<K: Env> AddressSpace<K> for UserSpace<'_, K> {
     #[inline(always)]
@@ -273,8 +274,8 @@ unsafe impl<K: Env> AddressSpace<K> for UserSpace<'_, K> {
         &self.mm
     }
 
-    fn with_areas(&self, look: &mut dyn FnMut(&dyn Areas)) {
-        look(&*self.areas.read());
+    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) {
+        look(&*self.vmas.read());
     }
 
     #[inline]

@@ -11,8 +11,8 @@ use core::ops::Range;
 
 use crate::addr::{PageAddr, Pfn, UserRange};
 use crate::arch::{ENTRIES, Entry, Level};
+use crate::env::Mm;
 use crate::env::{EntryAddr, Env, FlushRange, FrameTable, PhysMap, ReadSide, release};
-use crate::mm::Mm;
 use crate::paging::{TableError, Tables};
 use crate::primitive::safeguard;
 
@@ -91,7 +91,7 @@ pub unsafe fn zap_pages<K: Env>(
 /// # Safety
 /// The caller holds the mm lock exclusively, or is the last to have the mm.
 pub unsafe fn free_tables<K: Env>(env: &K, mm: &Mm<K>) -> Unmapped {
-    let everything = UserRange::everything(mm.levels());
+    let everything = mm.levels().user_half().range();
     // The whole half begins and ends at table edges, so no leaf can be split and there is nothing to refuse.
     // SAFETY: the range is of this mm's levels; the caller vouches for the lock.
     unsafe { zap_pages(env, mm, everything, true) }.unwrap_or_default()

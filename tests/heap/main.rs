@@ -1,6 +1,6 @@
 //! The kernel's heap refuses: an error for the caller, never the end of the kernel (INV-14, INV-15).
 //!
-//! What the library takes from the heap is one `Vec` of areas per address space, which user space makes grow. Here every
+//! What the library takes from the heap is one `Vec` of VMAs per address space, which user space makes grow. Here every
 //! allocation of an operation fails once; one without a way to fail would abort the test.
 
 #[path = "../threads/kernel.rs"]
@@ -13,7 +13,7 @@ use pagepin::fault::{Fault, FaultAccess, FaultError};
 use pagepin::frame::{Snapshot, Wide};
 use pagepin::pin::{PhysRun, PinError, PinFlags, Read, pin_user_pages_fast};
 use pagepin::space::{ForkError, SpaceError};
-use pagepin::{AddressSpace, Area, PAGE_SIZE, PageAddr, Pfn, Rights, SpaceOptions, UserSpace};
+use pagepin::{AddressSpace, PAGE_SIZE, PageAddr, Pfn, Rights, SpaceOptions, UserSpace, Vma};
 
 use kernel::{Kernel, Memory, NoGrace, check_balance, epochs, frame_words, kernel, run_as_cpu};
 
@@ -49,8 +49,8 @@ static HEAP: Unreliable = Unreliable;
 
 const A: u64 = 0x7f_1234_5000;
 const RW: Rights = Rights::READ.union(Rights::WRITE);
-/// Areas that a `Vec` has room for when it first allocates, of ten pages each and apart.
-const AREAS: u64 = 4;
+/// VMAs that a `Vec` has room for when it first allocates, of ten pages each and apart.
+const VMAS: u64 = 4;
 const STRIDE: u64 = 16 * PAGE_SIZE;
 
 type Space<'k> = UserSpace<'k, Kernel<'k, Wide, NoGrace>>;
@@ -73,52 +73,52 @@ struct Operation {
     run: fn(&Space<'_>) -> Result<(), Error>,
 }
 
-const NO_AREA: Error = Error::Space(SpaceError::NoMemory);
+const NO_VMA: Error = Error::Space(SpaceError::NoMemory);
 
 const OPERATIONS: [Operation; 11] = [
     Operation {
         name: "map",
         allocations: 1,
-        error: NO_AREA,
-        run: |space| space.map(A + AREAS * STRIDE, PAGE_SIZE, RW).map_err(Error::Space),
+        error: NO_VMA,
+        run: |space| space.map(A + VMAS * STRIDE, PAGE_SIZE, RW).map_err(Error::Space),
     },
     Operation {
         name: "map_foreign",
         allocations: 1,
-        error: NO_AREA,
+        error: NO_VMA,
         run: |space| {
             // SAFETY: nobody accesses the memory of this process.
-            unsafe { space.map_foreign(A + AREAS * STRIDE, PAGE_SIZE, Pfn::new(0xfee0), RW) }.map_err(Error::Space)
+            unsafe { space.map_foreign(A + VMAS * STRIDE, PAGE_SIZE, Pfn::new(0xfee0), RW) }.map_err(Error::Space)
         },
     },
     Operation {
         name: "protect a part",
         allocations: 1,
-        error: NO_AREA,
+        error: NO_VMA,
         run: |space| space.protect(A + PAGE_SIZE, PAGE_SIZE, Rights::READ).map_err(Error::Space),
     },
     Operation {
-        name: "protect a whole area",
+        name: "protect a whole VMA",
         allocations: 0,
-        error: NO_AREA,
+        error: NO_VMA,
         run: |space| space.protect(A, 10 * PAGE_SIZE, Rights::READ).map_err(Error::Space),
     },
     Operation {
         name: "unmap a part",
         allocations: 1,
-        error: NO_AREA,
+        error: NO_VMA,
         run: |space| space.unmap(A + PAGE_SIZE, PAGE_SIZE).map(drop).map_err(Error::Space),
     },
     Operation {
-        name: "unmap whole areas",
+        name: "unmap whole VMAs",
         allocations: 0,
-        error: NO_AREA,
+        error: NO_VMA,
         run: |space| space.unmap(A - STRIDE, 3 * STRIDE).map(drop).map_err(Error::Space),
     },
     Operation {
         name: "discard",
         allocations: 0,
-        error: NO_AREA,
+        error: NO_VMA,
         run: |space| space.discard(A + PAGE_SIZE, STRIDE).map(drop).map_err(Error::Space),
     },
     Operation {
@@ -130,7 +130,7 @@ const OPERATIONS: [Operation; 11] = [
     Operation {
         name: "new",
         allocations: 0,
-        error: NO_AREA,
+        error: NO_VMA,
         run: |space| UserSpace::new(space.env(), SpaceOptions::default()).map(drop).map_err(Error::Space),
     },
     Operation {
@@ -159,17 +159,17 @@ const OPERATIONS: [Operation; 11] = [
 /// Everything a process has, and every frame's word.
 #[derive(Debug, PartialEq, Eq)]
 struct Image {
-    areas: Vec<Area>,
+    vmas: Vec<Vma>,
     words: Vec<Snapshot>,
 }
 
 fn image(space: &Space<'_>, words: &[pagepin::PageFrame]) -> Image {
-    let mut areas = Vec::new();
-    space.with_areas(&mut |look| {
-        let pages = (0..(AREAS + 2) * STRIDE / PAGE_SIZE).map(|page| PageAddr::containing(A - STRIDE).offset(page));
-        areas.extend(pages.filter_map(|page| look.area_at(page)));
+    let mut vmas = Vec::new();
+    space.with_vmas(&mut |look| {
+        let pages = (0..(VMAS + 2) * STRIDE / PAGE_SIZE).map(|page| PageAddr::containing(A - STRIDE).offset(page));
+        vmas.extend(pages.filter_map(|page| look.vma_at(page)));
     });
-    Image { areas, words: words.iter().map(pagepin::PageFrame::snapshot).collect() }
+    Image { vmas, words: words.iter().map(pagepin::PageFrame::snapshot).collect() }
 }
 
 /// Runs `operation` on a fresh process while the allocation after `until_failure` fails; what it said, and how often it
@@ -180,7 +180,7 @@ fn run(operation: &Operation, until_failure: Option<u64>) -> (Result<(), Error>,
     // One thread: there is no walker to wait for.
     let kernel = kernel(&memory, &words, NoGrace(epochs()));
     let space = UserSpace::new(&kernel, SpaceOptions::default()).unwrap();
-    (0..AREAS).for_each(|index| space.map(A + index * STRIDE, 10 * PAGE_SIZE, RW).unwrap());
+    (0..VMAS).for_each(|index| space.map(A + index * STRIDE, 10 * PAGE_SIZE, RW).unwrap());
     let before = image(&space, &words);
     let allocations = ALLOCATIONS.get();
     UNTIL_FAILURE.set(until_failure);

@@ -242,7 +242,7 @@ fn untouched_memory_can_be_changed_and_inherited<L: Layout>() {
     let child = process.fork().unwrap();
     assert_eq!(machine.leaves(&child).1.len(), 1, "no table was needed");
     for (index, process) in [&process, &child].into_iter().enumerate() {
-        assert_eq!(machine.load(0, process, A + 100 * PAGE, 1), Err(FaultError::NoArea));
+        assert_eq!(machine.load(0, process, A + 100 * PAGE, 1), Err(FaultError::NoVma));
         machine.put(process, A + 599 * PAGE, 7 + index as u8);
     }
     assert_eq!((machine.get(&process, A + 599 * PAGE), machine.get(&child, A + 599 * PAGE)), (7, 8));

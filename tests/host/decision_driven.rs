@@ -14,7 +14,7 @@ use crate::machine::{A, FIRST, Machine, PAGE, Process, RW};
 const REGISTERS: Pfn = Pfn::new(0xfee0);
 const NOT_DIRTY: u64 = !0x60;
 
-/// A process whose page at `A` is in the row's state, with the row's area, and what else is needed to keep it so.
+/// A process whose page at `A` is in the row's state, with the row's VMA, and what else is needed to keep it so.
 struct Scene<'m, L: Layout> {
     process: Process<'m, L>,
     /// Shares the page.
@@ -30,7 +30,7 @@ fn scene<'m, L: Layout>(machine: &'m Machine<L>, row: &Row) -> Option<Scene<'m, 
     let process = &scene.process;
     if row.backing == Backing::Foreign {
         if let State::Foreign { writable } = row.state {
-            if !row.may.contains(row.rights) || writable != row.rights.contains(Rights::WRITE) {
+            if !row.max_rights.contains(row.rights) || writable != row.rights.contains(Rights::WRITE) {
                 return None;
             }
             // SAFETY: registers of the emulated machine.
@@ -43,17 +43,17 @@ fn scene<'m, L: Layout>(machine: &'m Machine<L>, row: &Row) -> Option<Scene<'m, 
         machine.poke(leaf.at, 0);
         return Some(scene);
     }
-    let writable_first = row.may.contains(Rights::WRITE);
+    let writable_first = row.max_rights.contains(Rights::WRITE);
     let rights = if writable_first { RW } else { Rights::READ };
-    process.map_with_key(A, PAGE, rights, row.may | rights, 0).unwrap();
+    process.map_with_key(A, PAGE, rights, row.max_rights | rights, 0).unwrap();
     match row.state {
         State::Empty => {}
         State::Zero => assert_eq!(machine.get(process, A), 0),
-        State::Parked | State::Anonymous { .. } if !writable_first => {
+        State::ProtNone | State::Anonymous { .. } if !writable_first => {
             // Never writable, so its own frame comes from a read pin.
             drop(machine.pin::<Read>(process, A, 1).unwrap());
         }
-        State::Parked | State::Anonymous { .. } => machine.put(process, A, 0x5a),
+        State::ProtNone | State::Anonymous { .. } => machine.put(process, A, 0x5a),
         State::Foreign { .. } => return None,
     }
     let word = || machine.word(machine.leaf(process, A).unwrap().frame());
@@ -72,9 +72,9 @@ fn scene<'m, L: Layout>(machine: &'m Machine<L>, row: &Row) -> Option<Scene<'m, 
     }
     process.protect(A, PAGE, row.rights).unwrap();
     if let Some(leaf) = machine.leaf(process, A) {
-        // The states that protect leaves behind only on the way: the entry says less or more than the area.
+        // The states that protect leaves behind only on the way: the entry says less or more than the VMA.
         match row.state {
-            State::Parked => machine.poke(leaf.at, (leaf.bits & !3) | 1 << pagepin::SOFTWARE_BITS[1]),
+            State::ProtNone => machine.poke(leaf.at, (leaf.bits & !3) | 1 << pagepin::SOFTWARE_BITS[1]),
             State::Anonymous { writable, .. } => {
                 let bits = (leaf.bits | 5) & !(1 << pagepin::SOFTWARE_BITS[1]) & !2;
                 machine.poke(leaf.at, bits | if writable { 2 } else { 0 });
@@ -152,8 +152,8 @@ fn check_row<L: Layout>(row: &Row) {
             assert!(either || result == Err(wanted), "{row:?}: {result:?}");
             assert!(same_mapping, "{row:?}: refused, but changed to {after:x?}");
         }
-        // The state behind the parked entry is that of an exclusive frame.
-        Action::Unpark => {
+        // The state behind the prot-none entry is that of an exclusive frame.
+        Action::RestoreRights => {
             assert!(result.is_ok(), "{row:?}: {result:?}");
             let leaf = after.unwrap();
             assert!(leaf.is_present() && leaf.frame() == before.unwrap().frame(), "{row:?}: {leaf:x?}");
@@ -174,7 +174,7 @@ fn check_row<L: Layout>(row: &Row) {
                 Action::Reuse => assert!(stays && writable, "{row:?}: {leaf:x?}"),
                 Action::Claim { writable: wanted } => assert!(stays && writable == wanted, "{row:?}: {leaf:x?}"),
                 Action::Copy { writable: wanted } => assert!(!stays && writable == wanted, "{row:?}: {leaf:x?}"),
-                Action::Refuse(_) | Action::Unpark => unreachable!(),
+                Action::Refuse(_) | Action::RestoreRights => unreachable!(),
             }
             if !leaf.is_special() {
                 let byte = machine.memory().read(frame.address());

@@ -15,7 +15,7 @@ fn restated(row: &Row) -> Action {
         Request::Read | Request::Unshare => row.rights != Rights::empty(),
         Request::Execute => right(Rights::EXECUTE),
         Request::Write => right(Rights::WRITE),
-        Request::ForcedWrite => row.may.contains(Rights::WRITE) && row.rights != Rights::empty() && !foreign,
+        Request::ForcedWrite => row.max_rights.contains(Rights::WRITE) && row.rights != Rights::empty() && !foreign,
     };
     if !permitted {
         return denied;
@@ -25,7 +25,7 @@ fn restated(row: &Row) -> Action {
     // Logical rights decide; a forced write never makes a read-only page writable for user code.
     let writable = must_be_written && right(Rights::WRITE);
     match row.state {
-        State::Parked => Action::Unpark,
+        State::ProtNone => Action::RestoreRights,
         State::Empty | State::Foreign { .. } if foreign && row.state == State::Empty => {
             Action::Refuse(Refusal::Foreign)
         }
@@ -83,9 +83,9 @@ fn no_row_breaks_an_invariant() {
 
 fn state_text(row: &Row) -> String {
     match row.state {
-        State::Empty if row.backing == Backing::Foreign => "nothing, in a foreign area".into(),
+        State::Empty if row.backing == Backing::Foreign => "nothing, in a foreign VMA".into(),
         State::Empty => "nothing".into(),
-        State::Parked => "parked (no rights for a while)".into(),
+        State::ProtNone => "prot-none (no rights for a while)".into(),
         State::Zero => "zero frame".into(),
         State::Foreign { writable } => format!("foreign, {}", if writable { "writable" } else { "read-only" }),
         State::Anonymous { writable, frame } => format!(
@@ -110,16 +110,16 @@ fn action_text(action: Action) -> &'static str {
         Action::Claim { writable: false } => "claim, stay read-only",
         Action::Copy { writable: true } => "copy, writable",
         Action::Copy { writable: false } => "copy, read-only",
-        Action::Unpark => "unpark, ask again",
+        Action::RestoreRights => "unpark, ask again",
     }
 }
 
-fn rights_text(rights: Rights, may: Rights) -> String {
+fn rights_text(rights: Rights, max_rights: Rights) -> String {
     let mut text: String = [(Rights::READ, 'r'), (Rights::WRITE, 'w'), (Rights::EXECUTE, 'x')]
         .map(|(right, name)| if rights.contains(right) { name } else { '-' })
         .into_iter()
         .collect();
-    text.push_str(if may.contains(Rights::WRITE) { ", may be given w" } else { ", never w" });
+    text.push_str(if max_rights.contains(Rights::WRITE) { ", may be given w" } else { ", never w" });
     text
 }
 
@@ -134,8 +134,8 @@ const REQUESTS: [(Request, &str); 5] = [
 /// A heading and the rows under it.
 type Column = (&'static str, fn(&Row) -> bool);
 
-/// The columns of the second table. Which area it is does not matter further than its permitting the request, except
-/// that a forced write to a writable area is an ordinary one; `alike` checks both.
+/// The columns of the second table. Which VMA it is does not matter further than its permitting the request, except
+/// that a forced write to a writable VMA is an ordinary one; `alike` checks both.
 const COLUMNS: [Column; 5] = [
     ("read", |row| row.request == Request::Read),
     ("execute", |row| row.request == Request::Execute),
@@ -143,22 +143,22 @@ const COLUMNS: [Column; 5] = [
         row.request == Request::Write || (row.request == Request::ForcedWrite && row.rights.contains(Rights::WRITE))
     }),
     ("read pin", |row| row.request == Request::Unshare),
-    ("forced write pin, area read-only", |row| {
+    ("forced write pin, VMA read-only", |row| {
         row.request == Request::ForcedWrite && !row.rights.contains(Rights::WRITE)
     }),
 ];
 
-/// The one action of all these rows that the area permits.
+/// The one action of all these rows that the VMA permits.
 fn alike<'r>(rows: impl Iterator<Item = &'r Row>) -> &'static str {
     // The state says itself that foreign memory is read-only, where that is the reason for a refusal.
-    let by_area = |row: &&Row| !denied_by_area(row);
-    let mut actions: Vec<&str> = rows.filter(by_area).map(|row| action_text(row.action)).collect();
+    let by_vma = |row: &&Row| !denied_by_vma(row);
+    let mut actions: Vec<&str> = rows.filter(by_vma).map(|row| action_text(row.action)).collect();
     actions.dedup();
     assert!(actions.len() <= 1, "not alike: {actions:?}");
     actions.first().copied().unwrap_or("–")
 }
 
-fn denied_by_area(row: &Row) -> bool {
+fn denied_by_vma(row: &Row) -> bool {
     let beside = Row { state: State::Empty, ..*row };
     restated(&beside) == Action::Refuse(Refusal::Denied)
 }
@@ -168,18 +168,18 @@ fn page() -> String {
     let mut page = String::from(
         "# The decision table\n\nWhat the fault handler and the slow path of the pin family do. Made from \
          `pagepin::fault::all_rows()`; a test\nkeeps it up to date (`PAGEPIN_BLESS=1 cargo test --all-features decision` \
-         rewrites it).\n\n## What the area permits\n\n| area | ",
+         rewrites it).\n\n## What the vma permits\n\n| vma | ",
     );
     let head = REQUESTS.map(|(_, name)| name).join(" | ");
     let _ = writeln!(page, "{head} |\n|---|---|---|---|---|---|");
     let empty = |row: &&[Row]| row[0].backing == Backing::Anonymous && row[0].state == State::Empty;
     for five in rows.chunks(REQUESTS.len()).filter(empty) {
-        let cells = five.iter().map(|row| if denied_by_area(row) { "denied" } else { "yes" });
+        let cells = five.iter().map(|row| if denied_by_vma(row) { "denied" } else { "yes" });
         let cells = cells.collect::<Vec<_>>().join(" | ");
-        let _ = writeln!(page, "| {} | {cells} |", rights_text(five[0].rights, five[0].may));
+        let _ = writeln!(page, "| {} | {cells} |", rights_text(five[0].rights, five[0].max_rights));
     }
     let head = COLUMNS.map(|(name, _)| name).join(" | ");
-    let _ = write!(page, "\nForeign memory is never written by force.\n\n## What is done if the area permits it\n\n");
+    let _ = write!(page, "\nForeign memory is never written by force.\n\n## What is done if the VMA permits it\n\n");
     let _ = writeln!(page, "| the entry maps | {head} |\n|---|---|---|---|---|---|");
     let mut states: Vec<String> = rows.iter().map(state_text).collect();
     states.dedup();

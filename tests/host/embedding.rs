@@ -7,10 +7,10 @@ use pagepin::fault::{Fault, FaultAccess, FaultError, FaultOutcome, handle_fault}
 use pagepin::frame::{FrameKind, Layout, Wide};
 use pagepin::paging::Tables;
 use pagepin::pin::{PhysRun, PinError, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast};
-use pagepin::space::{SpaceOptions, UserSpace, fork_areas, free_tables};
+use pagepin::space::{SpaceOptions, UserSpace, fork_vmas, free_tables};
 use pagepin::{
-    AddressSpace, Area, Areas, Backing, Entry, FlushRange, ForeignFault, FrameSource, FrameTable, LeafSize, Levels, Mm,
-    PageAddr, Pfn, Platform, ReadSide, Rights, Shootdown, UserRange,
+    AddressSpace, Backing, Entry, FlushRange, ForeignFault, FrameSource, FrameTable, LeafSize, Levels, Mm, PageAddr,
+    Pfn, Platform, ReadSide, Rights, Shootdown, UserRange, Vma, Vmas,
 };
 
 use crate::machine::{A, Machine, PAGE, RW, range};
@@ -42,16 +42,16 @@ impl<'m, L: Layout> OwnSpace<'m, L> {
         Self { machine, mm, asked: Cell::new(None) }
     }
 
-    fn areas() -> [Area; 2] {
-        let area = |start, backing| Area {
+    fn vmas() -> [Vma; 2] {
+        let vma = |start, backing| Vma {
             start: PageAddr::containing(start),
             end: PageAddr::containing(start + 2 * PAGE),
             rights: RW,
-            may: Rights::all(),
+            max_rights: Rights::all(),
             backing,
             key: 0,
         };
-        [area(A, Backing::Anonymous), area(DEVICE, Backing::Foreign)]
+        [vma(A, Backing::Anonymous), vma(DEVICE, Backing::Foreign)]
     }
 
     fn fault(&self, address: u64, access: FaultAccess) -> Result<FaultOutcome, FaultError> {
@@ -70,10 +70,10 @@ impl<L: Layout> Drop for OwnSpace<'_, L> {
     }
 }
 
-// SAFETY: the areas do not overlap, and nothing outside them is filled.
-unsafe impl<L: Layout> Areas for OwnSpace<'_, L> {
-    fn area_at(&self, page: PageAddr) -> Option<Area> {
-        Self::areas().into_iter().find(|area| area.contains(page))
+// SAFETY: the VMAs do not overlap, and nothing outside them is filled.
+unsafe impl<L: Layout> Vmas for OwnSpace<'_, L> {
+    fn vma_at(&self, page: PageAddr) -> Option<Vma> {
+        Self::vmas().into_iter().find(|vma| vma.contains(page))
     }
 
     fn fault_foreign(&self, page: PageAddr, access: Rights) -> Result<(), ForeignFault> {
@@ -91,23 +91,23 @@ unsafe impl<L: Layout> Areas for OwnSpace<'_, L> {
     }
 }
 
-// SAFETY: one thread; nothing changes the areas.
+// SAFETY: one thread; nothing changes the VMAs.
 unsafe impl<L: Layout> AddressSpace<Machine<L>> for OwnSpace<'_, L> {
     fn mm(&self) -> &Mm<Machine<L>> {
         &self.mm
     }
-    fn with_areas(&self, look: &mut dyn FnMut(&dyn Areas)) {
+    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) {
         look(self);
     }
 }
 
-fn faults_of_a_kernel_with_own_areas_are_resolved<L: Layout>() {
+fn faults_of_a_kernel_with_own_vmas_are_resolved<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let space = OwnSpace::new(&machine);
     assert_eq!(space.fault(A, FaultAccess::Read), Ok(FaultOutcome::MappedZero));
     assert_eq!(space.fault(A, FaultAccess::Write), Ok(FaultOutcome::Copied));
     assert_eq!(space.fault(A + PAGE, FaultAccess::Write), Ok(FaultOutcome::MappedFresh));
-    assert_eq!(space.fault(A + 2 * PAGE, FaultAccess::Read), Err(FaultError::NoArea));
+    assert_eq!(space.fault(A + 2 * PAGE, FaultAccess::Read), Err(FaultError::NoVma));
     assert_eq!(space.fault(A, FaultAccess::Execute), Err(FaultError::AccessDenied));
     assert_eq!(space.asked.get(), None, "the kernel is asked about device memory only");
 }
@@ -129,25 +129,25 @@ fn device_memory_is_mapped_on_demand<L: Layout>() {
     assert_eq!(space.fault(DEVICE, FaultAccess::Write), Ok(FaultOutcome::Spurious), "it is mapped by now");
     assert_eq!(space.fault(DEVICE, FaultAccess::Execute), Err(FaultError::AccessDenied));
     assert_eq!(space.asked.take(), None);
-    let range = UserRange::new(Levels::Four, DEVICE, 1).unwrap();
+    let range = UserRange::new(Levels::Four.user_half(), DEVICE, 1).unwrap();
     let pins = pin_user_pages::<Read, _, _, _>(&machine, &space, range, PinFlags::empty(), [PhysRun::default()]);
     assert_eq!(pins.err(), Some(PinError::NotPinnable));
 }
 
-fn a_kernel_with_own_areas_forks_and_pins<L: Layout>() {
+fn a_kernel_with_own_vmas_forks_and_pins<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let (parent, child) = (OwnSpace::new(&machine), OwnSpace::new(&machine));
     parent.fault(A, FaultAccess::Write).unwrap();
     parent.fault(DEVICE, FaultAccess::Write).unwrap();
-    let range = UserRange::new(Levels::Four, A, PAGE).unwrap();
+    let range = UserRange::new(Levels::Four.user_half(), A, PAGE).unwrap();
     let pin = |space| {
         let runs = [PhysRun::default()];
         pin_user_pages_fast::<Write, _, _, _>(&machine, space, range, PinFlags::empty(), runs).unwrap().complete()
     };
     let pinned = pin(&parent).unwrap();
     pinned.copy_from(0, b"old").unwrap();
-    // SAFETY: these are the areas of both, and there is one thread.
-    let forked = unsafe { fork_areas(&machine, &parent.mm, &child.mm, &OwnSpace::<L>::areas()) }.unwrap();
+    // SAFETY: these are the VMAs of both, and there is one thread.
+    let forked = unsafe { fork_vmas(&machine, &parent.mm, &child.mm, &OwnSpace::<L>::vmas()) }.unwrap();
     assert_eq!((forked.copied_pages, forked.shared_pages), (1, 0), "registers are neither");
     pinned.copy_from(0, b"new").unwrap();
     let (mut of_child, mut of_parent) = ([0; 3], [0; 3]);
@@ -170,9 +170,9 @@ fn fork_counts_base_pages<L: Layout>() {
     }
     let pinned = machine.pin::<Write>(&parent, start, PAGE).unwrap();
     let (start, end) = (PageAddr::containing(start), PageAddr::containing(start + 2 * size.bytes()));
-    let area = Area { start, end, rights: RW, may: Rights::all(), backing: Backing::Anonymous, key: 0 };
-    // SAFETY: this is the parent's area, there is one thread, and the child is new.
-    let forked = unsafe { fork_areas(&machine, parent.mm(), child.mm(), &[area]) }.unwrap();
+    let vma = Vma { start, end, rights: RW, max_rights: Rights::all(), backing: Backing::Anonymous, key: 0 };
+    // SAFETY: this is the parent's VMA, there is one thread, and the child is new.
+    let forked = unsafe { fork_vmas(&machine, parent.mm(), child.mm(), &[vma]) }.unwrap();
     assert_eq!((forked.copied_pages, forked.shared_pages), (512, 512));
     drop(pinned);
 }
@@ -290,9 +290,9 @@ fn an_empty_slot_is_of_one_page() {
 }
 
 both_layouts!(
-    faults_of_a_kernel_with_own_areas_are_resolved,
+    faults_of_a_kernel_with_own_vmas_are_resolved,
     device_memory_is_mapped_on_demand,
-    a_kernel_with_own_areas_forks_and_pins,
+    a_kernel_with_own_vmas_forks_and_pins,
     fork_counts_base_pages,
     a_frame_that_is_in_use_is_not_taken_from_the_source,
 );

@@ -47,7 +47,7 @@ fn every_variant_explains_itself() {
     ]);
     explains(&[
         (FaultError::Address(RangeError::KernelHalf), "kernel half"),
-        (FaultError::NoArea, "no area"),
+        (FaultError::NoVma, "no VMA"),
         (FaultError::AccessDenied, "does not permit"),
         (FaultError::ProtectionKey, "key"),
         (FaultError::Foreign, "foreign"),
@@ -75,18 +75,18 @@ fn every_variant_of_spaces_and_pins_explains_itself() {
     explains(&[
         (SpaceError::Range(RangeError::Unaligned), "aligned"),
         (SpaceError::Overlap, "overlaps"),
-        (SpaceError::NoArea, "no area"),
+        (SpaceError::NoVma, "no VMA"),
         (SpaceError::AccessDenied, "more rights"),
         (SpaceError::Pinned(page), "0x7000 is pinned"),
         (SpaceError::LargeLeaf, "large leaf"),
-        (SpaceError::TooManyAreas, "too many"),
+        (SpaceError::TooManyVmas, "too many"),
         (SpaceError::NoMemory, "out of memory"),
         (SpaceError::MalformedTable, "malformed"),
     ]);
     explains(&[
         (PinError::Range(RangeError::Empty), "empty"),
         (PinError::InvalidFlags, "flags"),
-        (PinError::NoArea, "no area"),
+        (PinError::NoVma, "no VMA"),
         (PinError::AccessDenied, "does not permit"),
         (PinError::ProtectionKey, "key"),
         (PinError::NotPinnable, "not ordinary memory"),
@@ -132,7 +132,7 @@ fn no_cause_is_lost_on_the_way_out() {
     assert_eq!(foreign.map(FaultError::from), [FaultError::Foreign, FaultError::NoMemory]);
     let faults = [
         (FaultError::Address(RangeError::Wraps), PinError::Range(RangeError::Wraps)),
-        (FaultError::NoArea, PinError::NoArea),
+        (FaultError::NoVma, PinError::NoVma),
         (FaultError::AccessDenied, PinError::AccessDenied),
         (FaultError::ProtectionKey, PinError::ProtectionKey),
         (FaultError::Foreign, PinError::NotPinnable),

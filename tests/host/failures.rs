@@ -6,7 +6,7 @@ use pagepin::frame::Layout;
 use pagepin::space::ForkError;
 
 use crate::machine::{A, FAR, Machine, NONE, PAGE, Process, RW};
-use crate::undo::{Obstacle, Operation, OwnAreas, contended, fault, furnished, operations, pins};
+use crate::undo::{Obstacle, Operation, OwnVmas, contended, fault, furnished, operations, pins};
 
 /// INV-14 for one operation: memory runs out at each of its allocations, and each of them fails alone.
 fn starve<L: Layout>(operation: &Operation<L>) {
@@ -77,24 +77,24 @@ fn a_fork_that_fails_past_zeroes_leaves_the_zero_frame_alone<L: Layout>() {
     assert_eq!(needed, Some(7), "a root, and three tables for each page");
 }
 
-/// The one thing that a failed fault may leave behind: a page that its area gave rights to again is present again. What
-/// user code may do with it is what the area said before.
+/// The one thing that a failed fault may leave behind: a page that its VMA gave rights to again is present again. What
+/// user code may do with it is what the VMA said before.
 fn a_copy_that_fails_may_leave_a_page_present_that_had_no_rights<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let parent = machine.populated(2, 10);
     let child = parent.fork().unwrap();
     parent.protect(A, PAGE, NONE).unwrap();
-    let areas = OwnAreas::new(&machine, &parent, (A, A + PAGE), RW, Backing::Anonymous);
+    let vmas = OwnVmas::new(&machine, &parent, (A, A + PAGE), RW, Backing::Anonymous);
     let write = || {
         let (address, access) = (A, FaultAccess::Write);
         let fault = pagepin::fault::Fault { address, access, key_denied: false, malformed_table: false };
-        pagepin::handle_fault(&machine, &areas, fault)
+        pagepin::handle_fault(&machine, &vmas, fault)
     };
-    let parked = machine.leaf(&parent, A).unwrap();
+    let prot_none = machine.leaf(&parent, A).unwrap();
     machine.memory().allow(Some(0));
     assert_eq!(write(), Err(FaultError::NoMemory));
     let present = machine.leaf(&parent, A).unwrap();
-    assert_eq!((parked.frame(), present.is_present()), (present.frame(), true));
+    assert_eq!((prot_none.frame(), present.is_present()), (present.frame(), true));
     assert!(!Machine::<L>::is_writable(present.bits), "INV-1");
     let before = machine.image(&[&parent, &child]);
     assert_eq!(write(), Err(FaultError::NoMemory));

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use pagepin::frame::Layout;
 use pagepin::pin::{PinFlags, Read, Write};
-use pagepin::space::{ForkError, Forked, fork_areas};
-use pagepin::{AddressSpace, Area, Backing, LeafSize, Levels, PageAddr, Pfn, Rights};
+use pagepin::space::{ForkError, Forked, fork_vmas};
+use pagepin::{AddressSpace, Backing, LeafSize, Levels, PageAddr, Pfn, Rights, Vma};
 
 use crate::machine::{A, Machine, NONE, PAGE, Process, R, RW};
 
-fn area(start: u64, pages: u64, backing: Backing) -> Area {
+fn vma(start: u64, pages: u64, backing: Backing) -> Vma {
     let (start, end) = (PageAddr::containing(start), PageAddr::containing(start + pages * PAGE));
-    Area { start, end, rights: RW, may: Rights::all(), backing, key: 0 }
+    Vma { start, end, rights: RW, max_rights: Rights::all(), backing, key: 0 }
 }
 
 /// Fork by the function that tells what it did.
@@ -22,8 +22,8 @@ fn fork_of<'m, L: Layout>(
 ) -> (Result<Forked, ForkError>, Process<'m, L>) {
     let child = machine.process();
     child.map(A, pages * PAGE, RW).unwrap();
-    // SAFETY: the area is the parent's; nothing else runs meanwhile, and the child is new.
-    let forked = unsafe { fork_areas(machine, parent.mm(), child.mm(), &[area(A, pages, Backing::Anonymous)]) };
+    // SAFETY: the VMA is the parent's; nothing else runs meanwhile, and the child is new.
+    let forked = unsafe { fork_vmas(machine, parent.mm(), child.mm(), &[vma(A, pages, Backing::Anonymous)]) };
     (forked, child)
 }
 

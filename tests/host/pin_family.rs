@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use pagepin::frame::Layout;
-use pagepin::pin::{
-    self, ByteRun, GotPages, OutOfRange, PinBudget, PinError, PinFlags, PinLimit, PinTerm, PinnedPages, Read, Write,
-};
+use pagepin::pin::{self, ByteRun, GotPages, OutOfRange, PinError, PinFlags, PinnedPages, Read, Write};
 use pagepin::space::SpaceOptions;
-use pagepin::{AddressSpace, Env, Pfn, Rights};
+use pagepin::{AddressSpace, Env, Pfn, PinBudget, PinLimit, PinTerm, Rights};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, Machine, NONE, PAGE, R, RW, range};
@@ -68,7 +66,7 @@ fn write_pins_make_the_page_writable<L: Layout>() {
     }
 }
 
-fn areas_decide_what_may_be_pinned<L: Layout>() {
+fn vmas_decide_what_may_be_pinned<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.process();
     for (index, rights) in [RW, R, NONE, Rights::EXECUTE, Rights::WRITE].into_iter().enumerate() {
@@ -82,8 +80,8 @@ fn areas_decide_what_may_be_pinned<L: Layout>() {
         let denied = Some(PinError::AccessDenied);
         assert_eq!([0, 1, 2, 3, 4].map(write), [None, denied, denied, denied, None], "{form:?}");
         assert_eq!([0, 1, 2, 3, 4].map(read), [None, None, denied, None, None], "{form:?}");
-        assert_eq!([5, 99].map(read), [Some(PinError::NoArea); 2]);
-        // From a good area into a bad one: the good part.
+        assert_eq!([5, 99].map(read), [Some(PinError::NoVma); 2]);
+        // From a good VMA into a bad one: the good part.
         let pins = forms::pin::<Write, L>(form, &machine, &process, range(&process, A, 2 * PAGE), none, 4).unwrap();
         assert_eq!((pins.pages(), pins.stopped().map(|stopped| stopped.reason)), (1, denied));
         assert_eq!(pins.complete().err(), denied);
@@ -162,7 +160,7 @@ fn budgets_are_charged_for_what_is_pinned<L: Layout>() {
     process.unmap(A + 2 * PAGE, PAGE).unwrap();
     let two = forms::pin::<Write, L>(Form::Slow, &machine, &process, pages(0, 5), PinFlags::empty(), 8).unwrap();
     assert_eq!((two.pages(), used()), (2, 2));
-    assert_eq!(two.complete().err(), Some(PinError::NoArea));
+    assert_eq!(two.complete().err(), Some(PinError::NoVma));
     assert_eq!(used(), 0);
     // Raw pins keep their charge until they are taken back.
     let raw =
@@ -299,7 +297,7 @@ fn pinned_bytes_are_exact<L: Layout>() {
 both_layouts!(
     untouched_pages_are_faulted_in_unless_forbidden,
     write_pins_make_the_page_writable,
-    areas_decide_what_may_be_pinned,
+    vmas_decide_what_may_be_pinned,
     foreign_memory_is_not_pinnable,
     flags_are_checked,
     budgets_are_charged_for_what_is_pinned,

@@ -143,9 +143,9 @@ fn limits_holes_and_bad_ranges_are_refused<L: Layout>() {
     process.map(A + 3 * PAGE, PAGE, RW).unwrap();
     assert_eq!(process.protect(A, 2 * PAGE, RW), Err(SpaceError::AccessDenied), "more than the first may be given");
     assert_eq!(process.protect(A, PAGE, RX), Ok(()));
-    assert_eq!(process.protect(A + PAGE, 3 * PAGE, R), Err(SpaceError::NoArea), "a hole");
-    assert_eq!(process.protect(A - PAGE, 2 * PAGE, R), Err(SpaceError::NoArea), "a hole in front");
-    assert_eq!(process.protect(A + 3 * PAGE, 2 * PAGE, R), Err(SpaceError::NoArea), "a hole behind");
+    assert_eq!(process.protect(A + PAGE, 3 * PAGE, R), Err(SpaceError::NoVma), "a hole");
+    assert_eq!(process.protect(A - PAGE, 2 * PAGE, R), Err(SpaceError::NoVma), "a hole in front");
+    assert_eq!(process.protect(A + 3 * PAGE, 2 * PAGE, R), Err(SpaceError::NoVma), "a hole behind");
     assert_eq!(process.protect(A + 1, PAGE, R), Err(SpaceError::Range(RangeError::Unaligned)));
     assert_eq!(process.protect(A, 0, R), Err(SpaceError::Range(RangeError::Empty)));
     assert_eq!(process.map_with_key(A + 8 * PAGE, PAGE, RW, R, 0), Err(SpaceError::AccessDenied));
@@ -153,7 +153,7 @@ fn limits_holes_and_bad_ranges_are_refused<L: Layout>() {
     machine.put(&process, A + 3 * PAGE, 1);
 }
 
-/// The key of an area stays with its pages through every change.
+/// The key of a VMA stays with its pages through every change.
 fn protection_keys_stay<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.process();

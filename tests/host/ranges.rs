@@ -15,17 +15,17 @@ fn ranges_are_checked_at_every_edge() {
     for (levels, bits) in LEVELS {
         let half = 1u64 << bits;
         let end = half - PAGE;
-        assert_eq!((levels.user_end(), levels.kernel_start()), (end, half.wrapping_neg()));
-        let new = |start, length| UserRange::new(levels, start, length);
+        assert_eq!((levels.user_half().end(), levels.user_half().kernel_start()), (end, half.wrapping_neg()));
+        let new = |start, length| UserRange::new(levels.user_half(), start, length);
         for start in [0, 5, end, half, u64::MAX] {
             assert_eq!(new(start, 0), Err(RangeError::Empty));
         }
         assert!(new(0, 1).is_ok() && new(0, end).is_ok() && new(end - 1, 1).is_ok());
-        assert_eq!(new(0, end).unwrap(), UserRange::everything(levels));
+        assert_eq!(new(0, end).unwrap(), levels.user_half().range());
         for (start, length) in [(end, 1), (end - 1, 2), (0, end + 1), (half - 1, 1), (half, 1), (half, half)] {
             assert_eq!(new(start, length), Err(RangeError::NonCanonical), "{start:#x} + {length:#x}");
         }
-        let kernel = levels.kernel_start();
+        let kernel = levels.user_half().kernel_start();
         assert_eq!(new(kernel - 1, 1), Err(RangeError::NonCanonical));
         assert_eq!(new(kernel, 1), Err(RangeError::KernelHalf));
         assert_eq!(new(u64::MAX, 1), Err(RangeError::KernelHalf));
@@ -34,7 +34,7 @@ fn ranges_are_checked_at_every_edge() {
             let wraps = start.checked_add(length - 1).is_none();
             assert_eq!(new(start, length) == Err(RangeError::Wraps), wraps, "{start:#x} + {length:#x}");
         }
-        let pages = |start, length| UserRange::pages_only(levels, start, length);
+        let pages = |start, length| UserRange::pages_only(levels.user_half(), start, length);
         assert!(pages(0, PAGE).is_ok() && pages(end - PAGE, PAGE).is_ok());
         assert_eq!(pages(1, PAGE), Err(RangeError::Unaligned));
         assert_eq!(pages(PAGE, PAGE - 1), Err(RangeError::Unaligned));
@@ -52,12 +52,12 @@ fn pages_of_a_range_are_counted_to_the_byte() {
         (0x1001, 0x1000, 0x1000, 2, 1),
         (0x1fff, 0x2002, 0x1000, 4, 0xfff),
     ] {
-        let range = UserRange::new(Levels::Four, start, length).unwrap();
+        let range = UserRange::new(Levels::Four.user_half(), start, length).unwrap();
         assert_eq!((range.first_page().address(), range.pages(), range.offset_in_page()), (first, pages, offset));
         assert_eq!((range.start(), range.length(), range.end()), (start, length, start + length));
         assert_eq!(range.end_page(), PageAddr::containing(first).offset(pages));
     }
-    let range = UserRange::new(Levels::Four, 0x1ff0, 0x20).unwrap();
+    let range = UserRange::new(Levels::Four.user_half(), 0x1ff0, 0x20).unwrap();
     assert_eq!(format!("{range:?}"), "UserRange(0x1ff0..0x2010)");
 }
 
@@ -66,13 +66,13 @@ fn operations_refuse_what_is_not_user_memory() {
     for (levels, _) in LEVELS {
         let machine = Machine::<Wide>::new(16);
         let process = machine.process_of(levels);
-        let kernel = levels.kernel_start();
+        let kernel = levels.user_half().kernel_start();
         for (start, length, error) in [
             (0, 0, RangeError::Empty),
             (kernel, PAGE, RangeError::KernelHalf),
             (u64::MAX - PAGE + 1, 2 * PAGE, RangeError::Wraps),
-            (levels.user_end(), PAGE, RangeError::NonCanonical),
-            (levels.user_end() - PAGE, 2 * PAGE, RangeError::NonCanonical),
+            (levels.user_half().end(), PAGE, RangeError::NonCanonical),
+            (levels.user_half().end() - PAGE, 2 * PAGE, RangeError::NonCanonical),
         ] {
             let wanted = Err(SpaceError::Range(error));
             assert_eq!(process.map(start, length, R), wanted);
@@ -81,7 +81,7 @@ fn operations_refuse_what_is_not_user_memory() {
             assert_eq!(process.discard(start, length).map(drop), wanted);
             assert_eq!(process.range(start, length), Err(error));
         }
-        for address in [levels.user_end(), kernel - 1, kernel, u64::MAX] {
+        for address in [levels.user_half().end(), kernel - 1, kernel, u64::MAX] {
             for access in [FaultAccess::Read, FaultAccess::Write, FaultAccess::Execute] {
                 let fault = Fault { address, access, key_denied: false, malformed_table: false };
                 assert!(matches!(process.fault(fault), Err(FaultError::Address(_))), "{address:#x}");
@@ -99,10 +99,10 @@ fn faults_that_hardware_explains_are_not_resolved() {
         Fault { address: crate::machine::A, access: FaultAccess::Read, key_denied: false, malformed_table: false };
     assert_eq!(process.fault(Fault { key_denied: true, ..fault }), Err(FaultError::ProtectionKey));
     assert_eq!(process.fault(Fault { malformed_table: true, ..fault }), Err(FaultError::MalformedTable));
-    assert_eq!(process.fault(Fault { address: 0, ..fault }), Err(FaultError::NoArea));
+    assert_eq!(process.fault(Fault { address: 0, ..fault }), Err(FaultError::NoVma));
 }
 
-/// An entry that is neither present, parked nor empty is nothing that the library leaves behind.
+/// An entry that is neither present, prot-none nor empty is nothing that the library leaves behind.
 #[test]
 fn entries_of_unknown_origin_are_not_touched() {
     let machine = Machine::<Wide>::new(16);
@@ -132,7 +132,7 @@ fn errors_map_to_error_numbers() {
         (PinError::Range(RangeError::KernelHalf), fault),
         (PinError::Range(RangeError::NonCanonical), fault),
         (PinError::InvalidFlags, invalid),
-        (PinError::NoArea, fault),
+        (PinError::NoVma, fault),
         (PinError::AccessDenied, fault),
         (PinError::ProtectionKey, access),
         (PinError::NotPinnable, fault),

@@ -11,7 +11,7 @@ use pagepin::{LeafSize, PageAddr, PageFrame, Pfn};
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, FAR, FOREIGN, LARGE, Machine, NONE, PAGE, Process, R, RW, UNTOUCHED, range};
 use crate::undo::{
-    Done, Obstacle, Operation, Scene, apart, done, fault, few_pages, fork_areas, gap, kernel_entry, large, limited,
+    Done, Obstacle, Operation, Scene, apart, done, fault, few_pages, fork_vmas, gap, kernel_entry, large, limited,
     one_by_one, operation, pinning, populated, refusing, wide, with_empty_child,
 };
 
@@ -49,7 +49,7 @@ fn a_full_count_of_references_stops_forks_and_gets_without_a_trace<L: Layout>() 
         }
     }
     let child =
-        operation::<L>("fork_areas", 4, with_empty_child, |machine, scene| fork_areas(machine, scene, A + 6 * PAGE));
+        operation::<L>("fork_vmas", 4, with_empty_child, |machine, scene| fork_vmas(machine, scene, A + 6 * PAGE));
     refused(&child, Obstacle::ManyReferences(A + 5 * PAGE), "CountOverflow");
 }
 
@@ -89,10 +89,10 @@ fn a_pinned_page_stops_protect_without_a_trace<L: Layout>() {
     }
 }
 
-/// A process with as many areas as it may have can give memory back, but not in pieces.
-fn the_limit_on_areas_stops_operations_without_a_trace<L: Layout>() {
+/// A process with as many VMAs as it may have can give memory back, but not in pieces.
+fn the_limit_on_vmas_stops_operations_without_a_trace<L: Layout>() {
     let from = UNTOUCHED + (1 << 30);
-    let all_but = |free: u64| Obstacle::ManyAreas { from, count: 65_530 - 1 - free };
+    let all_but = |free: u64| Obstacle::ManyVmas { from, count: 65_530 - 1 - free };
     let process = |run: fn(&Scene<'_, L>) -> Result<(), SpaceError>| {
         operation::<L>("at the limit", 0, populated, move |_, scene| done(run(scene)))
     };
@@ -102,10 +102,10 @@ fn the_limit_on_areas_stops_operations_without_a_trace<L: Layout>() {
     let hole = process(|scene| scene.process().unmap(A + PAGE, PAGE).map(drop));
     let middle = process(|scene| scene.process().protect(A + PAGE, PAGE, R));
     for operation in [map, foreign, hole, middle] {
-        refused(&operation, all_but(0), "TooManyAreas");
+        refused(&operation, all_but(0), "TooManyVmas");
     }
     let middle = process(|scene| scene.process().protect(A + PAGE, PAGE, R));
-    refused(&middle, all_but(1), "TooManyAreas");
+    refused(&middle, all_but(1), "TooManyVmas");
     let whole = process(|scene| scene.process().unmap(A, 6 * PAGE).map(drop));
     assert!(whole.fails_without_a_trace(&all_but(0), &whole.ideal(0)).is_none());
 }
@@ -189,16 +189,16 @@ fn bad_requests_change_nothing<L: Layout>() {
     bad("AccessDenied", |_, scene| done(scene.process().map_with_key(UNTOUCHED, PAGE, RW, R, 0)));
     // SAFETY: registers of the emulated machine.
     bad("Overlap", |_, scene| done(unsafe { scene.process().map_foreign(A, PAGE, Pfn::new(0xfee0), RW) }));
-    bad("NoArea", |_, scene| done(scene.process().protect(A + 5 * PAGE, 2 * PAGE, R)));
+    bad("NoVma", |_, scene| done(scene.process().protect(A + 5 * PAGE, 2 * PAGE, R)));
     bad("Range", |_, scene| done(scene.process().unmap(A + 1, PAGE).map(drop)));
     bad("Range", |_, scene| done(scene.process().discard(u64::MAX - 1, 9 * PAGE).map(drop)));
     bad("AccessDenied", |_, scene| done(fault(scene.process(), A, FaultAccess::Execute).map(drop)));
-    bad("NoArea", |_, scene| done(fault(scene.process(), FAR, FaultAccess::Write).map(drop)));
+    bad("NoVma", |_, scene| done(fault(scene.process(), FAR, FaultAccess::Write).map(drop)));
     bad("BufferTooSmall", |machine, scene| {
         let (process, none) = (scene.process(), PinFlags::empty());
         done(forms::pin::<Write, L>(Form::Fast, machine, process, range(process, A, 6 * PAGE), none, 0))
     });
-    bad("NoArea", |machine, scene| {
+    bad("NoVma", |machine, scene| {
         let (process, long) = (scene.process(), PinFlags::LONGTERM);
         done(forms::pin::<Write, L>(Form::Slow, machine, process, range(process, UNTOUCHED, 1 << 45), long, 8))
     });
@@ -221,7 +221,7 @@ both_layouts!(
     a_full_count_of_pins_stops_pins_without_a_trace,
     an_exhausted_budget_stops_pins_without_a_trace,
     a_pinned_page_stops_protect_without_a_trace,
-    the_limit_on_areas_stops_operations_without_a_trace,
+    the_limit_on_vmas_stops_operations_without_a_trace,
     damage_in_the_middle_stops_operations_without_a_trace,
     damage_on_the_way_stops_faults_and_pins_without_a_trace,
     bad_requests_change_nothing,

@@ -1,4 +1,4 @@
-//! Taking mappings away, and the areas they lie in.
+//! Taking mappings away, and the VMAs they lie in.
 
 use std::collections::BTreeMap;
 
@@ -12,28 +12,28 @@ use crate::machine::{A, CPUS, Machine, NONE, PAGE, Process, R, RW};
 
 const NOTHING: Unmapped = Unmapped { pages: 0, pinned_pages: 0 };
 
-fn areas<L: Layout>(process: &Process<'_, L>, first: u64, pages: u64) -> Vec<bool> {
+fn vmas<L: Layout>(process: &Process<'_, L>, first: u64, pages: u64) -> Vec<bool> {
     let mut found = Vec::new();
-    process.with_areas(&mut |areas| {
+    process.with_vmas(&mut |vmas| {
         for page in 0..pages {
             let page = PageAddr::containing(first).offset(page);
-            let area = areas.area_at(page);
-            assert!(area.is_none_or(|area| area.contains(page)));
-            found.push(area.is_some());
+            let vma = vmas.vma_at(page);
+            assert!(vma.is_none_or(|vma| vma.contains(page)));
+            found.push(vma.is_some());
         }
     });
     found
 }
 
-fn a_hole_splits_the_area_and_frees_what_was_in_it<L: Layout>() {
+fn a_hole_splits_the_vma_and_frees_what_was_in_it<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.populated(5, 10);
     let before = machine.memory().allocated().len();
     assert_eq!(process.unmap(A + PAGE, 2 * PAGE), Ok(Unmapped { pages: 2, pinned_pages: 0 }));
     assert_eq!(machine.memory().allocated().len(), before - 2);
-    assert_eq!(areas(&process, A, 5), [true, false, false, true, true]);
+    assert_eq!(vmas(&process, A, 5), [true, false, false, true, true]);
     for cpu in 0..CPUS {
-        assert_eq!(machine.load(cpu, &process, A + PAGE, 1), Err(FaultError::NoArea));
+        assert_eq!(machine.load(cpu, &process, A + PAGE, 1), Err(FaultError::NoVma));
         assert_eq!(machine.load(cpu, &process, A + 3 * PAGE, 1), Ok(13));
     }
     assert_eq!(process.unmap(A - 4 * PAGE, 64 * PAGE), Ok(Unmapped { pages: 3, pinned_pages: 0 }), "over holes");
@@ -62,7 +62,7 @@ fn tables_go_with_their_last_page<L: Layout>() {
         assert_eq!(tables(&process), all - 1);
         process.unmap(near, PAGE).unwrap();
         assert_eq!(tables(&process), 1);
-        // Parked, zero and foreign entries keep tables, and go.
+        // Prot-none, zero and foreign entries keep tables, and go.
         process.map(A, 2 * PAGE, RW).unwrap();
         assert_eq!(machine.get(&process, A), 0);
         process.protect(A, PAGE, NONE).unwrap();
@@ -106,7 +106,7 @@ fn exit_frees_all_but_pinned_pages<L: Layout>() {
     assert_eq!(machine.memory().allocated().len(), 0);
 }
 
-/// MADV_DONTNEED: the area stays, the next access finds zeroes, foreign memory is left alone.
+/// MADV_DONTNEED: the VMA stays, the next access finds zeroes, foreign memory is left alone.
 fn discarded_pages_read_as_zero<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.populated(3, 10);
@@ -151,8 +151,8 @@ fn the_ends_of_the_user_half_work<L: Layout>() {
     for levels in [Levels::Four, Levels::Five] {
         let machine = Machine::<L>::new(64);
         let process = machine.process_of(levels);
-        let last = levels.user_end() - PAGE;
-        process.map(0, levels.user_end(), RW).unwrap();
+        let last = levels.user_half().end() - PAGE;
+        process.map(0, levels.user_half().end(), RW).unwrap();
         for address in [0, 1, last - 1, last + PAGE - 1] {
             machine.put(&process, address, 7);
             assert_eq!(machine.get(&process, address), 7);
@@ -161,9 +161,9 @@ fn the_ends_of_the_user_half_work<L: Layout>() {
         drop(pins);
         let child = process.fork().unwrap();
         assert_eq!(machine.get(&child, last + PAGE - 1), 7);
-        process.protect(0, levels.user_end(), R).unwrap();
+        process.protect(0, levels.user_half().end(), R).unwrap();
         assert!(machine.store(1, &process, last, 1, 1).is_err());
-        assert_eq!(process.unmap(0, levels.user_end()), Ok(Unmapped { pages: 3, pinned_pages: 0 }));
+        assert_eq!(process.unmap(0, levels.user_half().end()), Ok(Unmapped { pages: 3, pinned_pages: 0 }));
         assert_eq!(machine.leaves(&process).1.len(), 1);
         drop(child);
     }
@@ -185,28 +185,28 @@ fn large_leaves_are_unmapped_whole<L: Layout>() {
     assert!(machine.word(block).snapshot().is_free());
 }
 
-/// A process at the limit of areas may still give memory back, and change whole areas.
+/// A process at the limit of VMAs may still give memory back, and change whole VMAs.
 #[test]
-fn the_limit_of_areas_stops_what_adds_areas_only() {
+fn the_limit_of_vmas_stops_what_adds_vmas_only() {
     let machine = Machine::<pagepin::frame::Wide>::new(16);
     let process = machine.process();
-    let area = |index: u64| A + index * 4 * PAGE;
+    let vma = |index: u64| A + index * 4 * PAGE;
     let mut count = 0;
-    while process.map(area(count), 3 * PAGE, RW).is_ok() {
+    while process.map(vma(count), 3 * PAGE, RW).is_ok() {
         count += 1;
     }
     assert_eq!(count, 65_530);
-    assert_eq!(process.map(area(count), PAGE, RW), Err(SpaceError::TooManyAreas));
-    assert_eq!(process.unmap(area(7) + PAGE, PAGE).err(), Some(SpaceError::TooManyAreas), "a split");
-    assert_eq!(process.protect(area(7), PAGE, R), Err(SpaceError::TooManyAreas), "a split");
-    assert_eq!(areas(&process, area(7), 3), [true; 3], "unchanged");
-    assert_eq!(process.protect(area(7), 3 * PAGE, R), Ok(()));
-    assert_eq!(process.unmap(area(8), 3 * PAGE), Ok(NOTHING));
-    assert_eq!(process.map(area(count), PAGE, RW), Ok(()));
+    assert_eq!(process.map(vma(count), PAGE, RW), Err(SpaceError::TooManyVmas));
+    assert_eq!(process.unmap(vma(7) + PAGE, PAGE).err(), Some(SpaceError::TooManyVmas), "a split");
+    assert_eq!(process.protect(vma(7), PAGE, R), Err(SpaceError::TooManyVmas), "a split");
+    assert_eq!(vmas(&process, vma(7), 3), [true; 3], "unchanged");
+    assert_eq!(process.protect(vma(7), 3 * PAGE, R), Ok(()));
+    assert_eq!(process.unmap(vma(8), 3 * PAGE), Ok(NOTHING));
+    assert_eq!(process.map(vma(count), PAGE, RW), Ok(()));
 }
 
 both_layouts!(
-    a_hole_splits_the_area_and_frees_what_was_in_it,
+    a_hole_splits_the_vma_and_frees_what_was_in_it,
     tables_go_with_their_last_page,
     an_unmapped_pinned_page_survives_until_it_is_unpinned,
     exit_frees_all_but_pinned_pages,

@@ -77,7 +77,7 @@ fn a_leaf_where_hardware_has_none_is_malformed<L: Layout>() {
     }
 }
 
-fn special_and_parked_leaves_are_left_to_the_slow_path<L: Layout>() {
+fn special_and_prot_none_leaves_are_left_to_the_slow_path<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.populated(1, 1);
     let leaf = machine.leaf(&process, A).unwrap();
@@ -225,8 +225,8 @@ fn protection_keys_are_obeyed_except_by_remote_pins<L: Layout>() {
     );
 }
 
-/// FORCE asks the area what it may be given, also when the page is there already (INV-9).
-fn force_needs_the_area_to_permit_writes_some_day<L: Layout>() {
+/// FORCE asks the VMA what it may be given, also when the page is there already (INV-9).
+fn force_needs_the_vma_to_permit_writes_some_day<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.process();
     process.map_with_key(A, PAGE, crate::machine::R, crate::machine::R, 0).unwrap();
@@ -255,12 +255,12 @@ fn count_errors_explain_themselves() {
 both_layouts!(
     rights_missing_at_any_level_refuse,
     a_leaf_where_hardware_has_none_is_malformed,
-    special_and_parked_leaves_are_left_to_the_slow_path,
+    special_and_prot_none_leaves_are_left_to_the_slow_path,
     frames_outside_the_frame_table_are_never_pinned,
     a_shared_frame_is_not_pinned_without_a_fault,
     frozen_free_and_full_frames_are_refused,
     a_page_that_no_fault_makes_ready_ends_the_pin,
     a_large_leaf_over_single_frames_is_refused,
     protection_keys_are_obeyed_except_by_remote_pins,
-    force_needs_the_area_to_permit_writes_some_day,
+    force_needs_the_vma_to_permit_writes_some_day,
 );

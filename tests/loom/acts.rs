@@ -63,7 +63,7 @@ impl<R: Side> Kernel<R> {
 }
 
 fn range(pages: u64) -> UserRange {
-    UserRange::new(pagepin::Levels::Four, PAGE, pages * PAGE).expect("user pages")
+    UserRange::new(pagepin::Levels::Four.user_half(), PAGE, pages * PAGE).expect("user pages")
 }
 
 pub(crate) fn first_frame<A: Access>(pins: &Pins<A>) -> Pfn {

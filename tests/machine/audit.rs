@@ -11,7 +11,7 @@ use super::memory::{FIRST, Use};
 /// Entries that are looked at together.
 const GLANCE: usize = 32;
 
-/// A leaf entry, present or parked.
+/// A leaf entry, present or prot-none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Leaf {
     /// First virtual address.

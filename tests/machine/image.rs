@@ -4,12 +4,12 @@
 use std::fmt;
 
 use pagepin::frame::{Layout, Snapshot};
-use pagepin::{AddressSpace, Area, PAGE_SIZE, PageAddr, Pfn};
+use pagepin::{AddressSpace, PAGE_SIZE, PageAddr, Pfn, Vma};
 
 use super::memory::{FIRST, Use};
 use super::{A, FAR, FOREIGN, LARGE, Machine, PAGE, Process, UNTOUCHED};
 
-/// Where tests have areas: first address and pages. Every page of these is asked for its area.
+/// Where tests have VMAs: first address and pages. Every page of these is asked for its VMA.
 const WINDOWS: [(u64, u64); 5] =
     [(A - 32 * PAGE, 128), (UNTOUCHED - PAGE, 64), (FAR - PAGE, 64), (FOREIGN - PAGE, 64), (LARGE - PAGE, 2048)];
 
@@ -35,7 +35,7 @@ struct Frame {
 #[derive(Debug, PartialEq, Eq)]
 struct ProcessImage {
     root: Pfn,
-    areas: Vec<Area>,
+    vmas: Vec<Vma>,
     /// Pages charged to its budget.
     charged: u64,
 }
@@ -64,18 +64,18 @@ impl<L: Layout> Machine<L> {
 }
 
 fn process_image<L: Layout>(process: &Process<'_, L>) -> ProcessImage {
-    let mut areas = Vec::new();
-    process.with_areas(&mut |look| {
+    let mut vmas = Vec::new();
+    process.with_vmas(&mut |look| {
         for (start, pages) in WINDOWS {
             let mut page = PageAddr::containing(start);
             while page.address() < start + pages * PAGE_SIZE {
-                let area = look.area_at(page);
-                page = area.map_or(page.offset(1), |area| area.end);
-                areas.extend(area);
+                let vma = look.vma_at(page);
+                page = vma.map_or(page.offset(1), |vma| vma.end);
+                vmas.extend(vma);
             }
         }
     });
-    ProcessImage { root: process.root(), areas, charged: process.pin_limit().used() }
+    ProcessImage { root: process.root(), vmas, charged: process.pin_limit().used() }
 }
 
 impl Image {

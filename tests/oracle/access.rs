@@ -10,7 +10,7 @@ use crate::machine::PAGE;
 impl<L: Layout> World<'_, L> {
     /// What a fault at `address` comes to, and the page.
     fn faults(&self, who: usize, address: u64, access: FaultAccess) -> Result<Page<'_>, FaultError> {
-        let page = self.processes[who].1.page(address).ok_or(FaultError::NoArea)?;
+        let page = self.processes[who].1.page(address).ok_or(FaultError::NoVma)?;
         page.permits(access)?;
         Ok(page)
     }

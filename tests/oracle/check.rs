@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use pagepin::frame::{FrameKind, Layout, Snapshot};
 use pagepin::pin::PhysRun;
-use pagepin::{AddressSpace, Area, PageAddr, Pfn, Rights};
+use pagepin::{AddressSpace, PageAddr, Pfn, Rights, Vma};
 
 use super::contents::{Bytes, SharedBlock};
 use super::decode::windows;
@@ -78,7 +78,7 @@ impl<L: Layout> World<'_, L> {
         self.seen = seen;
         let mut blocks = Blocks::default();
         for (who, (process, model)) in self.processes.iter().enumerate() {
-            process.with_areas(&mut |areas| check_areas(model, |page| areas.area_at(page)));
+            process.with_vmas(&mut |vmas| check_vmas(model, |page| vmas.vma_at(page)));
             let limited = self.options.pin_limit != u64::MAX;
             assert_eq!(process.pin_limit().used(), if limited { model.charged } else { 0 }, "the budget");
             check_entries::<L>(model, self.seen.leaves(who), &mut blocks);
@@ -163,21 +163,21 @@ impl<'m> Blocks<'m> {
     }
 }
 
-/// The areas are those of the model, around it are none.
-fn check_areas(model: &Model, area_at: impl Fn(PageAddr) -> Option<Area>) {
-    let expected = |mapping: &Mapping, area: &Area| {
+/// The VMAs are those of the model, around it are none.
+fn check_vmas(model: &Model, vma_at: impl Fn(PageAddr) -> Option<Vma>) {
+    let expected = |mapping: &Mapping, vma: &Vma| {
         let foreign = matches!(mapping.backing, Backing::Registers(_));
-        (area.rights, area.may, area.key) == (mapping.rights, mapping.may, mapping.key)
-            && foreign == (area.backing == pagepin::Backing::Foreign)
+        (vma.rights, vma.max_rights, vma.key) == (mapping.rights, mapping.max_rights, mapping.key)
+            && foreign == (vma.backing == pagepin::Backing::Foreign)
     };
     for (first, mapping) in model.mappings() {
         for page in [first, first + mapping.pages - 1] {
-            let area = area_at(PageAddr::containing(page * PAGE));
-            assert!(area.is_some_and(|area| expected(mapping, &area)), "{mapping:?} became {area:?}");
+            let vma = vma_at(PageAddr::containing(page * PAGE));
+            assert!(vma.is_some_and(|vma| expected(mapping, &vma)), "{mapping:?} became {vma:?}");
         }
     }
     for address in windows() {
-        assert_eq!(area_at(PageAddr::containing(address)).is_some(), model.page(address).is_some(), "{address:#x}");
+        assert_eq!(vma_at(PageAddr::containing(address)).is_some(), model.page(address).is_some(), "{address:#x}");
     }
 }
 
@@ -206,5 +206,5 @@ fn check_entries<'m, L: Layout>(model: &'m Model, leaves: &[Leaf], blocks: &mut 
             }
         }
     }
-    assert_eq!(explained, leaves.len(), "an entry outside every area");
+    assert_eq!(explained, leaves.len(), "an entry outside every VMA");
 }

@@ -11,7 +11,7 @@ use crate::machine::PAGE;
 const SIZE: LeafSize = LeafSize::Size2MiB;
 
 impl<L: Layout> World<'_, L> {
-    /// Maps an area of one large leaf at `start`, with bytes that tell its pages apart, if there is memory for it.
+    /// Maps a VMA of one large leaf at `start`, with bytes that tell its pages apart, if there is memory for it.
     pub(super) fn map_large(&mut self, who: usize, start: u64, rights: Rights, seed: u8) -> Effect {
         let (process, model) = &mut self.processes[who];
         let (first, rights) = (start / PAGE, rights | Rights::READ);

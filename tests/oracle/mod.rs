@@ -9,23 +9,23 @@
 //! |---|---|
 //! | INV-1, 2, 3, 6 | the audit of the machine: entries and words of all frames |
 //! | INV-4 | INV-3 after each step: no pinned frame lost `EXCLUSIVE` |
-//! | INV-5 | the audit's descent: every entry is a mapping, present or parked |
+//! | INV-5 | the audit's descent: every entry is a mapping, present or prot-none |
 //! | INV-7 | [`check`]: a frame that was reused too early holds the bytes of one process only |
 //! | INV-8, 12, 13 | the machine, at each change of an entry and each free; [`check`]: no TLB grants more than the tables |
-//! | INV-9 | [`check`]: no entry grants more than its area; [`pins`]: which writes are permitted |
+//! | INV-9 | [`check`]: no entry grants more than its VMA; [`pins`]: which writes are permitted |
 //! | INV-10 | the audit: the counts are those of the pins and gets that are held; the balance when the machine goes |
 //! | INV-11 | [`check`]: every byte of each process, through its tables, and of each pin |
 //! | INV-14 | [`check`]: after a refusal entries, tables and words are those from before |
 //! | INV-15 | there is no panic and no other error than the model's |
 
 mod access;
-mod areas;
 mod check;
 mod contents;
 mod decode;
 mod large;
 mod model;
 mod pins;
+mod vmas;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -94,7 +94,9 @@ impl<L: Layout> World<'_, L> {
     fn apply(&mut self, who: usize, op: Op) -> Effect {
         match op {
             Op::Map(start, length, rights) => self.map(who, start, length, None, rights),
-            Op::MapWithKey(start, length, rights, may, key) => self.map(who, start, length, Some((may, key)), rights),
+            Op::MapWithKey(start, length, rights, max_rights, key) => {
+                self.map(who, start, length, Some((max_rights, key)), rights)
+            }
             Op::MapForeign(start, length, rights, first) => self.map_foreign(who, start, length, rights, first),
             Op::MapLarge(start, rights, seed) => self.map_large(who, start, rights, seed),
             Op::Unmap(start, length) => self.unmap(who, start, length),

@@ -24,7 +24,7 @@ pub(crate) struct Mapping {
     pub(crate) pages: u64,
     pub(crate) rights: Rights,
     /// What it may ever be given.
-    pub(crate) may: Rights,
+    pub(crate) max_rights: Rights,
     pub(crate) key: u8,
     pub(crate) backing: Backing,
 }
@@ -131,16 +131,16 @@ impl Model {
     pub(crate) fn map(
         &mut self,
         range: Range<u64>,
-        (rights, may, key): (Rights, Rights, u8),
+        (rights, max_rights, key): (Rights, Rights, u8),
         backing: impl Fn(u64) -> Backing,
     ) -> Result<(), SpaceError> {
-        if !may.contains(rights) {
+        if !max_rights.contains(rights) {
             return Err(SpaceError::AccessDenied);
         }
         if self.touching(&range).next().is_some() {
             return Err(SpaceError::Overlap);
         }
-        let mapping = |page| Mapping { pages: 1, rights, may, key, backing: backing(page) };
+        let mapping = |page| Mapping { pages: 1, rights, max_rights, key, backing: backing(page) };
         self.mappings.extend(range.map(|page| (page, mapping(page))));
         Ok(())
     }
@@ -148,7 +148,7 @@ impl Model {
     /// Puts one large leaf where nothing is.
     pub(crate) fn map_large(&mut self, first: u64, pages: u64, rights: Rights, block: SharedBlock) {
         let backing = Backing::Anonymous(block);
-        self.mappings.insert(first, Mapping { pages, rights, may: Rights::all(), key: 0, backing });
+        self.mappings.insert(first, Mapping { pages, rights, max_rights: Rights::all(), key: 0, backing });
     }
 
     pub(crate) fn unmap(&mut self, range: Range<u64>) -> Result<(), SpaceError> {
@@ -174,9 +174,9 @@ impl Model {
     pub(crate) fn may_protect(&self, range: &Range<u64>, rights: Rights) -> Result<(), SpaceError> {
         let overlap = |(first, mapping): (u64, &Mapping)| range.end.min(first + mapping.pages) - range.start.max(first);
         if self.touching(range).map(overlap).sum::<u64>() != range.end - range.start {
-            return Err(SpaceError::NoArea);
+            return Err(SpaceError::NoVma);
         }
-        if self.touching(range).any(|(_, mapping)| !mapping.may.contains(rights)) {
+        if self.touching(range).any(|(_, mapping)| !mapping.max_rights.contains(rights)) {
             return Err(SpaceError::AccessDenied);
         }
         self.reject_split(range)

@@ -1,8 +1,8 @@
 //! Pins and gets in all their forms: which pages, in which frames, and why no more.
 
 use pagepin::frame::Layout;
-use pagepin::pin::{self, Access, PhysRun, PinBudget, PinError, PinFlags, PinTerm, RawGets, RawPins, Read, Write};
-use pagepin::{Pfn, Rights, UserRange};
+use pagepin::pin::{self, Access, PhysRun, PinError, PinFlags, RawGets, RawPins, Read, Write};
+use pagepin::{Pfn, PinBudget, PinTerm, Rights, UserRange};
 
 use super::contents::Bytes;
 use super::decode::Acquire;
@@ -51,14 +51,14 @@ impl Acquire {
         (pin || !for_pins_only) && (!forced || (self.write && self.form != Form::FastOnly))
     }
 
-    /// Whether the area of `page` permits it to a thread with this PKRU.
+    /// Whether the VMA of `page` permits it to a thread with this PKRU.
     fn permits(&self, page: Option<Page<'_>>, pkru: u32) -> Result<Bytes, PinError> {
-        let mapping = page.ok_or(PinError::NoArea)?.mapping;
+        let mapping = page.ok_or(PinError::NoVma)?.mapping;
         if self.form != Form::Remote && key_denies(pkru, mapping.key, self.write) {
             return Err(PinError::ProtectionKey);
         }
         let anonymous = matches!(mapping.backing, Backing::Anonymous(_));
-        let forced = self.flags.contains(PinFlags::FORCE) && mapping.may.contains(Rights::WRITE) && anonymous;
+        let forced = self.flags.contains(PinFlags::FORCE) && mapping.max_rights.contains(Rights::WRITE) && anonymous;
         if mapping.rights.is_empty() || (self.write && !mapping.rights.contains(Rights::WRITE) && !forced) {
             return Err(PinError::AccessDenied);
         }

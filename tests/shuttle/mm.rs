@@ -83,7 +83,7 @@ impl<R: Side> Mm<R> {
     pub(crate) fn protect(&self, pages: std::ops::RangeInclusive<u64>, rights: Rights) {
         let (start, length) = extent(pages);
         match self.space.protect(start, length, rights) {
-            Ok(()) | Err(SpaceError::NoArea) => {}
+            Ok(()) | Err(SpaceError::NoVma) => {}
             Err(error) => panic!("protect: {error}"),
         }
     }
@@ -123,7 +123,7 @@ impl<R: Side> Mm<R> {
 /// Faults that the scenarios bring about: a page that is not mapped just now, or not writable, or no memory.
 fn expected(result: Result<(), FaultError>) {
     match result {
-        Ok(()) | Err(FaultError::NoArea | FaultError::AccessDenied | FaultError::NoMemory) => {}
+        Ok(()) | Err(FaultError::NoVma | FaultError::AccessDenied | FaultError::NoMemory) => {}
         Err(error) => panic!("a fault: {error}"),
     }
 }

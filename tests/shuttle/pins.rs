@@ -64,7 +64,7 @@ impl<R: Side> Mm<R> {
                 assert!(form == Form::FastOnly, "a form that may fault would not");
                 None
             }
-            Err(PinError::NoArea | PinError::AccessDenied | PinError::NoMemory) => None,
+            Err(PinError::NoVma | PinError::AccessDenied | PinError::NoMemory) => None,
             Err(error) => panic!("a pin: {error}"),
         }
     }

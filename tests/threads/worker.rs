@@ -192,7 +192,7 @@ impl<'w, 'k, L: Layout, R: ReadSide + Sync> Worker<'w, 'k, L, R> {
         let address = base + self.below(count) * PAGE_SIZE;
         let access = if self.below(2) == 0 { FaultAccess::Read } else { FaultAccess::Write };
         let result = space.space.fault(Fault { address, access, key_denied: false, malformed_table: false });
-        assert!(matches!(result, Ok(_) | Err(FaultError::NoArea | FaultError::AccessDenied)), "{result:?}");
+        assert!(matches!(result, Ok(_) | Err(FaultError::NoVma | FaultError::AccessDenied)), "{result:?}");
     }
 
     /// Takes rights of the quiet pages away, or gives them back.
@@ -276,7 +276,6 @@ fn frames(runs: &[PhysRun]) -> impl Iterator<Item = Pfn> {
 
 /// What other threads can cause.
 fn expected(error: PinError) {
-    let others =
-        matches!(error, PinError::NoArea | PinError::AccessDenied | PinError::WouldFault | PinError::Contended);
+    let others = matches!(error, PinError::NoVma | PinError::AccessDenied | PinError::WouldFault | PinError::Contended);
     assert!(others, "{error:?}");
 }

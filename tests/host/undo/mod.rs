@@ -3,7 +3,7 @@
 
 mod obstacle;
 mod operations;
-mod own_areas;
+mod own_vmas;
 mod pins;
 mod scene;
 
@@ -15,8 +15,8 @@ use pagepin::pin::{Access, GotPages, PhysRun, PinError};
 use crate::machine::{Image, Machine, Pins, Process};
 
 pub(crate) use obstacle::Obstacle;
-pub(crate) use operations::{fault, fork_areas, operations};
-pub(crate) use own_areas::OwnAreas;
+pub(crate) use operations::{fault, fork_vmas, operations};
+pub(crate) use own_vmas::OwnVmas;
 pub(crate) use pins::{few_pages, pinning, pins};
 pub(crate) use scene::{
     Scene, apart, contended, furnished, gap, kernel_entry, large, limited, one_by_one, populated, refusing, wide,

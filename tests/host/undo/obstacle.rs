@@ -2,7 +2,7 @@
 
 use pagepin::PageFrame;
 use pagepin::frame::Layout;
-use pagepin::pin::{PinBudget, PinTerm};
+use pagepin::{PinBudget, PinTerm};
 
 use super::Scene;
 use crate::machine::{Machine, PAGE, RW};
@@ -26,8 +26,8 @@ pub(crate) enum Obstacle {
     Damaged { address: u64, level: u32, flipped: u64 },
     /// So many pages are charged to the process's budget already.
     Charged(u64),
-    /// The process has so many areas more, from here on.
-    ManyAreas { from: u64, count: u64 },
+    /// The process has so many VMAs more, from here on.
+    ManyVmas { from: u64, count: u64 },
 }
 
 impl Obstacle {
@@ -48,7 +48,7 @@ impl Obstacle {
             Self::Pinned(address) => word(address).try_pin().unwrap(),
             Self::Damaged { .. } => self.flip(machine, scene),
             Self::Charged(pages) => scene.process().pin_limit().charge(pages, PinTerm::Short).unwrap(),
-            Self::ManyAreas { from, count } => {
+            Self::ManyVmas { from, count } => {
                 // A page apart, so that they do not merge.
                 (0..count).for_each(|index| scene.process().map(from + 2 * index * PAGE, PAGE, RW).unwrap());
             }
@@ -74,7 +74,7 @@ impl Obstacle {
             Self::Pinned(address) => assert!(word(address).unpin(false).is_ok()),
             Self::Damaged { .. } => self.flip(machine, scene),
             Self::Charged(pages) => scene.process().pin_limit().uncharge(pages, PinTerm::Short),
-            Self::ManyAreas { from, count } => _ = scene.process().unmap(from, 2 * count * PAGE).unwrap(),
+            Self::ManyVmas { from, count } => _ = scene.process().unmap(from, 2 * count * PAGE).unwrap(),
         }
     }
 

@@ -10,7 +10,7 @@ use super::scene::{
     contended, empty, five_levels, forked, four_pages, furnished, gap, kernel_entry, large, orphaned, populated,
     with_empty_child, without_zero_frame,
 };
-use super::{Done, Operation, OwnAreas, Scene, done, operation};
+use super::{Done, Operation, OwnVmas, Scene, done, operation};
 use crate::machine::{A, FAR, FOREIGN, LARGE, Machine, NONE, PAGE, Process, R, RW, UNTOUCHED, range};
 
 /// What the exception handler of a kernel does.
@@ -32,12 +32,12 @@ fn faulting<L: Layout>(
     operation(name, allocations, scene, move |_, scene| done(fault(scene.process(), address, access).map(drop)))
 }
 
-/// Fork by a kernel with areas of its own, into a child that it has made; it gets rid of the child's tables on failure.
-pub(crate) fn fork_areas<'s, L: Layout>(machine: &'s Machine<L>, scene: &'s Scene<'s, L>, end: u64) -> Done<'s, L> {
+/// Fork by a kernel with VMAs of its own, into a child that it has made; it gets rid of the child's tables on failure.
+pub(crate) fn fork_vmas<'s, L: Layout>(machine: &'s Machine<L>, scene: &'s Scene<'s, L>, end: u64) -> Done<'s, L> {
     let [parent, child] = &scene.processes[..] else { panic!("a parent and a child") };
-    let area = OwnAreas::new(machine, parent, (A, end), RW, Backing::Anonymous).area;
-    // SAFETY: the area is the parent's, there is one thread, and the child is new.
-    let result = unsafe { space::fork_areas(machine, parent.mm(), child.mm(), &[area]) };
+    let vma = OwnVmas::new(machine, parent, (A, end), RW, Backing::Anonymous).vma;
+    // SAFETY: the VMA is the parent's, there is one thread, and the child is new.
+    let result = unsafe { space::fork_vmas(machine, parent.mm(), child.mm(), &[vma]) };
     if result.is_err() {
         assert_eq!(machine.leaves(child).0, [], "tables, but nothing in them");
         // SAFETY: nobody uses the child.
@@ -59,10 +59,10 @@ fn place<'s, L: Layout>(machine: &'s Machine<L>, process: &'s Process<'s, L>, si
 
 /// Foreign memory that is mapped on demand.
 fn demand<'s, L: Layout>(machine: &'s Machine<L>, process: &'s Process<'s, L>) -> Done<'s, L> {
-    let areas = OwnAreas::new(machine, process, (UNTOUCHED, UNTOUCHED + PAGE), RW, Backing::Foreign);
+    let vmas = OwnVmas::new(machine, process, (UNTOUCHED, UNTOUCHED + PAGE), RW, Backing::Foreign);
     let access = FaultAccess::Write;
     let fault = Fault { address: UNTOUCHED, access, key_denied: false, malformed_table: false };
-    done(handle_fault(machine, &areas, fault).map(drop))
+    done(handle_fault(machine, &vmas, fault).map(drop))
 }
 
 /// See the [module text](self).
@@ -118,7 +118,7 @@ fn forks<L: Layout>() -> Vec<Operation<L>> {
         operation("fork once more", 9, contended, |_, scene| done(scene.process().fork())),
         operation("fork past a kernel's entry", 5, kernel_entry, |_, scene| done(scene.process().fork())),
         operation("fork of large leaves", 4, large, |_, scene| done(scene.process().fork())).with_large_memory(),
-        operation("fork_areas", 4, with_empty_child, move |machine, scene| fork_areas(machine, scene, end)),
+        operation("fork_vmas", 4, with_empty_child, move |machine, scene| fork_vmas(machine, scene, end)),
     ]
 }
 
@@ -137,10 +137,10 @@ fn without_memory<L: Layout>() -> Vec<Operation<L>> {
         operation("protect, more", 0, contended, |_, scene| done(scene.process().protect(A, 5 * PAGE, RW))),
         operation("protect_pages", 0, populated, |machine, scene| {
             let process = scene.process();
-            let area = OwnAreas::new(machine, process, (A, A + 6 * PAGE), RW, Backing::Anonymous).area;
+            let vma = OwnVmas::new(machine, process, (A, A + 6 * PAGE), RW, Backing::Anonymous).vma;
             let pages = range(process, A, 6 * PAGE);
-            // SAFETY: the area is the process's, and there is one thread.
-            done(unsafe { protect_pages(machine, process.mm(), pages, &[area], R, ProtectPolicy::Allow) })
+            // SAFETY: the VMA is the process's, and there is one thread.
+            done(unsafe { protect_pages(machine, process.mm(), pages, &[vma], R, ProtectPolicy::Allow) })
         }),
         operation("zap_pages", 0, populated, |machine, scene| {
             let pages = range(scene.process(), A, 6 * PAGE);

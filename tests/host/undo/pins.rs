@@ -5,7 +5,7 @@ use pagepin::pin::{self, Access, PinFlags, Read, Write};
 use pagepin::{Backing, LeafSize};
 
 use super::scene::{contended, empty, forked, four_pages, furnished, large, one_by_one, without_zero_frame};
-use super::{Operation, OwnAreas, Scene, complete, done, operation_on};
+use super::{Operation, OwnVmas, Scene, complete, done, operation_on};
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, FAR, FOREIGN, LARGE, Machine, PAGE, RW, UNTOUCHED, range, runs};
 
@@ -66,15 +66,15 @@ pub(crate) fn pins<L: Layout>() -> Vec<Operation<L>> {
             all.push(forced("a shared page, forced", 1, contended, (A + 3 * PAGE, 1)));
         }
     }
-    all.push(operation_on("pin in a kernel's own area", 7, 4, empty, |machine, scene, pages| {
-        let areas = (UNTOUCHED, UNTOUCHED + 4 * PAGE);
-        let areas = OwnAreas::new(machine, scene.process(), areas, RW, Backing::Anonymous);
+    all.push(operation_on("pin in a kernel's own VMA", 7, 4, empty, |machine, scene, pages| {
+        let vmas = (UNTOUCHED, UNTOUCHED + 4 * PAGE);
+        let vmas = OwnVmas::new(machine, scene.process(), vmas, RW, Backing::Anonymous);
         let range = range(scene.process(), UNTOUCHED, pages * PAGE);
         let none = PinFlags::empty();
-        let pins = pin::pin_user_pages_fast::<Write, _, _, _>(machine, &areas, range, none, runs(BUFFER));
+        let pins = pin::pin_user_pages_fast::<Write, _, _, _>(machine, &vmas, range, none, runs(BUFFER));
         let ready_pages = pins.as_ref().map_or(0, |pins| pins.pages());
         match pins.and_then(|pins| pins.complete()) {
-            // The areas are this closure's, so the pins end with it.
+            // The VMAs are this closure's, so the pins end with it.
             Ok(_) => Ok(Box::new(())),
             Err(error) => Err(super::Refused { why: format!("{error:?}"), ready_pages }),
         }

@@ -54,7 +54,7 @@ impl<L: Layout> Drop for Scene<'_, L> {
     }
 }
 
-/// A process without areas.
+/// A process without VMAs.
 pub(crate) fn empty<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
     Scene::new(machine, [machine.process()])
 }
@@ -66,7 +66,7 @@ pub(crate) fn five_levels<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
     Scene::new(machine, [process])
 }
 
-/// Four pages that nobody has touched, the last two in another table, and an area after them that cannot be written.
+/// Four pages that nobody has touched, the last two in another table, and a VMA after them that cannot be written.
 pub(crate) fn four_pages<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
     let process = machine.process();
     process.map(FOREIGN, 4 * PAGE, RW).unwrap();
@@ -111,7 +111,7 @@ pub(crate) fn orphaned<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
     Scene::new(machine, [parent])
 }
 
-/// One huge area with pages below three entries of the root.
+/// One huge VMA with pages below three entries of the root.
 pub(crate) fn wide<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
     let process = machine.process();
     process.map(A, 2 * FAR + PAGE - A, RW).unwrap();
@@ -121,7 +121,7 @@ pub(crate) fn wide<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
     Scene::new(machine, [process])
 }
 
-/// The same with an area for each.
+/// The same with a VMA for each.
 pub(crate) fn apart<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
     let process = machine.process();
     for address in [A, FAR, 2 * FAR] {

@@ -11,9 +11,9 @@ pub fn space(error: SpaceError) -> Error {
         SpaceError::Range(_) => Error::Invalid,
         SpaceError::LargeLeaf => Error::NotSupported,
         SpaceError::Overlap | SpaceError::Pinned(_) => Error::Busy,
-        SpaceError::NoArea => Error::NotFound,
+        SpaceError::NoVma => Error::NotFound,
         SpaceError::AccessDenied => Error::Denied,
-        SpaceError::TooManyAreas => Error::Limit,
+        SpaceError::TooManyVmas => Error::Limit,
         SpaceError::NoMemory => Error::NoMemory,
         _ => Error::Fault,
     }

@@ -31,13 +31,13 @@ impl AddressSpace {
         placed
     }
 
-    /// Puts an exclusive block of zeroes where an area is and nothing is mapped.
+    /// Puts an exclusive block of zeroes where a VMA is and nothing is mapped.
     fn place_block(&self, page: PageAddr) -> Result<(), Error> {
         let block = zeroed_block().ok_or(Error::NoMemory)?;
         let mut result = Err(Error::NotFound);
-        // Another thread may have unmapped the area; while this runs none can.
-        self.space.with_areas(&mut |areas| {
-            if areas.area_at(page).is_some_and(|area| page.pages_to(area.end) >= LARGE.pages()) {
+        // Another thread may have unmapped the VMA; while this runs none can.
+        self.space.with_vmas(&mut |vmas| {
+            if vmas.vma_at(page).is_some_and(|vma| page.pages_to(vma.end) >= LARGE.pages()) {
                 result = self.fill(page, block);
             }
         });
@@ -49,12 +49,12 @@ impl AddressSpace {
 
     fn fill(&self, page: PageAddr, block: Pfn) -> Result<(), Error> {
         let mut tables = Tables::lock(kernel(), self.space.mm());
-        // SAFETY: an area contains the page, so it lies in the user half.
+        // SAFETY: a VMA contains the page, so it lies in the user half.
         let at = unsafe { tables.place(page, LARGE) }.map_err(|error| errors::space(error.into()))?;
         if !tables.find(page).is_ok_and(|slot| slot.at == at && slot.entry.is_empty()) {
             return Err(Error::Busy);
         }
-        // SAFETY: found and empty under this lock, in an area; the block is exclusive, and the entry owns its one
+        // SAFETY: found and empty under this lock, in a VMA; the block is exclusive, and the entry owns its one
         // reference from here on.
         unsafe { tables.fill(at, Entry::leaf(block, LARGE, Rights::READ, 0)) };
         Ok(())

@@ -22,7 +22,7 @@ use crate::{
     percpu, println, time,
 };
 
-const AREA: u64 = 0x1_0000_0000;
+const VMA: u64 = 0x1_0000_0000;
 const HUGE: u64 = 512 * PAGE;
 /// Pages of the two sizes.
 const SMALL: u64 = 512;
@@ -82,9 +82,9 @@ impl Subject {
     /// With `pages` pages of private memory, all written to, in the order given.
     fn touched(pages: u64, order: impl Fn(u64) -> u64) -> Self {
         let this = Self::new();
-        this.space().map(AREA, pages * PAGE, Rights::READ | Rights::WRITE).expect("room for an area");
+        this.space().map(VMA, pages * PAGE, Rights::READ | Rights::WRITE).expect("room for a VMA");
         for page in 0..pages {
-            let address = AREA + order(page) * PAGE;
+            let address = VMA + order(page) * PAGE;
             let fault = Fault { address, access: FaultAccess::Write, key_denied: false, malformed_table: false };
             this.space().fault(fault).expect("memory for a page");
         }
@@ -96,7 +96,7 @@ impl Subject {
     }
 
     fn range(&self, first: u64, pages: u64) -> UserRange {
-        self.space().range(AREA + first * PAGE, pages * PAGE).expect("a user range")
+        self.space().range(VMA + first * PAGE, pages * PAGE).expect("a user range")
     }
 }
 
@@ -180,17 +180,17 @@ fn pins() {
 /// One call for each of `leaves` leaves of 2 MiB, mapped by hand.
 fn large(leaves: u64) -> (u64, u64) {
     let subject = Subject::new();
-    subject.space().map(AREA, leaves * HUGE, Rights::READ | Rights::WRITE).expect("room for an area");
+    subject.space().map(VMA, leaves * HUGE, Rights::READ | Rights::WRITE).expect("room for a VMA");
     for leaf in 0..leaves {
         let size = LeafSize::Size2MiB;
         let block = kernel().source().allocate(size.order()).expect("a block");
         let head = kernel().frames().frame(block).expect("a frame of the pool");
         head.hand_out(FrameKind::Anonymous, size.order(), true).expect("a free frame");
-        let page = PageAddr::containing(AREA + leaf * HUGE);
+        let page = PageAddr::containing(VMA + leaf * HUGE);
         let mut tables = Tables::lock(kernel(), subject.space().mm());
-        // SAFETY: the area lies in the user half.
+        // SAFETY: the VMA lies in the user half.
         let at = unsafe { tables.place(page, size) }.expect("memory for a table");
-        // SAFETY: the area is new; the block is ours and exclusive, and the entry owns it now.
+        // SAFETY: the VMA is new; the block is ours and exclusive, and the entry owns it now.
         unsafe { tables.fill(at, Entry::leaf(block, size, Rights::READ | Rights::WRITE, 0)) };
     }
     let ranges: Vec<_> = (0..leaves).map(|leaf| subject.range(leaf * 512, 512)).collect();
@@ -219,14 +219,14 @@ fn operations() {
         "unmap_4k",
         per_page(|pages| {
             let subject = Subject::touched(pages, in_order);
-            ticks(|| _ = black_box(subject.space().unmap(AREA, pages * PAGE)))
+            ticks(|| _ = black_box(subject.space().unmap(VMA, pages * PAGE)))
         }),
     );
     report(
         "protect_4k",
         per_page(|pages| {
             let subject = Subject::touched(pages, in_order);
-            ticks(|| _ = black_box(subject.space().protect(AREA, pages * PAGE, Rights::READ)))
+            ticks(|| _ = black_box(subject.space().protect(VMA, pages * PAGE, Rights::READ)))
         }),
     );
 }
@@ -236,7 +236,7 @@ fn unshare() {
     let gross = per_page(|pages| {
         let subject = Subject::touched(pages, in_order);
         let child = subject.space().fork().expect("memory for a child");
-        let range = child.range(AREA, pages * PAGE).expect("a user range");
+        let range = child.range(VMA, pages * PAGE).expect("a user range");
         let mut buffer = vec![PhysRun::default(); pages as usize];
         let flags = PinFlags::empty();
         let mut pinned = None;

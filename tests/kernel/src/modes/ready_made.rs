@@ -33,7 +33,7 @@ impl FrameDeallocator<Size4KiB> for Pool {
 
 type OneCpu = Platform<OffsetPhysMap, FlatFrameTable<'static>, FrameAllocatorSource<Pool>, SingleCpu, SingleCpu>;
 
-const AREA: u64 = 0x5000_0000;
+const VMA: u64 = 0x5000_0000;
 
 /// Maps, faults, pins, forks and copies on write with them.
 pub fn ready_made_parts_work() -> Outcome {
@@ -68,8 +68,8 @@ fn write_fault(address: u64) -> Fault {
 fn life_of_two(kernel: &OneCpu) -> Outcome {
     let why = |what: &str| format!("{what} failed");
     let parent = UserSpace::new(kernel, SpaceOptions::default()).map_err(|_| why("a space"))?;
-    parent.map(AREA, 2 * memory::PAGE, Rights::READ | Rights::WRITE).map_err(|_| why("map"))?;
-    let range = parent.range(AREA + 100, memory::PAGE).map_err(|_| why("a range"))?;
+    parent.map(VMA, 2 * memory::PAGE, Rights::READ | Rights::WRITE).map_err(|_| why("map"))?;
+    let range = parent.range(VMA + 100, memory::PAGE).map_err(|_| why("a range"))?;
     let pinned =
         pin_user_pages_fast::<Write, _, _, _>(kernel, &parent, range, PinFlags::empty(), [PhysRun::default(); 2])
             .and_then(PinnedPages::complete)
@@ -79,7 +79,7 @@ fn life_of_two(kernel: &OneCpu) -> Outcome {
     drop(pinned);
     let grandchild = child.fork().map_err(|_| why("another fork"))?;
     for (space, wanted) in [(&grandchild, FaultOutcome::Copied), (&child, FaultOutcome::Reused)] {
-        let outcome = space.fault(write_fault(AREA));
+        let outcome = space.fault(write_fault(VMA));
         if outcome != Ok(wanted) {
             return Err(format!("{outcome:?} instead of {wanted:?}"));
         }

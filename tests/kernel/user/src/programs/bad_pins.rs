@@ -9,22 +9,22 @@ use pagepin_abi::{
 use crate::calls;
 
 const PAGE: u64 = 4096;
-const AREA: u64 = 0x2000_0000;
+const VMA: u64 = 0x2000_0000;
 /// What the kernel gives out at most.
 const PAGES_MAX: u64 = 1024;
 const HANDLES_MAX: usize = 64;
 
-const WRITABLE: u64 = AREA;
-const READ_ONLY: u64 = AREA + PAGE;
-const HIDDEN: u64 = AREA + 2 * PAGE;
-const HOLE: u64 = AREA + 3 * PAGE;
+const WRITABLE: u64 = VMA;
+const READ_ONLY: u64 = VMA + PAGE;
+const HIDDEN: u64 = VMA + 2 * PAGE;
+const HOLE: u64 = VMA + 3 * PAGE;
 
 fn pins_held() -> u64 {
     calls::mm(MmCall::PinsHeld as u64, 0, 0, 0).unwrap()
 }
 
 pub fn run() {
-    calls::map(AREA, 3 * PAGE, PROT_WRITE).unwrap();
+    calls::map(VMA, 3 * PAGE, PROT_WRITE).unwrap();
     for page in [WRITABLE, READ_ONLY, HIDDEN] {
         // SAFETY: mapped just now.
         unsafe { (page as *mut u8).write_volatile(1) };
@@ -43,9 +43,9 @@ pub fn run() {
 }
 
 const NOT_USER_MEMORY: &[(u64, u64)] = &[
-    (AREA, 0),
+    (VMA, 0),
     (u64::MAX, 0),
-    (AREA, u64::MAX),
+    (VMA, u64::MAX),
     (PAGE, u64::MAX - PAGE + 2),
     (u64::MAX - PAGE + 1, 2 * PAGE),
     (u64::MAX, 1),
@@ -55,7 +55,7 @@ const NOT_USER_MEMORY: &[(u64, u64)] = &[
     ((1 << 47) - PAGE, 2 * PAGE),
     (0xffff_8000_0000_0000, PAGE),
     (0xffff_ffff_8000_0000, PAGE),
-    (AREA, 1 << 48),
+    (VMA, 1 << 48),
 ];
 
 fn ranges() {
@@ -64,8 +64,8 @@ fn ranges() {
             assert_eq!(calls::dev_pin(addr, len, flags), Err(Error::Invalid), "{addr:#x} {len:#x}");
         }
     }
-    for len in [PAGES_MAX * PAGE + 1, 1 << 40, USER_END - AREA] {
-        assert_eq!(calls::dev_pin(AREA, len, PIN_READ), Err(Error::Limit), "{len:#x}");
+    for len in [PAGES_MAX * PAGE + 1, 1 << 40, USER_END - VMA] {
+        assert_eq!(calls::dev_pin(VMA, len, PIN_READ), Err(Error::Limit), "{len:#x}");
     }
     // A hole at once, behind a page that could be pinned, and at the very end.
     for (addr, len) in [(0, PAGE), (HOLE, 1), (USER_END - PAGE, PAGE), (HOLE, PAGES_MAX * PAGE)] {
@@ -75,7 +75,7 @@ fn ranges() {
     }
     calls::protect(HIDDEN, PAGE, PROT_WRITE).unwrap();
     for flags in [PIN_READ, PIN_READ | PIN_PLAIN] {
-        assert_eq!(calls::dev_pin(AREA + 1, 3 * PAGE, flags), Err(Error::Fault));
+        assert_eq!(calls::dev_pin(VMA + 1, 3 * PAGE, flags), Err(Error::Fault));
     }
     calls::protect(HIDDEN, PAGE, PROT_NONE).unwrap();
     assert_eq!(pins_held(), 0);
@@ -195,10 +195,10 @@ fn changes_of_memory() {
     }
     assert_eq!(calls::protect(WRITABLE, 4 * PAGE, 0), Err(Error::NotFound));
     assert_eq!(calls::map(HIDDEN, 2 * PAGE, 0), Err(Error::Busy));
-    for addr in [PAGE, AREA + PAGE, USER_END, u64::MAX, u64::MAX - LARGE_BYTES + 1] {
+    for addr in [PAGE, VMA + PAGE, USER_END, u64::MAX, u64::MAX - LARGE_BYTES + 1] {
         assert_eq!(calls::map_large(addr, PROT_WRITE), Err(Error::Invalid), "{addr:#x}");
     }
-    assert_eq!(calls::map_large(AREA, PROT_WRITE), Err(Error::Busy));
+    assert_eq!(calls::map_large(VMA, PROT_WRITE), Err(Error::Busy));
     for (len, page) in [(PAGE, DEVICE_PAGES), (2 * PAGE, DEVICE_PAGES - 1), (PAGE, u64::MAX), (u64::MAX, 0), (0, 0)] {
         assert_eq!(calls::map_device(HOLE, len, 0, page), Err(Error::Invalid), "{len:#x} {page:#x}");
     }
@@ -215,7 +215,7 @@ fn calls_of_the_memory_system() {
     }
     for &(addr, len) in NOT_USER_MEMORY {
         assert_eq!(calls::mm(MmCall::Picture as u64, addr, len, u64::MAX), Err(Error::Invalid));
-        if addr != AREA && addr != PAGE && addr < 1 << 47 {
+        if addr != VMA && addr != PAGE && addr < 1 << 47 {
             continue;
         }
         let outside = addr >= 1 << 47;

@@ -8,18 +8,18 @@ use pagepin_abi::{PROT_WRITE, Status};
 
 use crate::{calls, println};
 
-const AREA: u64 = 0x4000_0000;
+const VMA: u64 = 0x4000_0000;
 const PAGE: u64 = 4096;
 const SMALL: u64 = 512;
 const LARGE: u64 = 1536;
 
 /// Ticks for one store to each of `pages` pages.
 fn touch(from_page: u64, pages: u64) -> u64 {
-    let first = AREA + from_page * PAGE;
+    let first = VMA + from_page * PAGE;
     // SAFETY: every x86_64 has the instruction, and ring 3 may use it.
     let start = unsafe { _rdtsc() };
     for page in 0..pages {
-        // SAFETY: the area is mapped for writing.
+        // SAFETY: the VMA is mapped for writing.
         unsafe { ((first + page * PAGE) as *mut u64).write_volatile(page) };
     }
     // SAFETY: as above.
@@ -38,7 +38,7 @@ fn report(key: &str, hundredths: u64) {
 }
 
 pub fn measure(copy_ticks: u64) {
-    calls::map(AREA, (SMALL + LARGE) * PAGE, PROT_WRITE).unwrap();
+    calls::map(VMA, (SMALL + LARGE) * PAGE, PROT_WRITE).unwrap();
     // Clearing takes as many steps as copying, 8 bytes at a time.
     report("fault_zero_net", per_page() - copy_ticks * 100);
     let child = calls::fork().unwrap();

@@ -4,7 +4,7 @@ use pagepin_abi::{Error, PROT_WRITE, Status};
 
 use crate::calls;
 
-const AREA: u64 = 0x2000_0000;
+const VMA: u64 = 0x2000_0000;
 const PAGE: u64 = 4096;
 
 fn store(addr: u64, value: u64) {
@@ -28,36 +28,36 @@ fn faults(access: impl FnOnce()) -> bool {
 }
 
 pub fn calls() {
-    calls::map(AREA, 4 * PAGE, PROT_WRITE).unwrap();
-    assert_eq!(calls::map(AREA + PAGE, PAGE, 0), Err(Error::Busy));
+    calls::map(VMA, 4 * PAGE, PROT_WRITE).unwrap();
+    assert_eq!(calls::map(VMA + PAGE, PAGE, 0), Err(Error::Busy));
     for page in 0..4 {
-        assert_eq!(load(AREA + page * PAGE), 0);
-        store(AREA + page * PAGE, page + 1);
+        assert_eq!(load(VMA + page * PAGE), 0);
+        store(VMA + page * PAGE, page + 1);
     }
-    calls::discard(AREA + PAGE, PAGE).unwrap();
-    assert_eq!(load(AREA + PAGE), 0);
-    assert_eq!(load(AREA), 1);
-    calls::protect(AREA + 2 * PAGE, PAGE, 0).unwrap();
-    assert_eq!(load(AREA + 2 * PAGE), 3);
-    assert!(faults(|| store(AREA + 2 * PAGE, 1)));
-    assert!(!faults(|| store(AREA, 1)));
-    calls::unmap(AREA + 3 * PAGE, PAGE).unwrap();
+    calls::discard(VMA + PAGE, PAGE).unwrap();
+    assert_eq!(load(VMA + PAGE), 0);
+    assert_eq!(load(VMA), 1);
+    calls::protect(VMA + 2 * PAGE, PAGE, 0).unwrap();
+    assert_eq!(load(VMA + 2 * PAGE), 3);
+    assert!(faults(|| store(VMA + 2 * PAGE, 1)));
+    assert!(!faults(|| store(VMA, 1)));
+    calls::unmap(VMA + 3 * PAGE, PAGE).unwrap();
     assert!(faults(|| {
-        load(AREA + 3 * PAGE);
+        load(VMA + 3 * PAGE);
     }));
-    assert_eq!(calls::write(AREA + 3 * PAGE, 8), Err(Error::Fault));
+    assert_eq!(calls::write(VMA + 3 * PAGE, 8), Err(Error::Fault));
 }
 
 pub fn fork() {
-    calls::map(AREA, PAGE, PROT_WRITE).unwrap();
-    store(AREA, 1);
+    calls::map(VMA, PAGE, PROT_WRITE).unwrap();
+    store(VMA, 1);
     let child = calls::fork().unwrap();
     if child == 0 {
-        assert_eq!(load(AREA), 1);
-        store(AREA, 2);
+        assert_eq!(load(VMA), 1);
+        store(VMA, 2);
         calls::exit(7);
     }
     assert_eq!(calls::wait(child), Ok(Status::Exited(7)));
-    assert_eq!(load(AREA), 1);
+    assert_eq!(load(VMA), 1);
     assert_eq!(calls::wait(child), Err(Error::NotFound));
 }

@@ -43,7 +43,7 @@ impl Worker {
     /// An operation on a part of a large leaf is refused, and changes nothing.
     pub fn split(&mut self) {
         let larges = layout::larges();
-        let (area, bytes) = layout::span(&larges);
+        let (vma, bytes) = layout::span(&larges);
         let pages = bytes / layout::PAGE;
         let first = self.random.below(pages - 1);
         let end = first + 1 + self.random.below(pages - first - 1);
@@ -57,7 +57,7 @@ impl Worker {
         let touched = number(first)..number(end - 1) + 1;
         let has_hole = self.pages[touched.clone()].iter().any(|page| page.state == State::Unmapped);
         pinner::lure_to(touched.start);
-        let (start, bytes) = (area + first * layout::PAGE, (end - first) * layout::PAGE);
+        let (start, bytes) = (vma + first * layout::PAGE, (end - first) * layout::PAGE);
         let (result, wanted) = match operation {
             0 => (calls::unmap(start, bytes), Error::NotSupported),
             1 => (calls::discard(start, bytes), Error::NotSupported),

@@ -10,11 +10,11 @@ use core::ops::Range;
 use pagepin_abi::LARGE_BYTES;
 
 pub const PAGE: u64 = 4096;
-pub const AREA: u64 = 0x3000_0000;
-/// Base pages, from `AREA` on.
+pub const VMA: u64 = 0x3000_0000;
+/// Base pages, from `VMA` on.
 pub const BASES: usize = 20;
 /// What follows them: under the same table of the second level, so that it comes and goes with both.
-const LARGE_AREA: u64 = AREA + LARGE_BYTES;
+const LARGE_VMA: u64 = VMA + LARGE_BYTES;
 const LARGES: usize = 2;
 /// Pages of both sizes: the large ones come last.
 pub const PAGES: usize = BASES + LARGES;
@@ -46,8 +46,8 @@ pub fn larges() -> Range<usize> {
 
 pub fn address(page: usize) -> u64 {
     match page.checked_sub(BASES) {
-        None => AREA + page as u64 * PAGE,
-        Some(large) => LARGE_AREA + large as u64 * LARGE_BYTES,
+        None => VMA + page as u64 * PAGE,
+        Some(large) => LARGE_VMA + large as u64 * LARGE_BYTES,
     }
 }
 

@@ -39,7 +39,7 @@ pub fn load_device(page: usize, index: usize) -> u64 {
     unsafe { (WINDOW as *const u64).add(page * WORDS + index).read_volatile() }
 }
 
-/// A load of this program from a page of the area.
+/// A load of this program from a page of the VMA.
 pub fn load(page: usize, index: usize) -> u64 {
     // SAFETY: the worker reads pages only where its model says that they are readable.
     unsafe { ((layout::address(page) + 8 * index as u64) as *const u64).read_volatile() }
@@ -47,7 +47,7 @@ pub fn load(page: usize, index: usize) -> u64 {
 
 /// A store of this program.
 pub fn store(page: usize, place: usize, word: u64) {
-    // SAFETY: as for loads; the area holds no object.
+    // SAFETY: as for loads; the VMA holds no object.
     unsafe { (layout::place_address(page, place) as *mut u64).write_volatile(word) };
 }
 

@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use crate::primitive::{AtomicU64, Ordering, fence, safeguard};
 
-use super::ReadSide;
+use crate::env::ReadSide;
 
 /// Tells which CPU the caller runs on.
 ///

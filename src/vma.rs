@@ -1,23 +1,11 @@
 //! What a stretch of user address space is for: the part of a VMA that memory management asks about.
 
-use bitflags::bitflags;
+#![forbid(unsafe_code)]
 
 use crate::addr::PageAddr;
+use crate::rights::Rights;
 
-bitflags! {
-    /// Rights of user code on an area. On x86_64 a page that may be written or executed can also be read.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub struct Rights: u8 {
-        /// Loads.
-        const READ = 1;
-        /// Stores.
-        const WRITE = 2;
-        /// Instruction fetches.
-        const EXECUTE = 4;
-    }
-}
-
-/// What fills the pages of an area.
+/// What fills the pages of a VMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backing {
@@ -32,7 +20,7 @@ pub enum Backing {
 /// The logical right to write is `rights`, never the W bit of an entry: a page that is copied on write is read-only in
 /// hardware and writable by right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Area {
+pub struct Vma {
     /// First page.
     pub start: PageAddr,
     /// The page after the last.
@@ -40,15 +28,15 @@ pub struct Area {
     /// What user code may do now.
     pub rights: Rights,
     /// What it may ever be given: a forced write needs `WRITE` here.
-    pub may: Rights,
+    pub max_rights: Rights,
     /// What fills it.
     pub backing: Backing,
     /// Protection key of its pages (0..16).
     pub key: u8,
 }
 
-impl Area {
-    /// Pages in the area.
+impl Vma {
+    /// Pages in the VMA.
     #[must_use]
     pub const fn pages(&self) -> u64 {
         self.start.pages_to(self.end)

@@ -1,4 +1,4 @@
-//! Operations on areas: map, unmap, protect, discard, fork, exit.
+//! Operations on VMAs: map, unmap, protect, discard, fork, exit.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use crate::machine::{Machine, PAGE};
 
 /// Most processes at a time.
 const MAX_PROCESSES: usize = 4;
-/// Longer areas are not mapped, nor protected: the model has an entry for each page.
+/// Longer VMAs are not mapped, nor protected: the model has an entry for each page.
 const MAX_MAPPED_BYTES: u64 = 1 << 20;
 const MAX_PROTECTED_PAGES: u64 = 1 << 20;
 
@@ -42,11 +42,11 @@ impl<L: Layout> World<'_, L> {
         let (process, model) = &mut self.processes[who];
         let result = match choice {
             None => process.map(start, length, rights),
-            Some((may, key)) => process.map_with_key(start, length, rights, may, key),
+            Some((max_rights, key)) => process.map_with_key(start, length, rights, max_rights, key),
         };
-        let (may, key) = choice.unwrap_or((Rights::all(), 0));
+        let (max_rights, key) = choice.unwrap_or((Rights::all(), 0));
         let range = whole_pages(self.options.levels, start, length);
-        let wanted = range.and_then(|range| model.map(range, (rights, may, key), cleared));
+        let wanted = range.and_then(|range| model.map(range, (rights, max_rights, key), cleared));
         self.judge(result, wanted)
     }
 

@@ -1,19 +1,19 @@
-//! A kernel with areas of its own, which also fills foreign memory on demand.
+//! A kernel with VMAs of its own, which also fills foreign memory on demand.
 
 use pagepin::frame::Layout;
 use pagepin::paging::{TableError, Tables};
-use pagepin::{AddressSpace, Area, Areas, Backing, Entry, ForeignFault, LeafSize, Mm, PageAddr, Pfn, Rights};
+use pagepin::{AddressSpace, Backing, Entry, ForeignFault, LeafSize, Mm, PageAddr, Pfn, Rights, Vma, Vmas};
 
 use crate::machine::{Machine, Process};
 
-/// One area of the kernel's own over the tables of a process. There is one thread, so the lock is none.
-pub(crate) struct OwnAreas<'s, L: Layout> {
+/// One VMA of the kernel's own over the tables of a process. There is one thread, so the lock is none.
+pub(crate) struct OwnVmas<'s, L: Layout> {
     machine: &'s Machine<L>,
     process: &'s Process<'s, L>,
-    pub(crate) area: Area,
+    pub(crate) vma: Vma,
 }
 
-impl<'s, L: Layout> OwnAreas<'s, L> {
+impl<'s, L: Layout> OwnVmas<'s, L> {
     pub(crate) fn new(
         machine: &'s Machine<L>,
         process: &'s Process<'s, L>,
@@ -22,35 +22,35 @@ impl<'s, L: Layout> OwnAreas<'s, L> {
         backing: Backing,
     ) -> Self {
         let (start, end) = (PageAddr::containing(start), PageAddr::containing(end));
-        Self { machine, process, area: Area { start, end, rights, may: Rights::all(), backing, key: 0 } }
+        Self { machine, process, vma: Vma { start, end, rights, max_rights: Rights::all(), backing, key: 0 } }
     }
 }
 
-// SAFETY: one thread changes areas and mappings, and not while it looks.
-unsafe impl<L: Layout> AddressSpace<Machine<L>> for OwnAreas<'_, L> {
+// SAFETY: one thread changes VMAs and mappings, and not while it looks.
+unsafe impl<L: Layout> AddressSpace<Machine<L>> for OwnVmas<'_, L> {
     fn mm(&self) -> &Mm<Machine<L>> {
         self.process.mm()
     }
 
-    fn with_areas(&self, look: &mut dyn FnMut(&dyn Areas)) {
+    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) {
         look(self);
     }
 }
 
-// SAFETY: there is one area.
-unsafe impl<L: Layout> Areas for OwnAreas<'_, L> {
-    fn area_at(&self, page: PageAddr) -> Option<Area> {
-        self.area.contains(page).then_some(self.area)
+// SAFETY: there is one VMA.
+unsafe impl<L: Layout> Vmas for OwnVmas<'_, L> {
+    fn vma_at(&self, page: PageAddr) -> Option<Vma> {
+        self.vma.contains(page).then_some(self.vma)
     }
 
     fn fault_foreign(&self, page: PageAddr, _: Rights) -> Result<(), ForeignFault> {
         let mut tables = Tables::lock(self.machine, self.process.mm());
-        // SAFETY: a page of the area, which lies in the user half.
+        // SAFETY: a page of the VMA, which lies in the user half.
         let at = unsafe { tables.place(page, LeafSize::Size4KiB) }.map_err(|error| match error {
             TableError::NoMemory => ForeignFault::NoMemory,
             _ => ForeignFault::NotMapped,
         })?;
-        let entry = Entry::leaf(Pfn::new(0xfee0), LeafSize::Size4KiB, self.area.rights, 0).special();
+        let entry = Entry::leaf(Pfn::new(0xfee0), LeafSize::Size4KiB, self.vma.rights, 0).special();
         // SAFETY: placed under this lock, and a page with an entry is not asked for; device registers have no references.
         unsafe { tables.fill(at, entry) };
         Ok(())

@@ -1,0 +1,13 @@
+//! Ready-made parts for a kernel: over the `x86_64` crate's types, over one CPU, over a slot per CPU.
+//!
+//! The one room that may use every other; none of them knows it.
+
+mod epoch;
+#[cfg(feature = "instructions")]
+mod single_cpu;
+mod x86_64_types;
+
+pub use epoch::{CurrentCpu, EpochGuard, EpochReadSide};
+#[cfg(feature = "instructions")]
+pub use single_cpu::{InterruptsOff, SingleCpu};
+pub use x86_64_types::{FrameAllocatorSource, fault_from_error_code};

@@ -1,0 +1,63 @@
+//! [`AddressSpace`] and [`Vmas`]: what a kernel with VMAs of its own tells about an mm.
+
+use super::{Env, Mm, PinBudget, Unlimited};
+use crate::addr::PageAddr;
+use crate::arch::KeyRights;
+use crate::rights::Rights;
+use crate::vma::Vma;
+
+/// Why a page of a foreign VMA stays without an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ForeignFault {
+    /// There is nothing to map.
+    NotMapped,
+    /// No memory for a table or for what is to be mapped.
+    NoMemory,
+}
+
+/// The VMAs of an address space, looked at with its mm lock held.
+///
+/// # Implementation safety
+/// The VMA returned for a page contains it, VMAs do not overlap and lie in the mm's user half, and pages outside every
+/// VMA have no entries.
+pub unsafe trait Vmas {
+    /// The VMA that contains `page`.
+    fn vma_at(&self, page: PageAddr) -> Option<Vma>;
+
+    /// A page of a [`Backing::Foreign`](crate::Backing::Foreign) VMA was touched with `access` and has no entry: fill it,
+    /// or say why not.
+    ///
+    /// # Errors
+    /// [`ForeignFault::NotMapped`] unless the kernel maps such pages on demand.
+    fn fault_foreign(&self, page: PageAddr, access: Rights) -> Result<(), ForeignFault> {
+        let _ = (page, access);
+        Err(ForeignFault::NotMapped)
+    }
+}
+
+/// One address space, as the pin family and the fault handler see it. Object-safe.
+///
+/// # Implementation safety
+/// `mm` is always the same value. `with_vmas` runs its argument exactly once, with a lock held that excludes changes
+/// to the VMAs and to what pages map (unmap, protect, fork), but not other callers of `with_vmas`. The lock is not
+/// taken anywhere inside the crate's other traits.
+pub unsafe trait AddressSpace<K: Env>: Sync {
+    /// The tables.
+    fn mm(&self) -> &Mm<K>;
+
+    /// Runs `look` with the mm lock held for reading.
+    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas));
+
+    /// What protection keys deny to the thread on whose behalf the call is made.
+    #[inline]
+    fn key_rights(&self) -> KeyRights {
+        KeyRights::ALLOW_ALL
+    }
+
+    /// Who pays for pins.
+    #[inline]
+    fn budget(&self) -> &dyn PinBudget {
+        &Unlimited
+    }
+}

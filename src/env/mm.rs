@@ -1,0 +1,53 @@
+//! [`Mm`]: the tables of one address space.
+//!
+//! Lock order: mm lock (the kernel's, or `UserSpace`'s) -> table lock ([`Mm`]) -> the frame source's own.
+
+use super::Env;
+use crate::addr::Pfn;
+use crate::arch::Levels;
+use crate::primitive::{SpinMutex, SpinMutexGuard, const_fn};
+
+/// The page tables of one address space and the lock under which they change.
+pub struct Mm<K: Env> {
+    root: Pfn,
+    levels: Levels,
+    table_lock: SpinMutex<(), K::Relax>,
+}
+
+impl<K: Env> Mm<K> {
+    const_fn! {
+        /// # Safety
+        /// `root` is a valid top table for `levels`, reachable through the kernel's `PhysMap`, and lives as long as this
+        /// value; from now on the user half below it changes only through the crate. Its entries of the other half are not
+        /// for user code (`US` is clear): a walk that is led there ends there.
+        #[must_use]
+        pub const unsafe fn new(root: Pfn, levels: Levels) -> Self {
+            Self { root, levels, table_lock: SpinMutex::new(()) }
+        }
+    }
+
+    /// The top table: what goes into `CR3`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn root(&self) -> Pfn {
+        self.root
+    }
+
+    /// The number of levels.
+    #[must_use]
+    #[inline(always)]
+    pub const fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    #[inline(always)]
+    pub(crate) fn lock(&self) -> SpinMutexGuard<'_, (), K::Relax> {
+        self.table_lock.lock()
+    }
+}
+
+impl<K: Env> core::fmt::Debug for Mm<K> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Mm").field("root", &self.root).field("levels", &self.levels).finish_non_exhaustive()
+    }
+}
