@@ -18,9 +18,7 @@ macro_rules! both_layouts {
 }
 
 mod adapters;
-mod assurance_page;
 mod bug_hall;
-mod bug_hall_page;
 mod decision_driven;
 mod decision_table;
 mod embedding;
@@ -35,12 +33,10 @@ mod protect;
 mod random;
 mod ranges;
 mod refusals;
-mod source;
 mod the_machine;
 mod tlb;
 mod undo;
 mod unmap;
-mod unsafe_page;
 mod walker_races;
 mod walker_refusals;
 mod walker_runs;

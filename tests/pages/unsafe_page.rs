@@ -1,0 +1,117 @@
+//! `docs/UNSAFE.md` against the sources: the numbers, the files, the duties; and a reason at every `unsafe`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::sync::LazyLock;
+
+use crate::markdown;
+use crate::source::{Counts, Found, look};
+use crate::tree;
+
+const PAGE: &str = "docs/UNSAFE.md";
+/// Not in a normal build: the models' atomics and locks, and the examples that must not compile.
+const NOT_BUILT: [&str; 2] = ["src/model/", "src/must_not_compile/"];
+
+/// The page as it is, after `PAGEPIN_BLESS` has had its way: once, as tests run at the same time.
+static TEXT: LazyLock<String> = LazyLock::new(|| {
+    let page = tree::text(PAGE);
+    if std::env::var_os("PAGEPIN_BLESS").is_none() {
+        return page;
+    }
+    let page = renewed(&page, &library());
+    fs::write(tree::path(PAGE), &page).unwrap();
+    page
+});
+
+/// What the files of `folders` say, by their path, but for those under `without`.
+fn look_through(folders: &[&str], without: &[&str]) -> BTreeMap<String, Found> {
+    let files = folders.iter().flat_map(|folder| tree::files(folder, "rs"));
+    let files = files.filter(|file| !without.iter().any(|folder| file.starts_with(folder)));
+    files.map(|file| (file.clone(), look(&tree::text(&file)))).collect()
+}
+
+/// The files of the library.
+fn library() -> BTreeMap<String, Found> {
+    look_through(&["src", "arch"], &NOT_BUILT)
+}
+
+/// The lines of the page that are not written by hand: how they begin, and what they should be.
+fn totals(files: &BTreeMap<String, Found>) -> [(&'static str, String); 2] {
+    let mut sum = Counts::default();
+    files.values().for_each(|found| sum += found.counts);
+    let [blocks, functions, traits, impls] = sum.cells();
+    let without: Vec<String> = files
+        .iter()
+        .filter(|(_, found)| found.counts == Counts::default())
+        .map(|(path, _)| format!("`{path}`"))
+        .collect();
+    let with = files.len() - without.len();
+    let total = format!(
+        "In all: {blocks} blocks, {functions} functions, {traits} traits and {impls} impls, in {with} of {} files.",
+        files.len()
+    );
+    [("In all: ", total), ("None: ", format!("None: {}.", without.join(", ")))]
+}
+
+/// The reasons that the page's table gives, by file.
+fn reasons(page: &str) -> BTreeMap<String, String> {
+    let rows = markdown::table(page, "file").rows.into_iter();
+    rows.map(|row| {
+        let [file, .., why] = &row[..] else { panic!("no reason: {row:?}") };
+        (file.trim_matches('`').to_owned(), why.clone())
+    })
+    .collect()
+}
+
+/// The page with the numbers of today. The reasons stay, and a file that has none yet gets an empty one.
+fn renewed(page: &str, files: &BTreeMap<String, Found>) -> String {
+    let (reasons, place) = (reasons(page), markdown::table(page, "file").place);
+    let mut table: String = page[place.clone()].split_inclusive('\n').take(2).collect();
+    for (file, found) in files.iter().filter(|(_, found)| found.counts != Counts::default()) {
+        _ = write!(table, "| `{file}` ");
+        found.counts.cells().iter().for_each(|count| _ = write!(table, "| {count} "));
+        _ = writeln!(table, "| {} |", reasons.get(file).map_or("", String::as_str));
+    }
+    let totals = totals(files);
+    let today =
+        |line: &str| totals.iter().find(|(beginning, _)| line.starts_with(beginning)).map(|(_, now)| now.clone());
+    let renewed = format!("{}{table}{}", &page[..place.start], &page[place.end..]);
+    renewed.lines().map(|line| today(line).unwrap_or_else(|| line.into()) + "\n").collect()
+}
+
+#[test]
+fn the_page_counts_every_unsafe() {
+    let renewed = renewed(&TEXT, &library());
+    for (file, why) in reasons(&renewed) {
+        assert!(!why.is_empty(), "{PAGE} does not say why {file} needs unsafe");
+    }
+    let stale = TEXT.lines().zip(renewed.lines()).find(|(old, new)| old != new);
+    assert!(*TEXT == renewed, "{PAGE} is not up to date, PAGEPIN_BLESS=1 rewrites its numbers: {stale:?}");
+}
+
+#[test]
+fn the_page_names_every_duty() {
+    let named = markdown::code_spans(markdown::section(&TEXT, "Duties of a kernel"));
+    for (file, found) in library() {
+        for duty in found.duties {
+            assert!(named.contains(&duty), "{PAGE} does not name `{duty}` of {file}");
+        }
+    }
+}
+
+#[test]
+fn every_unsafe_says_why() {
+    let missing: Vec<String> = library()
+        .into_iter()
+        .flat_map(|(file, found)| found.undocumented.into_iter().map(move |place| format!("{file}, {place}")))
+        .collect();
+    assert!(missing.is_empty(), "no SAFETY comment or section right above: {missing:#?}");
+}
+
+/// What the page says about code that a normal build does not contain.
+#[test]
+fn the_models_add_no_unsafe() {
+    let files = look_through(&["src/model"], &[]);
+    assert!(!files.is_empty() && files.values().all(|found| found.counts == Counts::default()), "{files:?}");
+}
