@@ -1,18 +1,19 @@
 //! `cargo xtask test`: every check in one run, each timed, none skipped because an earlier one failed.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::childenv::{host_cargo, succeed};
+use crate::child::{self, Stream, succeed};
+use crate::childenv::host_cargo;
 use crate::kernel::{self, KernelToolchain, Profile};
 use crate::loom;
 use crate::plan::Need;
 use crate::powerset;
 use crate::qemu::IOMMU_MODE;
+use crate::screen;
 use crate::shuttle;
 use crate::steps::{Steps, Summary};
 
@@ -103,18 +104,14 @@ pub(crate) fn run(project: &Path) -> bool {
 
 /// Runs `cargo test`, shows its output as it comes and adds up the results of all its test programs.
 fn host_tests(cargo: &mut Command, must_run: bool) -> Result<Summary> {
-    let mut child = cargo.stdout(Stdio::piped()).spawn().context("starting cargo test")?;
-    let stdout = child.stdout.take().context("cargo test's output is not a pipe")?;
     let (mut passed, mut failed) = (0, 0);
-    for line in BufReader::new(stdout).lines() {
-        let line = line?;
-        println!("{line}");
-        if let Some((good, bad)) = test_result(&line) {
+    let status = child::watch(cargo, |stream, line| {
+        screen::output(line);
+        if let Some((good, bad)) = test_result(line).filter(|_| stream == Stream::Out) {
             passed += good;
             failed += bad;
         }
-    }
-    let status = child.wait()?;
+    })?;
     if must_run && passed + failed == 0 {
         bail!("no test ran ({status})");
     }

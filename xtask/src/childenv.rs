@@ -1,4 +1,4 @@
-//! How programs are started, and the environment in which a toolchain other than the one that runs xtask is.
+//! The environment in which a toolchain other than the one that runs xtask is.
 //!
 //! Cargo and rustup describe the running build in variables that every child inherits: Debian's cargo would then call
 //! rustup's compiler, and `bootimage` would build the crate named by `CARGO_MANIFEST_DIR`, which is xtask itself.
@@ -6,8 +6,6 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Command;
-
-use anyhow::{Context, Result, bail};
 
 /// Where to download from and how to print is the user's business in every toolchain.
 const KEPT: &[&str] = &[
@@ -37,17 +35,6 @@ pub(crate) fn host_cargo(project: &Path) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(project);
     cargo
-}
-
-/// Runs a command whose output goes to the terminal.
-pub(crate) fn succeed(command: &mut Command) -> Result<()> {
-    let name = |program: &OsStr| Path::new(program).file_name().unwrap_or(program).display().to_string();
-    let status = command.status().with_context(|| format!("starting {}", name(command.get_program())))?;
-    if status.success() {
-        return Ok(());
-    }
-    let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
-    bail!("{} {}: {status}", name(command.get_program()), words.join(" "))
 }
 
 /// Takes every leaking variable off `command` and puts `first` at the head of its `PATH`.

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::childenv::succeed;
+use crate::child::succeed;
 use crate::nightly;
 use crate::page::{self, Page};
 use crate::setup::{self, Tool};
@@ -32,9 +32,9 @@ pub(crate) fn run(project: &Path) -> Result<bool> {
         command
     };
     let tests = ["--no-report", "--package", "pagepin", "--all-features", "--lib", "--test", "host"];
-    succeed(&mut command("test", &tests))?;
+    succeed(&command("test", &tests))?;
     succeed(command("report", &["--json", "--summary-only", "--output-path"]).arg(&report))?;
-    succeed(&mut command("report", &["--show-missing-lines"]))?;
+    succeed(&command("report", &["--show-missing-lines"]))?;
     let text = std::fs::read_to_string(&report).with_context(|| format!("reading {}", report.display()))?;
     let table = table(&serde_json::from_str(&text)?, project)?;
     let file = project.join(PAGE);

@@ -1,13 +1,13 @@
 //! `cargo xtask fuzz`: libFuzzer makes up operations for the oracle of the host tests.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::child;
 use crate::nightly::{self, TARGET};
+use crate::screen;
 
 /// Longest input: one byte for the machine and as many operations as a script has (`tests/oracle`).
 const MAX_LENGTH: u64 = 1 + 9 * 100;
@@ -39,20 +39,16 @@ pub(crate) fn run(project: &Path, seconds: u64) -> Result<bool> {
     ]);
     command.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={MAX_LENGTH}"));
     command.args(["-print_final_stats=1", "-timeout=60", "-len_control=0"]);
-    let mut child = command.stderr(Stdio::piped()).spawn().context("starting cargo-fuzz")?;
-    let stderr = child.stderr.take().context("cargo-fuzz's output is not a pipe")?;
     let (mut progress, mut shown) = (Progress::default(), Instant::now());
-    for line in BufReader::new(stderr).split(b'\n') {
-        let line = line?;
-        let line = String::from_utf8_lossy(&line);
-        if !progress.read(&line) {
-            eprintln!("{line}");
+    let status = child::watch(&command, |_, line| {
+        if !progress.read(line) {
+            screen::output(line);
         } else if shown.elapsed() >= INTERVAL {
             shown = Instant::now();
             println!("{progress}");
         }
-    }
-    let good = child.wait()?.success();
+    })?;
+    let good = status.success();
     println!("=== fuzz: {progress}: {}", if good { "nothing found" } else { "FAILED" });
     if !good {
         println!("Once it is mended, keep the input as fuzz/regressions/<name>.script: the host tests run those.");

@@ -3,16 +3,16 @@
 //! `tests/kernel` is a workspace of its own for a bare-metal target; its `.cargo/config.toml` says how it is built.
 //! First come the ring-3 programs, whose ELF file the kernel embeds, then the kernel, then the bootloader around it.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::childenv::succeed;
+use crate::child::{self, succeed};
 use crate::plan::Need;
 use crate::qemu::{Boot, Cpus, Echo, Outcome};
+use crate::screen;
 use crate::setup;
 use crate::steps::Summary;
 use crate::toolchain::{self, Source};
@@ -97,7 +97,7 @@ impl KernelToolchain {
     pub(crate) fn build_user(&self, profile: Profile) -> Result<PathBuf> {
         let mut cargo = self.command(&self.cargo);
         cargo.args(["build", "--package", USER_PACKAGE]).args(profile.flag());
-        succeed(&mut cargo)?;
+        succeed(&cargo)?;
         let elf = [Path::new("target"), Path::new(TARGET), Path::new(profile.directory())]
             .iter()
             .fold(self.workspace(), |path, part| path.join(part))
@@ -111,15 +111,11 @@ impl KernelToolchain {
         let mut bootimage = self.command(&toolchain::bootimage(&self.project));
         bootimage.arg("bootimage").args(profile.flag());
         bootimage.args(["--manifest-path", "Cargo.toml"]).env("PAGEPIN_USER_ELF", user);
-        let mut child = bootimage.stdout(Stdio::piped()).spawn().context("starting bootimage")?;
-        let stdout = child.stdout.take().context("bootimage's output is not a pipe")?;
         let mut image = None;
-        for line in BufReader::new(stdout).lines() {
-            let line = line?;
-            println!("{line}");
-            image = created_image(&line).or(image);
-        }
-        let status = child.wait()?;
+        let status = child::watch(&bootimage, |_, line| {
+            screen::output(line);
+            image = created_image(line).or(image.take());
+        })?;
         match image {
             Some(image) if status.success() => Ok(image),
             _ => bail!("bootimage ended with {status} and without an image"),

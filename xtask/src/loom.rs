@@ -4,9 +4,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use crate::child;
 use crate::childenv::host_cargo;
+use crate::screen;
 
 /// Returns whether every model held and every negative twin was caught; the test program has printed them all.
 /// `models` are parts of the names of those to run; none: all.
@@ -15,6 +17,6 @@ pub(crate) fn run(project: &Path, models: &[String]) -> Result<bool> {
     let mut cargo = host_cargo(project);
     cargo.args(["test", "--release", "--package", "pagepin", "--features", "alloc", "--test", "loom"]);
     cargo.arg("--target-dir").arg(project.join("target/loom")).arg("--").args(models);
-    let status = cargo.env("RUSTFLAGS", "--cfg loom").status().context("starting cargo test")?;
+    let status = child::watch(cargo.env("RUSTFLAGS", "--cfg loom"), |_, line| screen::output(line))?;
     Ok(status.success())
 }

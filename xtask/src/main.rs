@@ -8,6 +8,7 @@
 
 mod bench;
 mod check;
+mod child;
 mod childenv;
 mod coverage;
 mod fuzz;
@@ -21,6 +22,7 @@ mod plan;
 mod powerset;
 mod protocol;
 mod qemu;
+mod screen;
 mod setup;
 mod shuttle;
 mod steps;
@@ -112,13 +114,22 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = child::supervisor::run() {
+        return code.into();
+    }
     let root = project_root();
+    if let Err(error) = child::interrupt::listen() {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
     match run(Cli::parse().command, &root) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            child::interrupt::received()
+                .and_then(|code| u8::try_from(code).ok())
+                .map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
 }

@@ -9,7 +9,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::child;
 use crate::page::{self, Page};
+use crate::screen;
 use crate::setup::{self, Tool};
 
 const TOOL: Tool = Tool { name: "cargo-mutants", version: "27.1.0", why: "it changes the library in small ways" };
@@ -83,7 +85,7 @@ impl Campaign<'_> {
         mutants.args(self.places.iter().flat_map(|place| ["--file".to_owned(), files(place)]));
         mutants.args(["--", "--lib", "--test", "host", "--"]);
         mutants.args(skipped.iter().flat_map(|test| ["--skip", test]));
-        let status = mutants.envs(environment.iter().copied()).status().context("starting cargo-mutants")?;
+        let status = child::watch(mutants.envs(environment.iter().copied()), |_, line| screen::output(line))?;
         // 2: some were missed, 3: some took too long. Both are judged by who asked.
         if !matches!(status.code(), Some(0 | 2 | 3)) {
             bail!("cargo-mutants: {status}");

@@ -1,11 +1,12 @@
 //! The nightly compiler, for what stable does not offer: sanitizers and coverage for a fuzzer.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::childenv::{self, succeed};
+use crate::child::{self, succeed};
+use crate::childenv;
 use crate::setup::{self, Tool};
 use crate::toolchain;
 
@@ -16,9 +17,9 @@ pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub(crate) fn ensure(project: &Path) -> Result<()> {
     let mut probe = run(project, "rustc");
     // Without this rustup may fetch the toolchain before anyone said so.
-    probe.env("RUSTUP_AUTO_INSTALL", "0").arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
-    match probe.status() {
-        Ok(status) if status.success() => Ok(()),
+    probe.env("RUSTUP_AUTO_INSTALL", "0").arg("--version");
+    match child::output(&probe) {
+        Ok(output) if output.status.success() => Ok(()),
         Ok(_) => {
             println!(
                 "set-up: installing the nightly toolchain, from rustup's servers; stable has neither sanitizers nor branch coverage"
@@ -41,7 +42,7 @@ pub(crate) fn cargo_fuzz(project: &Path) -> Result<PathBuf> {
 /// Debian's of the same LLVM.
 pub(crate) fn llvm_tools(project: &Path) -> Result<PathBuf> {
     let output = |arguments: &[&str]| -> Result<String> {
-        let output = run(project, "rustc").args(arguments).output()?;
+        let output = child::output(run(project, "rustc").args(arguments))?;
         Ok(String::from_utf8(output.stdout)?)
     };
     let sysroot = output(&["--print", "sysroot"])?;

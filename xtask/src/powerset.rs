@@ -6,12 +6,15 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::child;
+use crate::screen;
+
 const LIBRARY: &str = "pagepin";
 
 /// Lints the library alone with each subset of its features; clippy includes all that `cargo check` finds.
 /// Returns how many subsets there were.
 pub(crate) fn check(cargo: &dyn Fn() -> Command) -> Result<usize> {
-    let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    let output = child::output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
     if !output.status.success() {
         bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -31,7 +34,7 @@ pub(crate) fn check(cargo: &dyn Fn() -> Command) -> Result<usize> {
         let mut clippy = cargo();
         clippy.args(["clippy", "--quiet", "--package", LIBRARY, "--lib", "--no-default-features"]);
         clippy.args(["--features", &list, "--", "-D", "warnings"]);
-        let status = clippy.status().context("starting cargo clippy")?;
+        let status = child::watch(&clippy, |_, line| screen::output(line))?;
         if !status.success() {
             println!();
             bail!("features [{list}]: {status}");

@@ -1,14 +1,13 @@
 //! Boots the image in QEMU and collects what the kernel reports.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use crate::child::{Event, Running};
 use crate::protocol::{self, Line, Transcript};
 
 pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
@@ -100,25 +99,14 @@ impl Boot<'_> {
         self.watch(Command::new(PROGRAM).args(self.arguments()))
     }
 
-    fn watch(&self, command: &mut Command) -> Result<Outcome> {
+    fn watch(&self, command: &Command) -> Result<Outcome> {
         let deadline = Instant::now() + self.limit;
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("starting {}", command.get_program().display()))?;
-        let lines = read_lines(&mut child)?;
-        let mut guest = Guest(child);
+        let mut guest = Running::start(command)?;
         let mut transcript = Transcript::default();
         let mut tail = VecDeque::new();
         let timed_out = loop {
-            // A kernel that never stops talking runs into the limit as well.
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break true;
-            }
-            match lines.recv_timeout(left) {
-                Ok(text) => {
+            match guest.next(Some(deadline))? {
+                Event::Line(_, text) => {
                     let line = protocol::parse(&text);
                     transcript.record(&line);
                     self.show(&text, &line);
@@ -127,11 +115,11 @@ impl Boot<'_> {
                     }
                     tail.push_back(text);
                 }
-                Err(RecvTimeoutError::Timeout) => break true,
-                Err(RecvTimeoutError::Disconnected) => break false,
+                Event::TimeOut => break true,
+                Event::End => break false,
             }
         };
-        let status = if timed_out { None } else { guest.wait_until(deadline)? };
+        let status = if timed_out { None } else { guest.wait(Some(deadline))? };
         let failure = match status {
             None => Some(format!("stopped after {} s without an end", self.limit.as_secs())),
             Some(status) if status.code() == Some(SUCCESS) => None,
@@ -153,50 +141,6 @@ impl Boot<'_> {
             Line::Garbled(text) => println!("  unreadable: {text}"),
             Line::Done { .. } | Line::Other => {}
         }
-    }
-}
-
-/// The reader has a thread of its own so that a silent kernel cannot hold up the time limit.
-fn read_lines(child: &mut Child) -> Result<mpsc::Receiver<String>> {
-    let stdout = child.stdout.take().context("QEMU's output is not a pipe")?;
-    let (sender, receiver) = mpsc::sync_channel(TAIL);
-    std::thread::spawn(move || {
-        let mut reader = BufReader::new(stdout);
-        let mut bytes = Vec::new();
-        // A dying kernel may print anything; bytes that are not text are shown as such, not dropped.
-        while matches!(reader.read_until(b'\n', &mut bytes), Ok(read) if read > 0) {
-            let text = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
-            bytes.clear();
-            if sender.send(text).is_err() {
-                break;
-            }
-        }
-    });
-    Ok(receiver)
-}
-
-/// A running QEMU that does not outlive the interest in it.
-struct Guest(Child);
-
-impl Guest {
-    fn wait_until(&mut self, deadline: Instant) -> Result<Option<ExitStatus>> {
-        loop {
-            if let Some(status) = self.0.try_wait()? {
-                return Ok(Some(status));
-            }
-            if Instant::now() >= deadline {
-                return Ok(None);
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        // Both fail only when QEMU has already gone, which is what is wanted.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

@@ -9,7 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::childenv::{self, succeed};
+use crate::child::{succeed, succeed_interactively};
+use crate::childenv;
 use crate::plan::{self, Action, BOOTIMAGE_VERSION, Need, Package};
 use crate::toolchain::{self, Machine, Privilege};
 
@@ -50,17 +51,19 @@ pub(crate) fn ensure(project: &Path, need: Need) -> Result<Machine> {
 
 fn perform(action: &Action, machine: &Machine, project: &Path) -> Result<()> {
     let names = |packages: &[Package]| packages.iter().map(|p| p.name).collect::<Vec<_>>();
-    let mut command = match action {
+    let command = match action {
         Action::RustupAdd(components) => {
             let mut rustup = Command::new("rustup");
             rustup.args(["component", "add"]).args(names(components));
             rustup
         }
-        Action::AptUpdate => apt_get(machine, &["update"], &[]),
-        Action::AptInstall(packages) => apt_get(machine, APT_INSTALL, &names(packages)),
+        Action::AptUpdate => return succeed_interactively(&apt_get(machine, &["update"], &[])),
+        Action::AptInstall(packages) => {
+            return succeed_interactively(&apt_get(machine, APT_INSTALL, &names(packages)));
+        }
         Action::Bootimage => install(project, "bootimage", BOOTIMAGE_VERSION),
     };
-    succeed(&mut command)
+    succeed(&command)
 }
 
 /// A program of crates.io that a command needs.
@@ -77,7 +80,7 @@ pub(crate) fn tool(project: &Path, tool: &Tool) -> Result<PathBuf> {
     let program = toolchain::tool(project, name);
     if !program.is_file() {
         println!("set-up: installing {name} {version} from crates.io into target/tools; {why}");
-        succeed(&mut install(project, name, version)).with_context(|| format!("installing {name}"))?;
+        succeed(&install(project, name, version)).with_context(|| format!("installing {name}"))?;
     }
     Ok(program)
 }
@@ -107,8 +110,8 @@ pub(crate) fn debian_package(project: &Path, name: &str, why: &str) -> Result<()
         }
         Some(_) => println!("set-up: installing with apt: {name}, {why}"),
     }
-    succeed(&mut apt_get(&machine, &["update"], &[]))?;
-    succeed(&mut apt_get(&machine, APT_INSTALL, &[name]))
+    succeed_interactively(&apt_get(&machine, &["update"], &[]))?;
+    succeed_interactively(&apt_get(&machine, APT_INSTALL, &[name]))
 }
 
 fn apt_get(machine: &Machine, arguments: &[&str], packages: &[&str]) -> Command {

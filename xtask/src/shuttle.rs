@@ -4,9 +4,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use crate::child;
 use crate::childenv::host_cargo;
+use crate::screen;
 
 /// Which schedules to run.
 #[derive(Default, clap::Args)]
@@ -37,6 +39,6 @@ pub(crate) fn run(project: &Path, scenarios: &[String], schedules: &Schedules) -
     for (name, value) in settings {
         cargo.envs(value.map(|value| (name, value.to_string())));
     }
-    let status = cargo.status().context("starting cargo test")?;
+    let status = child::watch(&cargo, |_, line| screen::output(line))?;
     Ok(status.success())
 }

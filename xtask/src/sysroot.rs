@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn wrapper_names_the_private_sysroot_even_with_a_quote_in_it() {
         let text = script(Path::new("/a'b/sysroot"));
-        let out = Command::new("sh").args(["-c", &text, "rustc", "--print", "sysroot"]).output();
+        let out = crate::child::output(Command::new("sh").args(["-c", &text, "rustc", "--print", "sysroot"]));
         let out = out.expect("sh runs");
         assert_eq!(String::from_utf8_lossy(&out.stdout), "/a'b/sysroot\n");
     }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{qemu, sysroot};
+use crate::{child, qemu, sysroot};
 
 /// The oldest release whose cargo knows `-Zjson-target-spec`, which `bootimage` passes.
 pub(crate) const OLDEST: Version = Version(1, 95);
@@ -216,7 +216,7 @@ fn find(program: &str) -> Option<PathBuf> {
 }
 
 fn output(program: &Path, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).output().ok()?;
+    let output = child::output(Command::new(program).args(arguments)).ok()?;
     if output.status.success() { String::from_utf8(output.stdout).ok() } else { None }
 }
 

@@ -1,12 +1,13 @@
 //! `cargo xtask tsan`: the stress test of `tests/threads` under ThreadSanitizer, and twins that it must report.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use crate::child;
 use crate::nightly::{self, TARGET};
+use crate::screen;
 
 /// Tests that must pass; they share the time.
 const TESTS: [&str; 2] = ["threads_agree_with_wide_words", "threads_agree_with_split_words"];
@@ -45,20 +46,16 @@ struct Outcome {
 }
 
 fn run_test(project: &Path, test: &str, seconds: u64, show: bool) -> Result<Outcome> {
-    let mut cargo = test_command(project, test, seconds);
-    let mut child = cargo.stderr(Stdio::piped()).spawn().context("starting cargo test")?;
-    let stderr = child.stderr.take().context("cargo's output is not a pipe")?;
     let mut reported = false;
-    for line in BufReader::new(stderr).lines() {
-        let line = line?;
+    let status = child::watch(&test_command(project, test, seconds), |_, line| {
         let report = line.contains(REPORT);
         reported |= report;
         // Of a twin's report the first line says enough.
         if show || report || !reported {
-            eprintln!("{line}");
+            screen::output(line);
         }
-    }
-    Ok(Outcome { passed: child.wait()?.success(), reported })
+    })?;
+    Ok(Outcome { passed: status.success(), reported })
 }
 
 fn test_command(project: &Path, test: &str, seconds: u64) -> Command {
