@@ -98,7 +98,7 @@ mod arch;
 mod env;
 pub mod fault;
 pub mod frame;
-#[cfg(any(loom, shuttle))]
+#[cfg(pagepin_checker)]
 #[doc(hidden)]
 pub mod model;
 #[cfg(all(doctest, feature = "alloc", feature = "instructions"))]

@@ -2,27 +2,26 @@
 //!
 //! Everything that two CPUs may touch at once goes through these names (or, for page-table entries, through the
 //! entry accessors of [`PhysMap`](crate::PhysMap)), so that a checker can be put underneath the real code: under
-//! `cfg(loom)` they are loom's and under `cfg(shuttle)` shuttle's, with the same interface. See `tests/loom` and
-//! `tests/shuttle`.
+//! `cfg(pagepin_checker)` they are loom's or shuttle's, with the same interface. See `tests/models`.
 
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(pagepin_checker))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(pagepin_checker))]
 pub(crate) use spin::mutex::{SpinMutex, SpinMutexGuard};
-#[cfg(all(not(any(loom, shuttle)), feature = "alloc"))]
+#[cfg(all(not(pagepin_checker), feature = "alloc"))]
 pub(crate) use spin::rwlock::RwLock;
 
-#[cfg(all(any(loom, shuttle), feature = "alloc"))]
+#[cfg(all(pagepin_checker, feature = "alloc"))]
 pub(crate) use crate::model::RwLock;
-#[cfg(any(loom, shuttle))]
+#[cfg(pagepin_checker)]
 pub(crate) use crate::model::{AtomicU32, AtomicU64, Ordering, SpinMutex, SpinMutexGuard, fence};
 
 /// A `const fn`, except under a checker, whose atomics and locks are made at run time.
 macro_rules! const_fn {
     ($(#[$attribute:meta])* $visibility:vis const $($rest:tt)*) => {
-        #[cfg(not(any(loom, shuttle)))]
+        #[cfg(not(pagepin_checker))]
         $(#[$attribute])* $visibility const $($rest)*
-        #[cfg(any(loom, shuttle))]
+        #[cfg(pagepin_checker)]
         $(#[$attribute])* $visibility $($rest)*
     };
 }
@@ -32,7 +31,7 @@ macro_rules! const_fn {
 ///
 /// `safeguard!(Name => condition)` is the condition, false when removed; `safeguard!(Name; statement)` the statement,
 /// nothing when removed; `safeguard!(Name: ordering)` the ordering, `Relaxed` when removed.
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(pagepin_checker))]
 macro_rules! safeguard {
     ($name:ident => $condition:expr) => {
         $condition
@@ -44,7 +43,7 @@ macro_rules! safeguard {
         $order
     };
 }
-#[cfg(any(loom, shuttle))]
+#[cfg(pagepin_checker)]
 macro_rules! safeguard {
     ($name:ident => $condition:expr) => {
         (!$crate::model::Safeguard::$name.is_removed() && $condition)

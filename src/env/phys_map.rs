@@ -195,7 +195,7 @@ unsafe impl<T: PhysMap + ?Sized> PhysMap for &T {
 
 /// # Safety
 /// The table page is one of this kernel's and cannot be freed while the result is in use; the index lies within it.
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(pagepin_checker))]
 #[inline(always)]
 unsafe fn atomic<P: PhysMap + ?Sized>(map: &P, at: EntryAddr) -> &AtomicU64 {
     // SAFETY: the implementation vouches for the pointer to the page, the caller for the page and the index: the entry lies
@@ -205,7 +205,7 @@ unsafe fn atomic<P: PhysMap + ?Sized>(map: &P, at: EntryAddr) -> &AtomicU64 {
 
 /// A checker's atomics do not live in memory that is given: a model's `PhysMap` brings its own and overrides the provided
 /// methods.
-#[cfg(any(loom, shuttle))]
+#[cfg(pagepin_checker)]
 unsafe fn atomic<P: PhysMap + ?Sized>(_: &P, _: EntryAddr) -> &AtomicU64 {
     unimplemented!("page-table entries of a model")
 }

@@ -212,5 +212,5 @@ const_assert!(disjoint(&[Wide::DIRTY | Wide::EXCLUSIVE, Wide::KIND.mask(), Wide:
 const_assert!(disjoint(&[Split23x8::REFS.mask(), Split23x8::PINS.mask(), Split23x8::EXCLUSIVE]));
 const_assert!(Split23x8::REFS.mask() | Split23x8::PINS.mask() | Split23x8::EXCLUSIVE == u32::MAX as u64);
 const_assert!(disjoint(&[Split23x8::DIRTY, Split23x8::KIND.mask(), Split23x8::ORDER.mask()]));
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(pagepin_checker))]
 const_assert!(size_of::<SplitCell>() == 8 && size_of::<AtomicU64>() == 8);

@@ -198,7 +198,7 @@ impl<L: Layout> fmt::Debug for PageFrame<L> {
     }
 }
 
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(pagepin_checker))]
 static_assertions::const_assert!(size_of::<PageFrame<Wide>>() == 8 && size_of::<PageFrame<Split23x8>>() == 8);
 static_assertions::assert_impl_all!(PageFrame<Wide>: Send, Sync);
 // A copy would be another word for the same frame.

@@ -1,24 +1,27 @@
-//! What is under the library when it is built for a checker: `--cfg loom` for the models in `tests/loom`, `--cfg shuttle`
-//! for the scenarios in `tests/shuttle`. No part of any other build.
+//! What is under the library when it is built for a checker: loom for the models in `tests/models/loom`, shuttle for
+//! the scenarios in `tests/models/shuttle`. No part of any other build.
+//!
+//! The packages there compile the library's sources as a library of their own, with `cfg(pagepin_checker)` set by their
+//! build scripts and the checker among their dependencies. The published package has neither.
 //!
 //! Both bring atomics and locks of the same interface; what the library needs beyond it is here, once for both.
 
 mod locks;
-#[cfg(loom)]
+#[cfg(pagepin_checker = "loom")]
 mod loom_atomic;
 mod safeguard;
 
-#[cfg(loom)]
+#[cfg(pagepin_checker = "loom")]
 use loom as checker;
-#[cfg(shuttle)]
+#[cfg(pagepin_checker = "shuttle")]
 use shuttle as checker;
 
-#[cfg(shuttle)]
+#[cfg(pagepin_checker = "shuttle")]
 pub use checker::sync::atomic::{AtomicU32, AtomicU64};
 pub(crate) use checker::sync::atomic::{Ordering, fence};
 #[cfg(feature = "alloc")]
 pub(crate) use locks::RwLock;
 pub(crate) use locks::{SpinMutex, SpinMutexGuard};
-#[cfg(loom)]
+#[cfg(pagepin_checker = "loom")]
 pub use loom_atomic::{AtomicU32, AtomicU64};
 pub use safeguard::Safeguard;

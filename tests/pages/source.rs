@@ -185,7 +185,7 @@ fn is_left_out(attribute: &Attribute) -> bool {
 /// What a condition comes to in a normal build, if that is the same in each.
 fn holds(condition: &Meta) -> Option<bool> {
     let Meta::List(list) = condition else {
-        let never = ["test", "doctest", "loom", "shuttle"];
+        let never = ["test", "doctest", "pagepin_checker"];
         return never.iter().any(|name| condition.path().is_ident(name)).then_some(false);
     };
     let parts = list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).ok()?;
@@ -311,7 +311,7 @@ fn only_code_is_counted() {
             unsafe { call(b) };
             b
         }
-        #[cfg(any(loom, shuttle))]
+        #[cfg(pagepin_checker)]
         unsafe fn under_a_checker() { unsafe {} }
         #[cfg(all(feature = "alloc", not(not(test))))]
         mod tests { fn test() { unsafe {} } }
@@ -323,8 +323,13 @@ fn only_code_is_counted() {
 
 #[test]
 fn what_some_build_has_is_counted() {
-    let conditions =
-        ["feature = \"alloc\"", "not(feature = \"alloc\")", "not(loom)", "any(test, feature = \"a\")", "unix"];
+    let conditions = [
+        "feature = \"alloc\"",
+        "not(feature = \"alloc\")",
+        "not(pagepin_checker)",
+        "any(test, feature = \"a\")",
+        "unix",
+    ];
     for condition in conditions {
         let found = look(&format!("#[cfg({condition})] fn f() {{ unsafe {{}} }}"));
         assert_eq!(found.counts.blocks, 1, "{condition}");

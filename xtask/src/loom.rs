@@ -1,6 +1,4 @@
-//! `cargo xtask loom`: the models of `tests/loom`, built with `--cfg loom`.
-//!
-//! The flag reaches every crate of the build, so it has a target directory of its own.
+//! `cargo xtask loom`: the models of `tests/models/loom`, a package that compiles the library's sources on loom's atomics.
 
 use std::path::Path;
 
@@ -15,8 +13,7 @@ use crate::screen;
 pub(crate) fn run(project: &Path, models: &[String]) -> Result<bool> {
     println!("building the models (to run them takes minutes)");
     let mut cargo = host_cargo(project);
-    cargo.args(["test", "--release", "--package", "pagepin", "--features", "alloc", "--test", "loom"]);
-    cargo.arg("--target-dir").arg(project.join("target/loom")).arg("--").args(models);
-    let status = child::watch(cargo.env("RUSTFLAGS", "--cfg loom"), |_, line| screen::output(line))?;
+    cargo.args(["run", "--release", "--package", "pagepin-loom", "--"]).args(models);
+    let status = child::watch(&cargo, |_, line| screen::output(line))?;
     Ok(status.success())
 }

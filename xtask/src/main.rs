@@ -74,12 +74,12 @@ enum Task {
         #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
-    /// Check the models under tests/loom and their negative twins: every interleaving of the lock-free parts, in bounds
+    /// Check the models under tests/models/loom and their negative twins: every interleaving of the lock-free parts, in bounds
     Loom {
         /// Parts of the names of the models to run; none: all
         models: Vec<String>,
     },
-    /// Run the scenarios under tests/shuttle and their negative twins: whole operations on four CPUs, random schedules
+    /// Run the scenarios under tests/models/shuttle and their negative twins: whole operations on four CPUs, random schedules
     Shuttle {
         /// Parts of the names of the scenarios to run; none: all
         scenarios: Vec<String>,

@@ -1,6 +1,5 @@
-//! `cargo xtask shuttle`: the scenarios of `tests/shuttle`, built with `--cfg shuttle`.
-//!
-//! The flag reaches every crate of the build, so it has a target directory of its own.
+//! `cargo xtask shuttle`: the scenarios of `tests/models/shuttle`, a package that compiles the library's sources on
+//! shuttle's atomics and locks.
 
 use std::path::Path;
 
@@ -29,12 +28,11 @@ pub(crate) struct Schedules {
 pub(crate) fn run(project: &Path, scenarios: &[String], schedules: &Schedules) -> Result<bool> {
     println!("building the scenarios");
     let mut cargo = host_cargo(project);
-    cargo.args(["test", "--release", "--package", "pagepin", "--features", "alloc", "--test", "shuttle"]);
-    cargo.arg("--target-dir").arg(project.join("target/shuttle")).arg("--");
+    cargo.args(["run", "--release", "--package", "pagepin-shuttle", "--"]);
     if let Some(schedule) = &schedules.replay {
         cargo.args(["--replay", schedule]);
     }
-    cargo.args(scenarios).env("RUSTFLAGS", "--cfg shuttle");
+    cargo.args(scenarios);
     let settings = [("PAGEPIN_SHUTTLE_SCHEDULES", schedules.iterations), ("PAGEPIN_SHUTTLE_SEED", schedules.seed)];
     for (name, value) in settings {
         cargo.envs(value.map(|value| (name, value.to_string())));

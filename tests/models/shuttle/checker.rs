@@ -1,4 +1,4 @@
-//! Shuttle, as the parts in `tests/model` ask for it, and the size of the kernel that it drives.
+//! Shuttle, as the parts in `tests/models` ask for it, and the size of the kernel that it drives.
 
 use pagepin::model::AtomicU64;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};

@@ -1,4 +1,4 @@
-//! Loom, as the parts in `tests/model` ask for it, and the size of the kernel that it can explore.
+//! Loom, as the parts in `tests/models` ask for it, and the size of the kernel that it can explore.
 
 pub(crate) use loom::cell::UnsafeCell;
 pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};

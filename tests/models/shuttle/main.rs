@@ -2,32 +2,23 @@
 //! schedules and under those with few preemptions (PCT). Memory is sequentially consistent here: what an ordering is
 //! for, the loom models show.
 //!
-//! Run by `cargo xtask shuttle`. Without `--cfg shuttle` this program is empty.
+//! Run by `cargo xtask shuttle`.
 
-#[cfg(shuttle)]
+extern crate pagepin_shuttle as pagepin;
+
 mod bytes;
-#[cfg(shuttle)]
 mod checker;
-#[cfg(shuttle)]
 mod family;
-#[cfg(shuttle)]
-#[path = "../model/kernel/mod.rs"]
+#[path = "../kernel/mod.rs"]
 mod kernel;
-#[cfg(shuttle)]
 mod mix;
-#[cfg(shuttle)]
 mod mm;
-#[cfg(shuttle)]
 mod pins;
-#[cfg(shuttle)]
 mod recycle;
-#[cfg(shuttle)]
-#[path = "../model/runner.rs"]
+#[path = "../runner.rs"]
 mod runner;
-#[cfg(shuttle)]
 mod stale;
 
-#[cfg(shuttle)]
 fn main() -> std::process::ExitCode {
     let scenarios = [mix::SCENARIOS, family::SCENARIOS, stale::SCENARIOS, recycle::SCENARIOS].concat();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,6 +32,3 @@ fn main() -> std::process::ExitCode {
         _ => runner::main(&scenarios),
     }
 }
-
-#[cfg(not(shuttle))]
-fn main() {}
