@@ -95,7 +95,7 @@ impl From<CountError> for ForkError {
 /// [`ForkError`]: the parent is as it was; the child may have empty tables.
 ///
 /// # Safety
-/// The VMAs are those of the parent ([`Vmas`](crate::VMAs)), each once, and the caller holds the parent's mm lock
+/// The VMAs are those of the parent ([`Vmas`](crate::Vmas)), each once, and the caller holds the parent's mm lock
 /// exclusively until this returns. The child has as many levels, maps nothing, and is in no CPU yet.
 pub unsafe fn fork_vmas<'a, K: Env>(
     env: &K,

@@ -67,7 +67,7 @@ impl From<TableError> for ProtectError {
 /// [`ProtectError`]: nothing was changed.
 ///
 /// # Safety
-/// The VMAs are those of this mm ([`Vmas`](crate::VMAs)), and the caller holds its mm lock exclusively.
+/// The VMAs are those of this mm ([`Vmas`](crate::Vmas)), and the caller holds its mm lock exclusively.
 pub unsafe fn protect_pages<K: Env>(
     env: &K,
     mm: &Mm<K>,
