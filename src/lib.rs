@@ -85,7 +85,14 @@
 //!
 //! Set `CR0.WP`, or the kernel writes through read-only mappings; send page faults on user addresses to
 //! [`handle_fault`], those of kernel copies too; wait for the acknowledgement in its [`Shootdown`]; hold none of the mm's
-//! locks while it copies from or to user memory. The invariants are numbered in `docs/MODEL.md`.
+//! locks while it copies from or to user memory. All its duties are in [Unsafe, counted](documents::unsafe_counted).
+//!
+//! # Documents
+//!
+//! [The model](documents::model) numbers the invariants and gives the arguments for them, [the decision
+//! table](documents::decision_table) is all of copy-on-write on one page, [Assurance](documents::assurance) says what was
+//! tested and how far, and [the bug hall](documents::bug_hall) what went wrong in other kernels. `examples/embed.rs` has
+//! the glue that a small kernel needs.
 #![no_std]
 
 #[cfg(feature = "alloc")]
@@ -95,6 +102,8 @@ mod adapters;
 mod addr;
 #[path = "../arch/x86_64/mod.rs"]
 mod arch;
+#[cfg(doc)]
+pub mod documents;
 mod env;
 pub mod fault;
 pub mod frame;
@@ -126,8 +135,3 @@ pub use rights::Rights;
 #[cfg(feature = "alloc")]
 pub use space::{KernelHalf, SpaceOptions, UserSpace};
 pub use vma::{Backing, Vma};
-
-/// The code in the README compiles.
-#[cfg(all(doctest, feature = "alloc", feature = "instructions"))]
-#[doc = include_str!("../README.md")]
-struct Readme;

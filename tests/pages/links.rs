@@ -23,16 +23,35 @@ fn target(file: &str, link: &str) -> Option<(String, String)> {
     Some((path.to_str().expect("a path of this project").into(), heading.into()))
 }
 
+/// Where the links of `file` lead within the project.
+pub(crate) fn targets(file: &str) -> Vec<(String, String)> {
+    markdown::links(&tree::text(file)).iter().filter_map(|link| target(file, link)).collect()
+}
+
 #[test]
 fn every_link_leads_to_a_file_and_heading() {
     let documents = tree::documents();
     assert!(documents.len() >= 10, "{documents:?}");
     for file in documents {
-        for link in markdown::links(&tree::text(&file)) {
-            let Some((to, heading)) = target(&file, &link) else { continue };
-            assert!(tree::exists(&to), "{file}: {link} leads to no file");
-            let anchors = || markdown::anchors(&tree::text(&to));
-            assert!(heading.is_empty() || anchors().contains(&heading), "{file}: {link} leads to no heading");
+        for (to, heading) in targets(&file) {
+            assert!(tree::exists(&to), "{file} links to {to}, which is no file");
+            let has_heading = || markdown::anchors(&tree::text(&to)).contains(&heading);
+            assert!(heading.is_empty() || has_heading(), "{file} links to {to}#{heading}, which is no heading");
+        }
+    }
+}
+
+/// The crate's documentation has the documents as modules: there, a link to a file would lead nowhere.
+#[test]
+fn every_link_of_a_document_leads_to_a_module_in_the_crate_docs() {
+    let definitions = tree::text("src/documents/links.md");
+    let modules = tree::text("src/documents/mod.rs");
+    for file in tree::files("docs", "md") {
+        let name = file.trim_start_matches("docs/");
+        assert!(modules.contains(&format!("\"{name}\"")), "{name} is no module of the crate docs");
+        for link in markdown::links(&format!("{definitions}\n{}", tree::text(&file))) {
+            let is_module = link.starts_with("crate::documents::") || link.starts_with('#') || link.contains("://");
+            assert!(is_module, "{file}: {link} is not defined in src/documents/links.md");
         }
     }
 }

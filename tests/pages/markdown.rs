@@ -76,7 +76,7 @@ pub(crate) fn fences(page: &str) -> Vec<(String, String)> {
 }
 
 /// Level, text and place of each heading.
-fn headings(page: &str) -> Vec<(HeadingLevel, String, usize)> {
+pub(crate) fn headings(page: &str) -> Vec<(HeadingLevel, String, usize)> {
     let mut headings = Vec::new();
     let mut inside = false;
     for (event, place) in events(page) {

@@ -2,9 +2,11 @@
 
 mod assurance_page;
 mod bug_hall_page;
+mod changelog;
 mod commands;
 mod links;
 mod markdown;
+mod readme_page;
 mod source;
 mod tree;
 mod unsafe_page;
