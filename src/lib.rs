@@ -130,7 +130,7 @@ pub use env::{
     Unlimited, Vmas,
 };
 pub use fault::handle_fault;
-pub use frame::{FrameKind, PageFrame};
+pub use frame::{Dirty, FrameKind, Ownership, PageFrame};
 pub use rights::Rights;
 #[cfg(feature = "alloc")]
 pub use space::{KernelHalf, SpaceOptions, UserSpace};

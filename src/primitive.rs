@@ -5,7 +5,7 @@
 //! `cfg(pagepin_checker)` they are loom's or shuttle's, with the same interface. See `tests/models`.
 
 #[cfg(not(pagepin_checker))]
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use core::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(not(pagepin_checker))]
 pub(crate) use spin::mutex::{SpinMutex, SpinMutexGuard};
 #[cfg(all(not(pagepin_checker), feature = "alloc"))]
@@ -14,7 +14,7 @@ pub(crate) use spin::rwlock::RwLock;
 #[cfg(all(pagepin_checker, feature = "alloc"))]
 pub(crate) use crate::model::RwLock;
 #[cfg(pagepin_checker)]
-pub(crate) use crate::model::{AtomicU32, AtomicU64, Ordering, SpinMutex, SpinMutexGuard, fence};
+pub(crate) use crate::model::{AtomicU64, Ordering, SpinMutex, SpinMutexGuard, fence};
 
 /// A `const fn`, except under a checker, whose atomics and locks are made at run time.
 macro_rules! const_fn {

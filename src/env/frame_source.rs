@@ -2,7 +2,7 @@
 
 use super::{Env, FrameTable, PhysMap};
 use crate::addr::Pfn;
-use crate::frame::{CountError, FrameKind, Released};
+use crate::frame::{CountError, FrameKind, Ownership, Released};
 
 /// The kernel's physical allocator.
 ///
@@ -57,8 +57,8 @@ impl<'k, K: Env> OwnedFrame<'k, K> {
     /// Takes a block of `1 << order` frames with one reference. `None`: out of memory.
     pub(crate) fn allocate(env: &'k K, kind: FrameKind, order: u8) -> Option<Self> {
         let pfn = env.source().allocate(order)?;
-        let exclusive = kind == FrameKind::Anonymous;
-        match env.frames().frame(pfn).map(|frame| frame.hand_out(kind, order, exclusive)) {
+        let ownership = if kind == FrameKind::Anonymous { Ownership::Exclusive } else { Ownership::Shared };
+        match env.frames().frame(pfn).map(|frame| frame.hand_out(kind, order, ownership)) {
             Some(Ok(())) => Some(Self { env, pfn }),
             // The source handed out a frame that is in use or that the frame table does not know. Leaving it alone
             // is the only safe answer.

@@ -1,6 +1,6 @@
 //! The transitions that count: get and put, pin and unpin.
 
-use super::{CountError, Layout, PageFrame, Released};
+use super::{CountError, Dirty, Layout, PageFrame, Released};
 use crate::primitive::{Ordering, safeguard};
 
 impl<L: Layout> PageFrame<L> {
@@ -23,19 +23,16 @@ impl<L: Layout> PageFrame<L> {
     /// [`CountError::Underflow`]: there was none left that is not also a pin.
     #[inline]
     pub fn put(&self) -> Result<Released, CountError> {
-        self.put_mapping(false)
+        self.put_mapping(Dirty::No)
     }
 
-    /// Gives back the reference of an entry that is out of use; with `dirty`, notes in the same step that the page was
-    /// written through it.
+    /// Gives back the reference of an entry that is out of use; with [`Dirty::Yes`], notes in the same step that the
+    /// page was written through it.
     ///
     /// # Errors
     /// As [`PageFrame::put`].
     #[inline(always)]
-    pub fn put_mapping(&self, dirty: bool) -> Result<Released, CountError> {
-        if dirty && !L::ATTRIBUTES_IN_WORD {
-            self.mark_dirty();
-        }
+    pub fn put_mapping(&self, dirty: Dirty) -> Result<Released, CountError> {
         let mark = Self::mark(dirty);
         let word = self.step(|word| {
             if L::REFS.get(word) == 0 {
@@ -43,7 +40,7 @@ impl<L: Layout> PageFrame<L> {
             }
             Ok(Self::less(word | mark, Self::REF))
         })?;
-        Ok(self.released(word, Self::REF))
+        Ok(Self::released(word, Self::REF))
     }
 
     /// Pins a frame that is `EXCLUSIVE`: a reference that also keeps it so, and so the page of its mm, until unpinned
@@ -54,10 +51,8 @@ impl<L: Layout> PageFrame<L> {
     /// [`CountError::Overflow`].
     #[inline(always)]
     pub fn try_pin_exclusive(&self) -> Result<(), CountError> {
-        let word = L::load(&self.cell, Ordering::Relaxed);
-        if word & (L::EXCLUSIVE | L::PINS.top()) == L::EXCLUSIVE
-            && L::exchange(&self.cell, word, word + Self::PIN, Ordering::AcqRel).is_ok()
-        {
+        let word = self.load(Ordering::Relaxed);
+        if word & (L::EXCLUSIVE | L::PINS.top()) == L::EXCLUSIVE && self.exchange(word, word + Self::PIN).is_ok() {
             return Ok(());
         }
         self.try_pin_carefully(true)
@@ -97,15 +92,12 @@ impl<L: Layout> PageFrame<L> {
         Ok(())
     }
 
-    /// Gives a pin back; with `dirty`, notes in the same step that the holder wrote.
+    /// Gives a pin back; with [`Dirty::Yes`], notes in the same step that the holder wrote.
     ///
     /// # Errors
     /// [`CountError::Underflow`]: the frame has no pin left.
     #[inline]
-    pub fn unpin(&self, dirty: bool) -> Result<Released, CountError> {
-        if dirty && !L::ATTRIBUTES_IN_WORD {
-            self.mark_dirty();
-        }
+    pub fn unpin(&self, dirty: Dirty) -> Result<Released, CountError> {
         let mark = Self::mark(dirty);
         let word = self.step(|word| {
             if word & L::PINS.mask() == 0 || Self::is_frozen(word) {
@@ -113,25 +105,22 @@ impl<L: Layout> PageFrame<L> {
             }
             Ok(Self::less(word | mark, Self::PIN))
         })?;
-        Ok(self.released(word, Self::PIN))
+        Ok(Self::released(word, Self::PIN))
     }
 
     /// The usual case of [`PageFrame::unpin`] in few instructions: the frame is mapped as well, so that neither the last
     /// reference goes nor can it be frozen. False: nothing was changed, and `unpin` must decide.
     #[inline(always)]
-    pub(crate) fn unpin_mapped(&self, dirty: bool) -> bool {
-        let word = L::load(&self.cell, Ordering::Relaxed);
+    pub(crate) fn unpin_mapped(&self, dirty: Dirty) -> bool {
+        let word = self.load(Ordering::Relaxed);
         let next = (word | Self::mark(dirty)).wrapping_sub(Self::PIN);
-        (L::ATTRIBUTES_IN_WORD || !dirty)
-            && word & L::PINS.mask() != 0
-            && L::REFS.get(next) != 0
-            && L::exchange(&self.cell, word, next, Ordering::AcqRel).is_ok()
+        word & L::PINS.mask() != 0 && L::REFS.get(next) != 0 && self.exchange(word, next).is_ok()
     }
 
-    /// What to set in the count word to note that the frame was written.
+    /// What to set in the word to note that the frame was written.
     #[inline(always)]
-    const fn mark(dirty: bool) -> u64 {
-        if dirty && L::ATTRIBUTES_IN_WORD { L::DIRTY } else { 0 }
+    const fn mark(dirty: Dirty) -> u64 {
+        if dirty.is_yes() { L::DIRTY } else { 0 }
     }
 
     /// `word` with one reference or pin less; the last one leaves the word free.
@@ -141,10 +130,9 @@ impl<L: Layout> PageFrame<L> {
     }
 
     #[inline(always)]
-    fn released(&self, word: u64, what: u64) -> Released {
+    fn released(word: u64, what: u64) -> Released {
         if word & Self::COUNTS == what {
-            let attributes = self.attributes_of(word);
-            Released::Last { order: L::ORDER.get(attributes) as u8 }
+            Released::Last { order: L::ORDER.get(word) as u8 }
         } else {
             Released::Held { pinned: (word - what) & L::PINS.mask() != 0 }
         }

@@ -3,8 +3,6 @@
 
 use static_assertions::const_assert;
 
-use crate::primitive::{AtomicU32, AtomicU64, Ordering, safeguard};
-
 /// A run of bits in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
@@ -40,19 +38,37 @@ impl Field {
     }
 
     /// The field's highest bit, in place: set means "over half full, look closely".
-    pub(crate) const fn top(self) -> u64 {
+    pub const fn top(self) -> u64 {
         1 << (self.shift + self.bits - 1)
     }
 }
 
 mod sealed {
-    pub trait Sealed {}
+    use super::Field;
+
+    /// The constants of a layout. Out of sight, since they are nobody's business but the transitions'.
+    pub trait Fields {
+        /// Count of plain references.
+        const REFS: Field;
+        /// Count of pins. A pin is a reference as well, but is not counted twice.
+        const PINS: Field;
+        /// "Mapped by at most one mm, may be pinned and written" (INV-2, INV-3).
+        const EXCLUSIVE: u64;
+        /// Written by a device or through a mapping that is gone.
+        const DIRTY: u64;
+        /// [`FrameKind`](crate::frame::FrameKind).
+        const KIND: Field;
+        /// log2 of the number of frames this one stands for.
+        const ORDER: Field;
+    }
 }
 
-/// How the counts of a [`PageFrame`](super::PageFrame) are packed.
+pub(super) use sealed::Fields;
+
+/// How a frame's word is packed: [`Wide`] or [`Split23x8`].
 ///
-/// References, pins and `EXCLUSIVE` share **one** atomic word, the *count word*; what a frame *is* (kind, order) and
-/// whether it is dirty are *attributes*, in the same word where there is room and beside it where there is not.
+/// Everything is in **one** 64-bit atomic: references, pins and `EXCLUSIVE`, and what the frame *is* (kind, order, dirty),
+/// so that a transition changes all it has to, or nothing.
 ///
 /// Plain references (mappings and gets) and pins are two counters; a frame is in use while either is not 0.
 ///
@@ -64,133 +80,47 @@ mod sealed {
 /// | otherwise | | 0 or 1 | in use |
 ///
 /// So `EXCLUSIVE` by itself says that the frame is in use and not frozen.
-pub trait Layout: sealed::Sealed + 'static {
-    /// The storage of one frame.
-    type Cell: Send + Sync;
-    /// Count of plain references.
-    const REFS: Field;
-    /// Count of pins. A pin is a reference as well, but is not counted twice.
-    const PINS: Field;
-    /// "Mapped by at most one mm, may be pinned and written" (INV-2, INV-3).
-    const EXCLUSIVE: u64;
-    /// Attribute: written by a device or through a mapping that is gone.
-    const DIRTY: u64;
-    /// Attribute: [`FrameKind`](super::FrameKind).
-    const KIND: Field;
-    /// Attribute: log2 of the number of frames this one stands for.
-    const ORDER: Field;
-    /// Whether the attributes live in the count word (and so change in the same atomic step).
-    const ATTRIBUTES_IN_WORD: bool;
+pub trait Layout: Fields + 'static {}
 
-    #[doc(hidden)]
-    fn new(word: u64, attributes: u64) -> Self::Cell;
-    #[doc(hidden)]
-    fn load(cell: &Self::Cell, order: Ordering) -> u64;
-    #[doc(hidden)]
-    fn exchange(cell: &Self::Cell, from: u64, to: u64, order: Ordering) -> Result<u64, u64>;
-    #[doc(hidden)]
-    fn load_attributes(cell: &Self::Cell) -> u64;
-    #[doc(hidden)]
-    fn store_attributes(cell: &Self::Cell, attributes: u64);
-    #[doc(hidden)]
-    fn add_attributes(cell: &Self::Cell, attributes: u64);
-}
-
-/// The default: 64 bits, exact.
+/// The default: 32 bits of references and 21 of pins (2 million, as many as on Linux).
 ///
-/// 32 bits of references and 21 of pins (2 million, as many as on Linux), and nothing can wrap however many CPUs race, because
-/// every change is a compare-and-exchange that looked first. Everything that the hot paths of pin and unpin look at lies
-/// in the low half, within the reach of an immediate operand.
+/// The counts are exact, and nothing can wrap however many CPUs race, because every change is a compare-and-exchange that
+/// looked first. Everything that the hot paths of pin and unpin look at lies in the low half, within the reach of an
+/// immediate operand.
 #[derive(Clone, Copy, Debug)]
 pub struct Wide;
 
-impl sealed::Sealed for Wide {}
-impl Layout for Wide {
-    type Cell = AtomicU64;
+impl Layout for Wide {}
+impl Fields for Wide {
     const EXCLUSIVE: u64 = 1 << 0;
     const DIRTY: u64 = 1 << 1;
     const KIND: Field = Field { shift: 2, bits: 3 };
     const ORDER: Field = Field { shift: 5, bits: 5 };
     const PINS: Field = Field { shift: 10, bits: 21 };
     const REFS: Field = Field { shift: 32, bits: 32 };
-    const ATTRIBUTES_IN_WORD: bool = true;
-
-    fn new(word: u64, attributes: u64) -> AtomicU64 {
-        AtomicU64::new(word | attributes)
-    }
-    #[inline(always)]
-    fn load(cell: &AtomicU64, order: Ordering) -> u64 {
-        cell.load(order)
-    }
-    #[inline(always)]
-    fn exchange(cell: &AtomicU64, from: u64, to: u64, order: Ordering) -> Result<u64, u64> {
-        cell.compare_exchange_weak(from, to, safeguard!(WordOrdering: order), Ordering::Relaxed)
-    }
-    #[inline(always)]
-    fn load_attributes(cell: &AtomicU64) -> u64 {
-        cell.load(Ordering::Relaxed)
-    }
-    #[inline(always)]
-    fn store_attributes(_: &AtomicU64, _: u64) {
-        // They travel in the count word: whoever exchanges it has put them there.
-    }
-    #[inline(always)]
-    fn add_attributes(cell: &AtomicU64, attributes: u64) {
-        cell.fetch_or(attributes, Ordering::Relaxed);
-    }
 }
 
-/// 32 bits as in the 2021 proposal to raise Linux's pin bias to `1 << 23`: 23 bits of references, 8 of pins.
+/// Counts in 32 bits, as in the 2021 proposal to raise Linux's pin bias to `1 << 23`: 23 bits of references, 8 of pins and
+/// `EXCLUSIVE`, in the low half of the word; the rest of it above.
 ///
-/// The counts are exact here, too, but small: the 256th pin of a frame is refused. The last bit of the count word is
-/// `EXCLUSIVE`; the attributes need a second 32-bit word.
+/// The counts are exact here, too, but small. Of the 256 values of the pin count the two highest mean "frozen", so a frame
+/// can have 253 pins, and the 254th is refused.
 #[derive(Clone, Copy, Debug)]
 pub struct Split23x8;
 
-/// Storage of one frame under [`Split23x8`].
-#[derive(Debug)]
-#[repr(C)]
-pub struct SplitCell {
-    word: AtomicU32,
-    attributes: AtomicU32,
-}
-
-impl sealed::Sealed for Split23x8 {}
-impl Layout for Split23x8 {
-    type Cell = SplitCell;
+impl Layout for Split23x8 {}
+impl Fields for Split23x8 {
     const REFS: Field = Field { shift: 0, bits: 23 };
     const PINS: Field = Field { shift: 23, bits: 8 };
     const EXCLUSIVE: u64 = 1 << 31;
-    const DIRTY: u64 = 1 << 0;
-    const KIND: Field = Field { shift: 1, bits: 3 };
-    const ORDER: Field = Field { shift: 4, bits: 5 };
-    const ATTRIBUTES_IN_WORD: bool = false;
+    const DIRTY: u64 = 1 << 32;
+    const KIND: Field = Field { shift: 33, bits: 3 };
+    const ORDER: Field = Field { shift: 36, bits: 5 };
+}
 
-    fn new(word: u64, attributes: u64) -> SplitCell {
-        SplitCell { word: AtomicU32::new(word as u32), attributes: AtomicU32::new(attributes as u32) }
-    }
-    #[inline(always)]
-    fn load(cell: &SplitCell, order: Ordering) -> u64 {
-        u64::from(cell.word.load(order))
-    }
-    #[inline(always)]
-    fn exchange(cell: &SplitCell, from: u64, to: u64, order: Ordering) -> Result<u64, u64> {
-        let success = safeguard!(WordOrdering: order);
-        let result = cell.word.compare_exchange_weak(from as u32, to as u32, success, Ordering::Relaxed);
-        result.map(u64::from).map_err(u64::from)
-    }
-    #[inline(always)]
-    fn load_attributes(cell: &SplitCell) -> u64 {
-        u64::from(cell.attributes.load(Ordering::Relaxed))
-    }
-    #[inline(always)]
-    fn store_attributes(cell: &SplitCell, attributes: u64) {
-        cell.attributes.store(attributes as u32, Ordering::Relaxed);
-    }
-    #[inline(always)]
-    fn add_attributes(cell: &SplitCell, attributes: u64) {
-        cell.attributes.fetch_or(attributes as u32, Ordering::Relaxed);
-    }
+/// No bit means two things.
+const fn fits<L: Layout>() -> bool {
+    disjoint(&[L::REFS.mask(), L::PINS.mask(), L::EXCLUSIVE, L::DIRTY, L::KIND.mask(), L::ORDER.mask()])
 }
 
 const fn disjoint(parts: &[u64]) -> bool {
@@ -206,11 +136,6 @@ const fn disjoint(parts: &[u64]) -> bool {
 }
 
 const_assert!(disjoint(&[]) && disjoint(&[1, 2, 4]) && !disjoint(&[1, 2, 1]) && !disjoint(&[1, 2, 2]));
-const_assert!(disjoint(&[Wide::REFS.mask(), Wide::PINS.mask(), Wide::EXCLUSIVE]));
-const_assert!(disjoint(&[Wide::REFS.mask(), Wide::PINS.mask(), Wide::EXCLUSIVE, Wide::DIRTY]));
-const_assert!(disjoint(&[Wide::DIRTY | Wide::EXCLUSIVE, Wide::KIND.mask(), Wide::ORDER.mask(), Wide::PINS.mask()]));
-const_assert!(disjoint(&[Split23x8::REFS.mask(), Split23x8::PINS.mask(), Split23x8::EXCLUSIVE]));
+const_assert!(fits::<Wide>() && fits::<Split23x8>());
+// The counts of a split word are its low half, all of it.
 const_assert!(Split23x8::REFS.mask() | Split23x8::PINS.mask() | Split23x8::EXCLUSIVE == u32::MAX as u64);
-const_assert!(disjoint(&[Split23x8::DIRTY, Split23x8::KIND.mask(), Split23x8::ORDER.mask()]));
-#[cfg(not(pagepin_checker))]
-const_assert!(size_of::<SplitCell>() == 8 && size_of::<AtomicU64>() == 8);

@@ -30,20 +30,22 @@ mod sharing;
 mod snapshot;
 
 use core::fmt;
+use core::marker::PhantomData;
 
 pub use kind::FrameKind;
-pub use layout::{Field, Layout, Split23x8, SplitCell, Wide};
-pub use outcome::{CountError, Released, Shared};
+pub use layout::{Layout, Split23x8, Wide};
+pub use outcome::{CountError, Dirty, Ownership, Released, Shared};
 pub use snapshot::Snapshot;
 
-use crate::primitive::{Ordering, safeguard};
+use crate::primitive::{AtomicU64, Ordering, const_fn, safeguard};
 
 /// The state of one physical frame, packed in one atomic word (see the [module text](self)).
 ///
 /// All methods take `&self`: frames are shared by every CPU, and no `&mut PageFrame` to a live frame can be sound.
 #[repr(transparent)]
 pub struct PageFrame<L: Layout = Wide> {
-    cell: L::Cell,
+    word: AtomicU64,
+    layout: PhantomData<fn() -> L>,
 }
 
 /// How often a compare-and-exchange lost to another CPU is tried again is not bounded here: each loss means that some
@@ -61,45 +63,58 @@ impl<L: Layout> PageFrame<L> {
     pub const MAX_PINS: u64 = L::PINS.max() - 2;
     /// The most plain references a frame can have.
     pub const MAX_REFS: u64 = L::REFS.max();
+    /// The highest order a block can have.
+    pub const MAX_ORDER: u8 = L::ORDER.max() as u8;
 
-    /// A free frame.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { cell: L::new(Self::FREE, 0) }
+    const_fn! {
+        /// A free frame.
+        #[must_use]
+        pub const fn new() -> Self {
+            Self { word: AtomicU64::new(Self::FREE), layout: PhantomData }
+        }
     }
 
-    fn attributes_of(&self, word: u64) -> u64 {
-        if L::ATTRIBUTES_IN_WORD { word } else { L::load_attributes(&self.cell) }
+    #[inline(always)]
+    fn load(&self, order: Ordering) -> u64 {
+        self.word.load(order)
+    }
+
+    /// May fail without a reason.
+    #[inline(always)]
+    fn exchange(&self, from: u64, to: u64) -> Result<u64, u64> {
+        let success = safeguard!(WordOrdering: Ordering::AcqRel);
+        self.word.compare_exchange_weak(from, to, success, Ordering::Relaxed)
     }
 
     /// The frame's kind. Stable only while the caller holds a reference.
     #[inline]
     #[must_use]
     pub fn kind(&self) -> FrameKind {
-        FrameKind::from_bits(L::KIND.get(L::load_attributes(&self.cell)))
+        FrameKind::from_bits(L::KIND.get(self.load(Ordering::Relaxed)))
     }
 
     /// log2 of the number of frames this head stands for. Stable only while the caller holds a reference.
     #[inline]
     #[must_use]
     pub fn order(&self) -> u8 {
-        L::ORDER.get(L::load_attributes(&self.cell)) as u8
+        L::ORDER.get(self.load(Ordering::Relaxed)) as u8
     }
 
     /// Notes that the frame's bytes were changed other than through a live mapping.
+    ///
+    /// # Errors
+    /// [`CountError::Free`].
     #[inline]
-    pub fn mark_dirty(&self) {
-        if L::load_attributes(&self.cell) & L::DIRTY == 0 {
-            L::add_attributes(&self.cell, L::DIRTY);
-        }
+    pub fn mark_dirty(&self) -> Result<(), CountError> {
+        self.step(|word| if word == Self::FREE { Err(CountError::Free) } else { Ok(word | L::DIRTY) })?;
+        Ok(())
     }
 
     /// A decoded copy of the state. Another CPU may have changed it by the time it is looked at.
     #[must_use]
     #[inline]
     pub fn snapshot(&self) -> Snapshot {
-        let word = L::load(&self.cell, Ordering::Acquire);
-        let attributes = self.attributes_of(word);
+        let word = self.load(Ordering::Acquire);
         let frozen = Self::is_frozen(word);
         let pins = if frozen { 0 } else { L::PINS.get(word) };
         Snapshot {
@@ -107,9 +122,9 @@ impl<L: Layout> PageFrame<L> {
             pins,
             exclusive: word & L::EXCLUSIVE != 0 || word & Self::STATE == Self::FROZEN_EXCLUSIVE,
             frozen,
-            dirty: attributes & L::DIRTY != 0,
-            kind: FrameKind::from_bits(L::KIND.get(attributes)),
-            order: L::ORDER.get(attributes) as u8,
+            dirty: word & L::DIRTY != 0,
+            kind: FrameKind::from_bits(L::KIND.get(word)),
+            order: L::ORDER.get(word) as u8,
         }
     }
 
@@ -117,7 +132,7 @@ impl<L: Layout> PageFrame<L> {
     /// decision asks of a frame that the caller's entry maps.
     #[inline(always)]
     pub(crate) fn exclusive_and_sole(&self) -> (bool, bool) {
-        let word = L::load(&self.cell, Ordering::Acquire);
+        let word = self.load(Ordering::Acquire);
         let others = safeguard!(ClaimNeedsSoleReference => word & Self::COUNTS != Self::REF);
         (word & L::EXCLUSIVE != 0, !others)
     }
@@ -125,39 +140,28 @@ impl<L: Layout> PageFrame<L> {
     /// Free -> one reference, as what the frame source has just handed out.
     ///
     /// # Errors
-    /// [`CountError::InUse`]: the word is not free; the frame source is broken.
-    pub fn hand_out(&self, kind: FrameKind, order: u8, exclusive: bool) -> Result<(), CountError> {
-        let attributes = ((kind as u64) << L::KIND.shift) | (u64::from(order) << L::ORDER.shift);
-        let mut word = Self::REF | if exclusive { L::EXCLUSIVE } else { 0 };
-        if L::ATTRIBUTES_IN_WORD {
-            word |= attributes;
+    /// [`CountError::NoSuchOrder`]: `order` is above [`PageFrame::MAX_ORDER`]. [`CountError::InUse`]: the word is not free;
+    /// the frame source is broken.
+    pub fn hand_out(&self, kind: FrameKind, order: u8, ownership: Ownership) -> Result<(), CountError> {
+        if order > Self::MAX_ORDER {
+            return Err(CountError::NoSuchOrder);
         }
-        self.transition(
-            |old| if old == Self::FREE { Ok(word) } else { Err(CountError::InUse) },
-            || {
-                L::store_attributes(&self.cell, attributes);
-            },
-        )?;
+        let exclusive = if ownership == Ownership::Exclusive { L::EXCLUSIVE } else { 0 };
+        let word = Self::REF | exclusive | ((kind as u64) << L::KIND.shift) | (u64::from(order) << L::ORDER.shift);
+        self.step(|old| if old == Self::FREE { Ok(word) } else { Err(CountError::InUse) })?;
         Ok(())
     }
 
-    /// The one compare-and-exchange loop. `before` runs once the first look permits the step.
+    /// The one compare-and-exchange loop: from the word as it is to what `next` makes of it, or nothing changes.
     #[inline(always)]
-    fn transition(&self, next: impl Fn(u64) -> Result<u64, CountError>, before: impl Fn()) -> Result<u64, CountError> {
-        let mut word = L::load(&self.cell, Ordering::Relaxed);
+    fn step(&self, next: impl Fn(u64) -> Result<u64, CountError>) -> Result<u64, CountError> {
+        let mut word = self.load(Ordering::Relaxed);
         loop {
-            let to = next(word)?;
-            before();
-            match L::exchange(&self.cell, word, to, Ordering::AcqRel) {
+            match self.exchange(word, next(word)?) {
                 Ok(_) => return Ok(word),
                 Err(now) => word = now,
             }
         }
-    }
-
-    #[inline(always)]
-    fn step(&self, next: impl Fn(u64) -> Result<u64, CountError>) -> Result<u64, CountError> {
-        self.transition(next, || ())
     }
 
     const fn is_frozen(word: u64) -> bool {
@@ -199,7 +203,7 @@ impl<L: Layout> fmt::Debug for PageFrame<L> {
 }
 
 #[cfg(not(pagepin_checker))]
-static_assertions::const_assert!(size_of::<PageFrame<Wide>>() == 8 && size_of::<PageFrame<Split23x8>>() == 8);
+static_assertions::const_assert!(size_of::<PageFrame<Wide>>() == 8 && align_of::<PageFrame<Wide>>() == 8);
 static_assertions::assert_impl_all!(PageFrame<Wide>: Send, Sync);
 // A copy would be another word for the same frame.
 static_assertions::assert_not_impl_any!(PageFrame<Wide>: Clone);

@@ -1,6 +1,38 @@
-//! What a transition of a frame's word can come to.
+//! What a transition of a frame's word is told, and what it can come to.
 
 use core::fmt;
+
+/// Whether a holder that lets go has written to the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dirty {
+    /// It has only read.
+    No,
+    /// It may have written: the frame is marked.
+    Yes,
+}
+
+impl Dirty {
+    /// `Yes` if `wrote`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn when(wrote: bool) -> Self {
+        if wrote { Self::Yes } else { Self::No }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_yes(self) -> bool {
+        matches!(self, Self::Yes)
+    }
+}
+
+/// How a frame begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// `EXCLUSIVE`: it is for one mm.
+    Exclusive,
+    /// Not.
+    Shared,
+}
 
 /// Why a transition of a frame's word was refused. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +56,8 @@ pub enum CountError {
     Referenced,
     /// The frame was handed out although its word says that it is in use: a bug in the frame source.
     InUse,
+    /// A word has no room for such an order.
+    NoSuchOrder,
 }
 
 impl fmt::Display for CountError {
@@ -38,6 +72,7 @@ impl fmt::Display for CountError {
             Self::Pinned => "the frame is pinned",
             Self::Referenced => "the frame has other references",
             Self::InUse => "the frame source handed out a frame that is in use",
+            Self::NoSuchOrder => "no block is that large",
         })
     }
 }

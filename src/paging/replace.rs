@@ -30,6 +30,7 @@ use super::{Slot, Tables};
 use crate::addr::Pfn;
 use crate::arch::{Entry, LeafSize};
 use crate::env::{Env, FlushRange, FrameTable, PhysMap, release};
+use crate::frame::Dirty;
 use crate::primitive::safeguard;
 
 /// A leaf that hardware can no longer load, but that TLBs may still hold.
@@ -111,6 +112,6 @@ impl OldLeaf {
         }
         let pfn = self.frame();
         let Some(frame) = env.frames().frame(pfn) else { return false };
-        release(env, pfn, frame.put_mapping(self.entry.is_dirty()))
+        release(env, pfn, frame.put_mapping(Dirty::when(self.entry.is_dirty())))
     }
 }

@@ -7,6 +7,7 @@ use super::collected::Collected;
 use super::release::release_runs;
 use super::{PhysRun, RunBuffer, Stopped};
 use crate::env::Env;
+use crate::frame::Dirty;
 
 /// Referenced pages of a user range: the first [`pages`](Self::pages) of it, at least one.
 ///
@@ -60,7 +61,7 @@ impl<'k, K: Env, B: RunBuffer> GotPages<'k, K, B> {
 
 impl<K: Env, B: RunBuffer> Drop for GotPages<'_, K, B> {
     fn drop(&mut self) {
-        release_runs::<K, false>(self.env, self.runs(), false);
+        release_runs::<K, false>(self.env, self.runs(), Dirty::No);
     }
 }
 

@@ -9,6 +9,7 @@ use super::release::release_runs;
 use super::{Access, PhysRun, PinError, PinFlags, PinnedRange, RunBuffer, Stopped};
 use crate::addr::UserRange;
 use crate::env::{Env, PinBudget};
+use crate::frame::Dirty;
 
 /// Pinned pages of a user range: the first [`pages`](Self::pages) of it, at least one.
 ///
@@ -90,7 +91,7 @@ impl<'k, K: Env, A: Access, B: RunBuffer> PinnedPages<'k, K, A, B> {
 impl<K: Env, A: Access, B: RunBuffer> Drop for PinnedPages<'_, K, A, B> {
     #[inline]
     fn drop(&mut self) {
-        release_runs::<K, true>(self.env, self.runs(), A::WRITES);
+        release_runs::<K, true>(self.env, self.runs(), Dirty::when(A::WRITES));
         self.budget.uncharge(self.pages(), self.flags.term());
     }
 }

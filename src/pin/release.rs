@@ -7,24 +7,24 @@
 use super::{Access, PhysRun, RawGets, RawPins, RunBuffer};
 use crate::addr::Pfn;
 use crate::env::{Env, FrameTable, release};
-use crate::frame::{Layout, PageFrame};
+use crate::frame::{Dirty, Layout, PageFrame};
 
 /// Unpins frames in few instructions each; stops at the first that needs [`release_carefully`], or at the end.
 #[inline(never)]
 fn unpin_mapped<L: Layout, const DIRTY: bool>(frames: &[PageFrame<L>]) -> usize {
-    frames.iter().position(|frame| !frame.unpin_mapped(DIRTY)).unwrap_or(frames.len())
+    frames.iter().position(|frame| !frame.unpin_mapped(Dirty::when(DIRTY))).unwrap_or(frames.len())
 }
 
 /// Any release: the last reference among them.
 #[inline(never)]
-fn release_carefully<K: Env, const PIN: bool>(env: &K, pfn: Pfn, frame: &PageFrame<impl Layout>, dirty: bool) {
+fn release_carefully<K: Env, const PIN: bool>(env: &K, pfn: Pfn, frame: &PageFrame<impl Layout>, dirty: Dirty) {
     let outcome = if PIN { frame.unpin(dirty) } else { frame.put_mapping(dirty) };
     release(env, pfn, outcome);
 }
 
 /// Gives back what a run holds: one count per frame, or per large leaf.
 #[inline(always)]
-pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: bool) {
+pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: Dirty) {
     if PIN
         && (run.pages(), run.order()) == (1, 0)
         && env.frames().frame(run.first()).is_some_and(|frame| frame.unpin_mapped(dirty))
@@ -39,7 +39,10 @@ pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty:
             && !rest.is_empty()
         {
             if PIN {
-                next += if dirty { unpin_mapped::<_, true>(rest) } else { unpin_mapped::<_, false>(rest) };
+                next += match dirty {
+                    Dirty::No => unpin_mapped::<_, false>(rest),
+                    Dirty::Yes => unpin_mapped::<_, true>(rest),
+                };
             }
             if let Some(frame) = frames.get(next) {
                 release_carefully::<K, PIN>(env, run.first().offset(next as u64), frame, dirty);
@@ -53,7 +56,7 @@ pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty:
 
 /// As [`release_run`], asking the frame table for each word.
 #[inline(never)]
-fn release_heads<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: bool) {
+fn release_heads<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: Dirty) {
     for head in run.heads() {
         match env.frames().frame(head) {
             Some(frame) if PIN && frame.unpin_mapped(dirty) => {}
@@ -65,7 +68,7 @@ fn release_heads<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: bool) {
 
 /// Gives back every run and counts them.
 #[inline]
-pub(super) fn release_runs<K: Env, const PIN: bool>(env: &K, runs: &[PhysRun], dirty: bool) {
+pub(super) fn release_runs<K: Env, const PIN: bool>(env: &K, runs: &[PhysRun], dirty: Dirty) {
     let mut pages = 0;
     for run in runs {
         pages += run.pages();
@@ -79,7 +82,7 @@ pub(super) fn release_runs<K: Env, const PIN: bool>(env: &K, runs: &[PhysRun], d
 /// # Safety
 /// The caller owns one pin on `frame`, taken through the same kernel.
 pub unsafe fn unpin_user_page<K: Env>(env: &K, frame: Pfn) {
-    release_runs::<K, true>(env, &[PhysRun::from_parts(frame, 1, 0)], false);
+    release_runs::<K, true>(env, &[PhysRun::from_parts(frame, 1, 0)], Dirty::No);
 }
 
 /// As [`unpin_user_page`], and notes that the page was written.
@@ -87,7 +90,7 @@ pub unsafe fn unpin_user_page<K: Env>(env: &K, frame: Pfn) {
 /// # Safety
 /// As [`unpin_user_page`].
 pub unsafe fn unpin_user_page_dirty<K: Env>(env: &K, frame: Pfn) {
-    release_runs::<K, true>(env, &[PhysRun::from_parts(frame, 1, 0)], true);
+    release_runs::<K, true>(env, &[PhysRun::from_parts(frame, 1, 0)], Dirty::Yes);
 }
 
 /// Unpins `pages` consecutive frames from `first` that were pinned as base pages.
@@ -95,7 +98,7 @@ pub unsafe fn unpin_user_page_dirty<K: Env>(env: &K, frame: Pfn) {
 /// # Safety
 /// The caller owns one pin on each, taken through the same kernel.
 pub unsafe fn unpin_user_page_range<K: Env>(env: &K, first: Pfn, pages: u32) {
-    release_runs::<K, true>(env, &[PhysRun::from_parts(first, pages, 0)], false);
+    release_runs::<K, true>(env, &[PhysRun::from_parts(first, pages, 0)], Dirty::No);
 }
 
 /// As [`unpin_user_page_range`], and notes that the pages were written.
@@ -103,7 +106,7 @@ pub unsafe fn unpin_user_page_range<K: Env>(env: &K, first: Pfn, pages: u32) {
 /// # Safety
 /// As [`unpin_user_page_range`].
 pub unsafe fn unpin_user_page_range_dirty<K: Env>(env: &K, first: Pfn, pages: u32) {
-    release_runs::<K, true>(env, &[PhysRun::from_parts(first, pages, 0)], true);
+    release_runs::<K, true>(env, &[PhysRun::from_parts(first, pages, 0)], Dirty::Yes);
 }
 
 /// Unpins what a run of any leaf size holds.
@@ -111,7 +114,7 @@ pub unsafe fn unpin_user_page_range_dirty<K: Env>(env: &K, first: Pfn, pages: u3
 /// # Safety
 /// The caller owns the pins that the run stands for, taken through the same kernel.
 pub unsafe fn unpin_user_run<K: Env>(env: &K, run: PhysRun) {
-    release_runs::<K, true>(env, &[run], false);
+    release_runs::<K, true>(env, &[run], Dirty::No);
 }
 
 /// As [`unpin_user_run`], and notes that the pages were written.
@@ -119,7 +122,7 @@ pub unsafe fn unpin_user_run<K: Env>(env: &K, run: PhysRun) {
 /// # Safety
 /// As [`unpin_user_run`].
 pub unsafe fn unpin_user_run_dirty<K: Env>(env: &K, run: PhysRun) {
-    release_runs::<K, true>(env, &[run], true);
+    release_runs::<K, true>(env, &[run], Dirty::Yes);
 }
 
 /// Unpins what [`PinnedPages::into_raw`](super::PinnedPages::into_raw) gave away. Pages pinned for writing are marked
@@ -128,7 +131,7 @@ pub unsafe fn unpin_user_run_dirty<K: Env>(env: &K, run: PhysRun) {
 /// # Safety
 /// The pins were taken through the same kernel.
 pub unsafe fn unpin_user_pages<K: Env, A: Access, B: RunBuffer>(env: &K, pins: RawPins<A, B>) {
-    release_runs::<K, true>(env, pins.runs(), A::WRITES);
+    release_runs::<K, true>(env, pins.runs(), Dirty::when(A::WRITES));
 }
 
 /// As [`unpin_user_pages`]; `dirty` tells whether the device did write.
@@ -136,7 +139,7 @@ pub unsafe fn unpin_user_pages<K: Env, A: Access, B: RunBuffer>(env: &K, pins: R
 /// # Safety
 /// As [`unpin_user_pages`].
 pub unsafe fn unpin_user_pages_dirty<K: Env, B: RunBuffer>(env: &K, pins: RawPins<super::Write, B>, dirty: bool) {
-    release_runs::<K, true>(env, pins.runs(), dirty);
+    release_runs::<K, true>(env, pins.runs(), Dirty::when(dirty));
 }
 
 /// Gives back what [`GotPages::into_raw`](super::GotPages::into_raw) gave away.
@@ -144,5 +147,5 @@ pub unsafe fn unpin_user_pages_dirty<K: Env, B: RunBuffer>(env: &K, pins: RawPin
 /// # Safety
 /// The references were taken through the same kernel.
 pub unsafe fn put_user_pages<K: Env, B: RunBuffer>(env: &K, gets: RawGets<B>) {
-    release_runs::<K, false>(env, gets.runs(), false);
+    release_runs::<K, false>(env, gets.runs(), Dirty::No);
 }

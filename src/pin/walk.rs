@@ -17,7 +17,7 @@ use crate::addr::PageAddr;
 use crate::arch::{self, Demand, Entry, LeafSize, Level};
 use crate::env::Mm;
 use crate::env::{EntryAddr, Env, FrameTable, PhysMap};
-use crate::frame::{CountError, Layout, PageFrame};
+use crate::frame::{CountError, Dirty, Layout, PageFrame};
 use crate::pin::release::release_run;
 use crate::primitive::safeguard;
 
@@ -168,7 +168,7 @@ impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
             take_entries::<K, WRITE, false, LOCKLESS, PIN>(map, frames, self.env, self.demand, places, runs)
         };
         if LOCKLESS && safeguard!(AboveReread => !self.unchanged(above)) {
-            runs.roll_back(before, |run| release_run::<K, PIN>(self.env, run, false));
+            runs.roll_back(before, |run| release_run::<K, PIN>(self.env, run, Dirty::No));
             stop = Some(Stop::Raced);
         }
         *page = page.offset(runs.pages() - before);
@@ -212,7 +212,7 @@ impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
             && (safeguard!(LeafReread => !self.unchanged(seen))
                 || safeguard!(AboveReread => above.is_some_and(|above| !self.unchanged(above))));
         if !one_block || raced {
-            release_run::<K, PIN>(self.env, PhysRun::from_parts(head, 1, size.order()), false);
+            release_run::<K, PIN>(self.env, PhysRun::from_parts(head, 1, size.order()), Dirty::No);
             return Err(if raced { Stop::Raced } else { Stop::Refused(PinError::NotPinnable) });
         }
         Ok(())
@@ -288,7 +288,7 @@ fn take_entries<K: Env, const WRITE: bool, const KEYS: bool, const LOCKLESS: boo
             break Some(refused::<LOCKLESS>(error));
         }
         if LOCKLESS && safeguard!(LeafReread => load(done) != entry && !load(done).same_mapping(entry)) {
-            release_run::<K, PIN>(env, PhysRun::from_parts(pfn, 1, 0), false);
+            release_run::<K, PIN>(env, PhysRun::from_parts(pfn, 1, 0), Dirty::No);
             break Some(Stop::Raced);
         }
         open.extend();

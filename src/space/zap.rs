@@ -13,6 +13,7 @@ use crate::addr::{PageAddr, Pfn, UserRange};
 use crate::arch::{ENTRIES, Entry, Level};
 use crate::env::Mm;
 use crate::env::{EntryAddr, Env, FlushRange, FrameTable, PhysMap, ReadSide, release};
+use crate::frame::Dirty;
 use crate::paging::{TableError, Tables};
 use crate::primitive::safeguard;
 
@@ -273,7 +274,7 @@ fn release_leaves<K: Env>(
         if !entry.is_special()
             && let Some(frame) = frames.frame(pfn)
         {
-            pinned += u64::from(release(env, pfn, frame.put_mapping(entry.is_dirty())));
+            pinned += u64::from(release(env, pfn, frame.put_mapping(Dirty::when(entry.is_dirty()))));
         }
     }
     unmapped.pages += leaves * size.pages();

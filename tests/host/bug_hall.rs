@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use pagepin::fault::FaultError;
-use pagepin::frame::{FrameKind, Layout};
+use pagepin::frame::{FrameKind, Layout, Ownership};
 use pagepin::pin::{self, PhysRun, PinError, PinFlags, Read, Write};
 use pagepin::space::{ForkError, Unmapped};
 use pagepin::{FlushRange, FrameSource, LeafSize, ReadSide, Rights, Shootdown};
@@ -308,7 +308,7 @@ fn memory_of_a_driver_is_not_taken_though_it_has_a_word<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.process();
     let lent = machine.allocate(0).unwrap();
-    machine.word(lent).hand_out(FrameKind::Device, 0, true).unwrap();
+    machine.word(lent).hand_out(FrameKind::Device, 0, Ownership::Exclusive).unwrap();
     // SAFETY: the frame is this test's.
     unsafe { process.map_foreign(A, PAGE, lent, RW).unwrap() };
     machine.put(&process, A, 1);

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use pagepin::fault::{Fault, FaultAccess, FaultError, FaultOutcome, handle_fault};
-use pagepin::frame::{FrameKind, Layout, Wide};
+use pagepin::frame::{FrameKind, Layout, Ownership, Wide};
 use pagepin::paging::Tables;
 use pagepin::pin::{PhysRun, PinError, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast};
 use pagepin::space::{SpaceOptions, UserSpace, fork_vmas, free_tables};
@@ -34,7 +34,7 @@ unsafe impl<L: Layout> Sync for OwnSpace<'_, L> {}
 impl<'m, L: Layout> OwnSpace<'m, L> {
     fn new(machine: &'m Machine<L>) -> Self {
         let root = machine.allocate(0).unwrap();
-        machine.word(root).hand_out(FrameKind::Table, 0, false).unwrap();
+        machine.word(root).hand_out(FrameKind::Table, 0, Ownership::Shared).unwrap();
         let bytes = 0..PAGE;
         bytes.for_each(|byte| machine.memory().write(root.address() + byte, 0));
         // SAFETY: the root is cleared, this value's own, and given back after it.

@@ -1,7 +1,7 @@
 //! The packed word against a plain struct that does the same with ordinary numbers.
 
 use pagepin::PageFrame;
-use pagepin::frame::{CountError, FrameKind, Layout, Released, Shared};
+use pagepin::frame::{CountError, Dirty, FrameKind, Layout, Ownership, Released, Shared};
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
-        2 => (any::<bool>(), 0u8..19, any::<bool>())
+        2 => (any::<bool>(), 0u8..34, any::<bool>())
             .prop_map(|(anonymous, order, exclusive)| Step::HandOut { anonymous, order, exclusive }),
         4 => Just(Step::Get),
         4 => Just(Step::Put),
@@ -96,6 +96,7 @@ impl Model {
 
     fn apply<L: Layout>(&mut self, step: Step) -> Answer {
         match step {
+            Step::HandOut { order, .. } if order > 31 => return Err(CountError::NoSuchOrder),
             Step::HandOut { .. } if self.refs + self.pins > 0 || self.frozen => return Err(CountError::InUse),
             Step::HandOut { anonymous, order, exclusive } => {
                 *self = Self { refs: 1, exclusive, anonymous, order, ..Self::default() };
@@ -162,7 +163,8 @@ impl Model {
                     (self.refs, self.frozen) = (PageFrame::<L>::MAX_REFS - below, false);
                 }
             }
-            Step::MarkDirty => self.dirty |= self.refs + self.pins > 0 || self.frozen,
+            Step::MarkDirty if self.refs + self.pins == 0 && !self.frozen => return Err(CountError::Free),
+            Step::MarkDirty => self.dirty = true,
         }
         Ok(None)
     }
@@ -173,13 +175,14 @@ fn apply<L: Layout>(frame: &PageFrame<L>, step: Step) -> Answer {
     match step {
         Step::HandOut { anonymous, order, exclusive } => {
             let kind = if anonymous { FrameKind::Anonymous } else { FrameKind::Table };
-            unit(frame.hand_out(kind, order, exclusive))
+            let ownership = if exclusive { Ownership::Exclusive } else { Ownership::Shared };
+            unit(frame.hand_out(kind, order, ownership))
         }
         Step::Get => unit(frame.try_get()),
         Step::Put => frame.put().map(Some),
         Step::Pin => unit(frame.try_pin()),
         Step::PinExclusive => unit(frame.try_pin_exclusive()),
-        Step::Unpin { dirty } => frame.unpin(dirty).map(Some),
+        Step::Unpin { dirty } => frame.unpin(Dirty::when(dirty)).map(Some),
         Step::Share => frame.try_share().map(|_| None),
         Step::ShareWithChild => frame.try_share_with_child().map(|_| None),
         Step::UnshareWithChild { was_exclusive } => unit(frame.unshare_with_child(Shared { was_exclusive })),
@@ -192,13 +195,7 @@ fn apply<L: Layout>(frame: &PageFrame<L>, step: Step) -> Answer {
             }
             Ok(None)
         }
-        Step::MarkDirty => {
-            // On a free frame nobody may call it.
-            if !frame.snapshot().is_free() {
-                frame.mark_dirty();
-            }
-            Ok(None)
-        }
+        Step::MarkDirty => unit(frame.mark_dirty()),
     }
 }
 
@@ -210,15 +207,14 @@ fn agrees<L: Layout>(steps: &[Step]) -> Result<(), TestCaseError> {
         prop_assert_eq!(got, wanted, "{:?} on {:?}", step, before);
         let word = frame.snapshot();
         if got.is_err() {
-            // A caller that unpins what is not pinned may have marked it; nothing else moves.
-            prop_assert_eq!((word.refs, word.pins, word.exclusive), (before.refs, before.pins, before.exclusive));
+            prop_assert_eq!(word, before);
         }
         prop_assert_eq!((word.refs, word.pins, word.frozen), (model.refs + model.pins, model.pins, model.frozen));
         if !word.is_free() {
             prop_assert_eq!(word.exclusive, model.exclusive);
             prop_assert_eq!(word.order, model.order);
             prop_assert_eq!(word.kind == FrameKind::Anonymous, model.anonymous);
-            prop_assert!(word.dirty || !model.dirty, "dirt was lost: {:?}", word);
+            prop_assert_eq!(word.dirty, model.dirty);
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use pagepin::frame::{CountError, FrameKind, Layout};
+use pagepin::frame::{CountError, Dirty, FrameKind, Layout, Ownership};
 use pagepin::pin::{Access, PinError, PinFlags, Read, Write};
 use pagepin::space::SpaceOptions;
 use pagepin::{FrameSource, KeyRights, LeafSize, Levels, PageFrame, Pfn, SOFTWARE_BITS};
@@ -145,7 +145,7 @@ fn frozen_free_and_full_frames_are_refused<L: Layout>() {
         let result = forms::pin::<Write, L>(form, &machine, &process, page(), PinFlags::empty(), 1);
         assert_eq!(result.err(), Some(PinError::CountOverflow), "{form:?}");
     }
-    (0..PageFrame::<L>::MAX_PINS).for_each(|_| assert!(machine.word(frame).unpin(false).is_ok()));
+    (0..PageFrame::<L>::MAX_PINS).for_each(|_| assert!(machine.word(frame).unpin(Dirty::No).is_ok()));
 }
 
 /// Linux retried long-term pins without end while a page could not be moved. A page that no fault makes ready, here for want
@@ -174,7 +174,7 @@ fn a_large_leaf_over_single_frames_is_refused<L: Layout>() {
     let block = machine.block(LeafSize::Size2MiB);
     // Handed out again, as a single frame.
     assert!(machine.word(block).put().is_ok());
-    machine.word(block).hand_out(FrameKind::Anonymous, 0, true).unwrap();
+    machine.word(block).hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive).unwrap();
     machine.install(&process, address, LeafSize::Size2MiB, block, P | W | U);
     let word = machine.word(block).snapshot();
     for form in FORMS {

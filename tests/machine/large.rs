@@ -1,6 +1,6 @@
 //! Entries put in by hand: large leaves, and paths that are damaged on purpose.
 
-use pagepin::frame::{FrameKind, Layout};
+use pagepin::frame::{FrameKind, Layout, Ownership};
 use pagepin::paging::Tables;
 use pagepin::{AddressSpace, Entry, EntryAddr, FrameSource, LeafSize, Pfn};
 
@@ -15,7 +15,7 @@ impl<L: Layout> Machine<L> {
     /// The same, if there is one.
     pub(crate) fn try_block(&self, size: LeafSize) -> Option<Pfn> {
         let frame = self.allocate(size.order())?;
-        self.word(frame).hand_out(FrameKind::Anonymous, size.order(), true).unwrap();
+        self.word(frame).hand_out(FrameKind::Anonymous, size.order(), Ownership::Exclusive).unwrap();
         Some(frame)
     }
 

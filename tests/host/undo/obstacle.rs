@@ -1,7 +1,7 @@
 //! What can stand in the way of an operation.
 
 use pagepin::PageFrame;
-use pagepin::frame::Layout;
+use pagepin::frame::{Dirty, Layout};
 use pagepin::{PinBudget, PinTerm};
 
 use super::Scene;
@@ -69,9 +69,9 @@ impl Obstacle {
             Self::ManyReferences(address) => set_references(word(address), mappings(address)),
             Self::ManyPins(address) => {
                 let word = word(address);
-                (0..PageFrame::<L>::MAX_PINS).for_each(|_| assert!(word.unpin(false).is_ok()));
+                (0..PageFrame::<L>::MAX_PINS).for_each(|_| assert!(word.unpin(Dirty::No).is_ok()));
             }
-            Self::Pinned(address) => assert!(word(address).unpin(false).is_ok()),
+            Self::Pinned(address) => assert!(word(address).unpin(Dirty::No).is_ok()),
             Self::Damaged { .. } => self.flip(machine, scene),
             Self::Charged(pages) => scene.process().pin_limit().uncharge(pages, PinTerm::Short),
             Self::ManyVmas { from, count } => _ = scene.process().unmap(from, 2 * count * PAGE).unwrap(),

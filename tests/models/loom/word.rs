@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use loom::cell::UnsafeCell;
 use loom::thread;
-use pagepin::frame::{CountError, FrameKind, Layout, PageFrame, Released, Split23x8, Wide};
+use pagepin::frame::{CountError, Dirty, FrameKind, Layout, Ownership, PageFrame, Released, Split23x8, Wide};
 use pagepin::model::Safeguard;
 
 use super::checker::{Bound, UNORDERED};
@@ -58,9 +58,9 @@ struct Held<L: Layout> {
 }
 
 impl<L: Layout> Held<L> {
-    fn new(exclusive: bool) -> Arc<Self> {
+    fn new(ownership: Ownership) -> Arc<Self> {
         let held = Self { word: PageFrame::new(), contents: UnsafeCell::new(0) };
-        held.word.hand_out(FrameKind::Anonymous, 0, exclusive).expect("a new frame");
+        held.word.hand_out(FrameKind::Anonymous, 0, ownership).expect("a new frame");
         Arc::new(held)
     }
 
@@ -80,7 +80,7 @@ unsafe impl<L: Layout> Sync for Held<L> {}
 
 /// INV-3, INV-4: the pins come first and the share is refused, or the share does and they are.
 fn share_or_pin<L: Layout>() {
-    let frame = Held::<L>::new(true);
+    let frame = Held::<L>::new(Ownership::Exclusive);
     let pinners = [(); 2].map(|()| {
         let frame = Arc::clone(&frame);
         thread::spawn(move || frame.word.try_pin_exclusive())
@@ -94,13 +94,13 @@ fn share_or_pin<L: Layout>() {
 
 /// A migration that froze the frame has it to itself: whoever pinned it has gone, and nobody comes.
 fn freeze_or_pin<L: Layout>() {
-    let frame = Held::<L>::new(true);
+    let frame = Held::<L>::new(Ownership::Exclusive);
     let pinners = [(); 2].map(|()| {
         let frame = Arc::clone(&frame);
         thread::spawn(move || match frame.word.try_pin_exclusive() {
             Ok(()) => {
                 frame.read();
-                let held = frame.word.unpin(false);
+                let held = frame.word.unpin(Dirty::No);
                 assert!(matches!(held, Ok(Released::Held { .. })), "the mapping's reference is left");
             }
             Err(error) => assert_eq!(error, CountError::Frozen),
@@ -117,7 +117,7 @@ fn freeze_or_pin<L: Layout>() {
 
 /// INV-7: who claims a frame may write it, since the other has read what it wanted and gone.
 fn claim_after_put() {
-    let frame = Held::<Wide>::new(false);
+    let frame = Held::<Wide>::new(Ownership::Shared);
     frame.word.try_get().expect("the child's mapping");
     let child = {
         let frame = Arc::clone(&frame);
@@ -134,7 +134,7 @@ fn claim_after_put() {
 
 /// Whoever sees the last reference go owns the frame: one of the two, once, after all that the other did.
 fn put_or_get() {
-    let frame = Held::<Wide>::new(true);
+    let frame = Held::<Wide>::new(Ownership::Exclusive);
     let getter = {
         let frame = Arc::clone(&frame);
         thread::spawn(move || {

@@ -2,8 +2,8 @@
 //! memory of a device.
 
 use pagepin::{
-    AddressSpace as _, Entry, Env, FrameKind, FrameSource, FrameTable, LeafSize, PageAddr, Pfn, PhysMap, Rights,
-    paging::Tables,
+    AddressSpace as _, Entry, Env, FrameKind, FrameSource, FrameTable, LeafSize, Ownership, PageAddr, Pfn, PhysMap,
+    Rights, paging::Tables,
 };
 use pagepin_abi::{DEVICE_PAGES, Error, LARGE_BYTES, USER_START};
 
@@ -76,7 +76,7 @@ fn zeroed_block() -> Option<Pfn> {
     let kernel = kernel();
     let block = kernel.source().allocate(LARGE.order())?;
     let head = kernel.frames().frame(block)?;
-    head.hand_out(FrameKind::Anonymous, LARGE.order(), true).ok()?;
+    head.hand_out(FrameKind::Anonymous, LARGE.order(), Ownership::Exclusive).ok()?;
     // SAFETY: the block was just allocated.
     unsafe { kernel.phys_map().clear_frames(block, LARGE.order()) };
     Some(block)

@@ -7,7 +7,7 @@ use alloc::{
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use pagepin::{Env, FrameKind, FrameSource, FrameTable, PageAddr, Pfn, PhysMap, paging::Tables};
+use pagepin::{Env, FrameKind, FrameSource, FrameTable, Ownership, PageAddr, Pfn, PhysMap, paging::Tables};
 use pagepin_abi::{Error, TWIN_MAPCOUNT, TWIN_NONE, TWIN_PUBLISH_FIRST};
 use spin::mutex::SpinMutex;
 use x86_64::structures::idt::PageFaultErrorCode;
@@ -104,7 +104,7 @@ fn reuse_by_mapcount(space: &AddressSpace, mapped: &Mapped, page: PageAddr) -> b
 fn publish_first(space: &AddressSpace, mapped: &Mapped, page: PageAddr) -> bool {
     let kernel = kernel();
     let Some(copy) = kernel.source().allocate(0) else { return false };
-    let Some(Ok(())) = kernel.frames().frame(copy).map(|frame| frame.hand_out(FrameKind::Anonymous, 0, true)) else {
+    let Some(Ok(())) = kernel.frames().frame(copy).map(|frame| frame.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive)) else {
         return false;
     };
     // SAFETY: the new frame is ours; of the old one, which nobody may write while it is

@@ -11,7 +11,7 @@ use pagepin::pin::{
 };
 use pagepin::{AddressSpace as _, Env, PageAddr, PhysMap};
 use pagepin::{
-    Entry, FrameKind, FrameSource, FrameTable, LeafSize, Rights, UserRange, UserSpace,
+    Entry, FrameKind, FrameSource, FrameTable, LeafSize, Ownership, Rights, UserRange, UserSpace,
     fault::{Fault, FaultAccess},
     paging::Tables,
 };
@@ -185,7 +185,7 @@ fn large(leaves: u64) -> (u64, u64) {
         let size = LeafSize::Size2MiB;
         let block = kernel().source().allocate(size.order()).expect("a block");
         let head = kernel().frames().frame(block).expect("a frame of the pool");
-        head.hand_out(FrameKind::Anonymous, size.order(), true).expect("a free frame");
+        head.hand_out(FrameKind::Anonymous, size.order(), Ownership::Exclusive).expect("a free frame");
         let page = PageAddr::containing(VMA + leaf * HUGE);
         let mut tables = Tables::lock(kernel(), subject.space().mm());
         // SAFETY: the VMA lies in the user half.
