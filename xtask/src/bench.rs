@@ -8,16 +8,16 @@ use serde_json::{Map, Value};
 
 use crate::kernel::{self, KernelToolchain, Profile};
 use crate::linux::{self, FIGURES, Figure};
-use crate::plan::Need;
-use crate::qemu::{self, Boot, Cpus, Echo};
+use crate::qemu::{Boot, Cpus, Echo};
+use crate::setup::Need;
 use crate::table::{self, Align};
-use crate::toolchain;
 
 type Measured = [(String, f64)];
 
 /// A missed target is a result, not a failure; a missing or unbelievable measurement is one.
 pub(crate) fn run(project: &Path) -> Result<bool> {
-    let image = KernelToolchain::prepare(project, Need::Boot)?.build_image(Profile::Release)?;
+    let toolchain = KernelToolchain::prepare(project, Need::Boot)?;
+    let image = toolchain.build_image(Profile::Release)?;
     let outcome =
         Boot { image: &image, mode: "bench", cpus: Cpus::Counted, limit: Duration::from_secs(600), echo: Echo::Human }
             .run()?;
@@ -26,9 +26,7 @@ pub(crate) fn run(project: &Path) -> Result<bool> {
 
     println!("\n{}", render(measured));
     println!("{}", linux::PROVENANCE);
-    if let Some(version) = toolchain::version_line(qemu::PROGRAM.as_ref()) {
-        println!("This run: {version}.");
-    }
+    println!("This run: {}.", toolchain.emulator_version());
     let path = project.join("target/bench.json");
     std::fs::write(&path, json(measured)?).with_context(|| format!("writing {}", path.display()))?;
     println!("Figures are in target/bench.json.");

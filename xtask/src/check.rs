@@ -10,10 +10,10 @@ use crate::child::{self, Stream, succeed};
 use crate::childenv::host_cargo;
 use crate::kernel::{self, KernelToolchain, Profile};
 use crate::loom;
-use crate::plan::Need;
 use crate::powerset;
 use crate::qemu::IOMMU_MODE;
 use crate::screen;
+use crate::setup::Need;
 use crate::shuttle;
 use crate::steps::{Steps, Summary};
 
@@ -51,7 +51,7 @@ pub(crate) fn run(project: &Path) -> bool {
     steps.run("lint kernel", || {
         let toolchain = kernel()?;
         toolchain.lint()?;
-        Ok(Summary::note(if toolchain.clippy {
+        Ok(Summary::note(if toolchain.clippy() {
             "clippy"
         } else {
             "no clippy for this toolchain: compiler warnings only"
@@ -97,7 +97,7 @@ pub(crate) fn run(project: &Path) -> bool {
         kernel::tests(image.insert(kernel()?.build_image(Profile::Release)?), "test", KERNEL_LIMIT)
     });
     steps.run("iommu tests", || {
-        kernel::tests(image.as_deref().context("the kernel was not built")?, IOMMU_MODE, KERNEL_LIMIT)
+        kernel::tests(image.as_ref().context("the kernel was not built")?, IOMMU_MODE, KERNEL_LIMIT)
     });
     steps.close()
 }

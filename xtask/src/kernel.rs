@@ -7,16 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::child::{self, succeed};
-use crate::plan::Need;
-use crate::qemu::{Boot, Cpus, Echo, Outcome};
+use crate::childenv;
+use crate::qemu::{Boot, Cpus, Echo, Image, Outcome};
 use crate::screen;
-use crate::setup;
+use crate::setup::{self, Need, Toolchain};
 use crate::steps::Summary;
-use crate::toolchain::{self, Source};
-use crate::{childenv, sysroot};
 
 const TARGET: &str = "x86_64-unknown-none";
 const USER_PACKAGE: &str = "pagepin-user";
@@ -43,47 +41,38 @@ impl Profile {
     }
 }
 
-/// The compiler, tools and environment the kernel is built with.
+/// The programs and the environment that the kernel is built with.
 pub(crate) struct KernelToolchain {
     project: PathBuf,
-    /// In front of everything else on `PATH`: `bootimage` calls `rustc`, and rustc calls `rust-lld`, by name.
-    path: Vec<PathBuf>,
-    cargo: PathBuf,
-    rustc: PathBuf,
-    /// Whether the kernel can be linted, too.
-    pub(crate) clippy: bool,
+    programs: Toolchain,
 }
 
 impl KernelToolchain {
-    /// Installs what is missing for `need` and says which toolchain it came to.
+    /// Fetches what is missing for `need` and says which toolchain it came to.
     pub(crate) fn prepare(project: &Path, need: Need) -> Result<Self> {
-        let machine = setup::ensure(project, need)?;
-        let source = machine.kernel_compiler().context("no toolchain for the kernel")?;
-        let (path, bin, origin) = match source {
-            Source::Selected => {
-                let sysroot = toolchain::selected_sysroot().context("rustc has no sysroot")?;
-                let bin = sysroot.join("bin");
-                (vec![bin.clone()], bin, "of this rustup toolchain")
-            }
-            Source::Debian => {
-                let bin = PathBuf::from("/usr/bin");
-                (vec![sysroot::create(project)?.bin, bin.clone()], bin, "of Debian's packages")
-            }
-        };
-        let (cargo, rustc) = (bin.join("cargo"), bin.join("rustc"));
-        let version = toolchain::version_line(rustc.as_os_str()).unwrap_or_default();
-        println!("kernel toolchain: {version}, {origin}");
-        Ok(Self { project: project.to_owned(), path, cargo, rustc, clippy: machine.kernel_clippy() })
+        let programs = setup::prepare(project, need)?;
+        println!("{}", programs.description());
+        Ok(Self { project: project.to_owned(), programs })
+    }
+
+    /// Whether the kernel can be linted, too.
+    pub(crate) fn clippy(&self) -> bool {
+        self.programs.clippy
+    }
+
+    /// QEMU's version.
+    pub(crate) fn emulator_version(&self) -> String {
+        self.programs.emulator_version()
     }
 
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        let first: Vec<&Path> = self.path.iter().map(PathBuf::as_path).collect();
+        let first: Vec<&Path> = self.programs.path.iter().map(PathBuf::as_path).collect();
         childenv::isolate(&mut command, &first, &self.project);
         command
             .current_dir(self.workspace())
-            .env("CARGO", &self.cargo)
-            .env("RUSTC", &self.rustc)
+            .env("CARGO", &self.programs.cargo)
+            .env("RUSTC", &self.programs.rustc)
             // Building `core` for the kernel's target is the one unstable thing this needs.
             .env("RUSTC_BOOTSTRAP", "1");
         command
@@ -95,7 +84,7 @@ impl KernelToolchain {
 
     /// Builds the programs that run in ring 3.
     pub(crate) fn build_user(&self, profile: Profile) -> Result<PathBuf> {
-        let mut cargo = self.command(&self.cargo);
+        let mut cargo = self.command(&self.programs.cargo);
         cargo.args(["build", "--package", USER_PACKAGE]).args(profile.flag());
         succeed(&cargo)?;
         let elf = [Path::new("target"), Path::new(TARGET), Path::new(profile.directory())]
@@ -105,10 +94,10 @@ impl KernelToolchain {
         if elf.is_file() { Ok(elf) } else { bail!("{} was not built", elf.display()) }
     }
 
-    /// Builds everything and returns the disk image.
-    pub(crate) fn build_image(&self, profile: Profile) -> Result<PathBuf> {
+    /// Builds everything into a disk image.
+    pub(crate) fn build_image(&self, profile: Profile) -> Result<Image> {
         let user = self.build_user(profile)?;
-        let mut bootimage = self.command(&toolchain::bootimage(&self.project));
+        let mut bootimage = self.command(&setup::bootimage(&self.project));
         bootimage.arg("bootimage").args(profile.flag());
         bootimage.args(["--manifest-path", "Cargo.toml"]).env("PAGEPIN_USER_ELF", user);
         let mut image = None;
@@ -117,7 +106,7 @@ impl KernelToolchain {
             image = created_image(line).or(image.take());
         })?;
         match image {
-            Some(image) if status.success() => Ok(image),
+            Some(disk) if status.success() => Ok(Image { disk, emulator: self.programs.emulator.clone() }),
             _ => bail!("bootimage ended with {status} and without an image"),
         }
     }
@@ -125,8 +114,8 @@ impl KernelToolchain {
     /// Lints kernel and ring-3 programs; without clippy, the compiler's own warnings are what is denied.
     pub(crate) fn lint(&self) -> Result<()> {
         let user = self.build_user(Profile::Release)?;
-        let mut cargo = self.command(&self.cargo);
-        if self.clippy {
+        let mut cargo = self.command(&self.programs.cargo);
+        if self.clippy() {
             cargo.args(["clippy", "--workspace", "--release", "--", "-D", "warnings"]);
         } else {
             // RUSTFLAGS would replace the flags in the kernel's own configuration.
@@ -164,7 +153,7 @@ pub(crate) fn develop(project: &Path, mode: &str, smp: u32, profile: Profile) ->
 }
 
 /// Boots a mode that runs tests, on four CPUs. The note of the result says what was wrong.
-pub(crate) fn tests(image: &Path, mode: &str, limit: Duration) -> Result<Summary> {
+pub(crate) fn tests(image: &Image, mode: &str, limit: Duration) -> Result<Summary> {
     let outcome = Boot { image, mode, cpus: Cpus::Threads(4), limit, echo: Echo::Human }.run()?;
     let mut objections = outcome.transcript.objections();
     if !ended_well(&outcome) {

@@ -1,7 +1,6 @@
 //! `cargo xtask <command>`: everything a person does with this repository beyond plain `cargo build`.
 //!
-//! [`toolchain`] finds out what the machine has, [`plan`] decides what is missing and [`setup`] fetches it; [`kernel`]
-//! turns the test kernel into a bootable image, [`qemu`] boots it and [`protocol`] understands what it prints.
+//! [`setup`] finds out what the machine has and fetches what is missing; [`kernel`] turns the test kernel into a bootable image, [`qemu`] boots it and [`protocol`] understands what it prints.
 //! [`check`], [`mod@loom`], [`mod@shuttle`], [`storm`] and [`mod@bench`] are the commands that judge the result; [`mod@fuzz`] and [`tsan`] are
 //! campaigns that run for as long as one likes, with the [`nightly`] compiler. [`mutants`] and [`coverage`] judge the
 //! tests, and write down what they find.
@@ -18,7 +17,6 @@ mod loom;
 mod mutants;
 mod nightly;
 mod page;
-mod plan;
 mod powerset;
 mod protocol;
 mod qemu;
@@ -27,9 +25,7 @@ mod setup;
 mod shuttle;
 mod steps;
 mod storm;
-mod sysroot;
 mod table;
-mod toolchain;
 mod tsan;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +43,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Fetch what the other commands need, without running them
+    ///
+    /// Every command does this itself first. What the machine has is used if it is good enough. What is missing comes as
+    /// Debian packages where apt is; they are unpacked below target/tools, without root, and nothing is installed into the
+    /// system. With PAGEPIN_TOOLS=private in the environment, what the system has is passed over.
+    Setup {
+        /// Install the missing packages into the system, as root or with sudo, instead of unpacking them
+        #[arg(long)]
+        system: bool,
+    },
     /// Boot the test kernel in QEMU and watch it fork, pin and copy
     Demo,
     /// Run every check: format, lints, host tests, docs, feature subsets, kernel tests
@@ -137,6 +143,7 @@ fn main() -> ExitCode {
 /// `Ok(false)` is a run that finished and was found wanting; it has already said why.
 fn run(task: Task, root: &Path) -> Result<bool> {
     match task {
+        Task::Setup { system } => setup::run(root, system),
         Task::Demo => kernel::demo(root),
         Task::Test => Ok(check::run(root)),
         Task::Bench => bench::run(root),

@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail};
 use crate::child::{self, succeed};
 use crate::childenv;
 use crate::setup::{self, Tool};
-use crate::toolchain;
 
 /// The only target that the campaigns run on; naming it keeps their flags away from build scripts.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -54,13 +53,12 @@ pub(crate) fn llvm_tools(project: &Path) -> Result<PathBuf> {
     }
     let version = output(&["-vV"])?;
     let major = llvm_major(&version).context("the nightly compiler does not say which LLVM it has")?;
-    let debian = PathBuf::from(format!("/usr/lib/llvm-{major}/bin"));
-    if is_complete(&debian) {
-        return Ok(debian);
+    let system = PathBuf::from(format!("/usr/lib/llvm-{major}/bin"));
+    if is_complete(&system) {
+        return Ok(system);
     }
-    if !toolchain::rustup_may_download() {
-        setup::debian_package(project, &format!("llvm-{major}"), "llvm-cov of the LLVM that the nightly compiler has")?;
-        return Ok(debian);
+    if !setup::rustup_may_download() {
+        return setup::coverage_tools(project, major);
     }
     println!("set-up: adding llvm-tools to the nightly toolchain, from rustup's servers: llvm-cov");
     succeed(rustup(project).args(["component", "add", "--toolchain", "nightly", "llvm-tools"]))?;

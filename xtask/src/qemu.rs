@@ -1,7 +1,7 @@
 //! Boots the image in QEMU and collects what the kernel reports.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,9 @@ use crate::child::{Event, Running};
 use crate::protocol::{self, Line, Transcript};
 
 pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The devices that the kernel needs and distributions may leave out.
+pub(crate) const DEVICES: [&str; 3] = ["edu", "isa-debug-exit", "intel-iommu"];
 
 /// The kernel writes 0x10 to `isa-debug-exit`, and the device turns a value `v` into the status `v << 1 | 1`.
 const SUCCESS: i32 = 33;
@@ -39,8 +42,14 @@ pub(crate) enum Echo {
     Raw,
 }
 
+/// A disk image and the QEMU that boots it.
+pub(crate) struct Image {
+    pub(crate) disk: PathBuf,
+    pub(crate) emulator: PathBuf,
+}
+
 pub(crate) struct Boot<'a> {
-    pub(crate) image: &'a Path,
+    pub(crate) image: &'a Image,
     pub(crate) mode: &'a str,
     pub(crate) cpus: Cpus,
     pub(crate) limit: Duration,
@@ -85,7 +94,7 @@ impl Boot<'_> {
         };
         arguments.extend(cpus.split(' ').map(str::to_owned));
         // QEMU reads a doubled comma as one that belongs to the value.
-        let image = self.image.display().to_string().replace(',', ",,");
+        let image = self.image.disk.display().to_string().replace(',', ",,");
         arguments.push("-fw_cfg".to_owned());
         arguments.push(format!("name=opt/pagepin/mode,string={}", self.mode.replace(',', ",,")));
         // A snapshot needs no write lock, so that two boots of one image do not exclude each other.
@@ -96,7 +105,7 @@ impl Boot<'_> {
 
     /// Runs to the end or to the time limit, printing as the kernel prints.
     pub(crate) fn run(&self) -> Result<Outcome> {
-        self.watch(Command::new(PROGRAM).args(self.arguments()))
+        self.watch(Command::new(&self.image.emulator).args(self.arguments()))
     }
 
     fn watch(&self, command: &Command) -> Result<Outcome> {
@@ -154,7 +163,8 @@ mod tests {
 
     fn arguments_of_mode(mode: &str, cpus: Cpus, image: &str) -> String {
         let limit = Duration::from_secs(1);
-        let boot = Boot { image: Path::new(image), mode, cpus, limit, echo: Echo::Human };
+        let image = &Image { disk: image.into(), emulator: PROGRAM.into() };
+        let boot = Boot { image, mode, cpus, limit, echo: Echo::Human };
         boot.arguments().join(" ")
     }
 
@@ -184,7 +194,7 @@ mod tests {
     }
 
     fn watch(script: &str, limit: Duration) -> Outcome {
-        let image = Path::new("");
+        let image = &Image { disk: PathBuf::new(), emulator: PathBuf::new() };
         let boot = Boot { image, mode: "", cpus: Cpus::Counted, limit, echo: Echo::Human };
         boot.watch(Command::new("sh").args(["-c", script])).expect("sh starts")
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 
 use crate::kernel::{self, KernelToolchain, Profile};
-use crate::plan::Need;
+use crate::setup::Need;
 
 /// Time for booting, and for the run during which the minutes are over.
 const MARGIN: Duration = Duration::from_secs(180);
