@@ -15,7 +15,7 @@ type Kernel = Platform<
     SingleCpu, // the walker's read side: interrupts off
     SingleCpu, // the TLB shootdown: INVLPG
 >;
-type Process = UserSpace<'static, Kernel>;
+type Process = UserSpace<&'static Kernel>;
 
 /// Once, at boot. `words` has one `PageFrame::new()` for each frame of memory.
 fn make_kernel(offset: u64, words: &'static [PageFrame], free: MyFrames) -> Kernel {
@@ -54,10 +54,7 @@ fn sys_fork(current: &Process) -> Result<Process, ForkError> {
 
 /// A driver: the disk writes straight into user memory, even if the process forks.
 fn sys_read(current: &Process, disk: &impl Disk, start: u64, len: u64) -> Result<(), PinError> {
-    let (kernel, range) = (current.env(), current.range(start, len)?);
-    let (flags, runs) = (PinFlags::empty(), [PhysRun::default(); 16]);
-    let pinned = pin_user_pages_fast::<Write, _, _, _>(kernel, current, range, flags, runs)?;
-    let pinned = pinned.complete()?;
+    let pinned = current.pin(Write, current.range(start, len)?, [PhysRun::default(); 16])?;
     for bytes in pinned.byte_runs() {
         disk.read_to(bytes.address, bytes.length);
     }

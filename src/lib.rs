@@ -62,14 +62,14 @@
 //! // A driver pins 100 bytes of it; the page is faulted in.
 //! let mut runs = [PhysRun::default(); 1];
 //! let buffer = parent.range(0x10040, 100)?;
-//! let pinned = pin_user_pages_fast::<Write, _, _, _>(&kernel, &parent, buffer, PinFlags::empty(), &mut runs)?.complete()?;
+//! let pinned = parent.pin(Write, buffer, &mut runs)?;
 //! pinned.copy_from(0, b"from the device")?; // what a device does by DMA
 //!
 //! // Fork while the device may be writing: the parent keeps the frame, the child gets a copy.
 //! let child = parent.fork()?;
 //! pinned.copy_from(0, b"and some more")?;
 //! let mut look = [PhysRun::default(); 1];
-//! let seen_by_child = pin_user_pages::<Read, _, _, _>(&kernel, &child, buffer, PinFlags::empty(), &mut look)?.complete()?;
+//! let seen_by_child = child.pin(Read, buffer, &mut look)?;
 //! let mut bytes = [0; 15];
 //! seen_by_child.copy_to(0, &mut bytes)?;
 //! assert_eq!(&bytes, b"from the device");
@@ -131,7 +131,7 @@ pub use env::{
 };
 pub use fault::handle_fault;
 pub use frame::{Dirty, FrameKind, Ownership, PageFrame};
-pub use rights::Rights;
+pub use rights::{Access, Rights};
 #[cfg(feature = "alloc")]
 pub use space::{KernelHalf, SpaceOptions, UserSpace};
 pub use vma::{Backing, Vma};

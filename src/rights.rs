@@ -16,3 +16,26 @@ bitflags! {
         const EXECUTE = 4;
     }
 }
+
+/// What an access does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+impl Access {
+    /// The right it needs.
+    #[must_use]
+    pub const fn right(self) -> Rights {
+        match self {
+            Self::Read => Rights::READ,
+            Self::Write => Rights::WRITE,
+            Self::Execute => Rights::EXECUTE,
+        }
+    }
+}

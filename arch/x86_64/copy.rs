@@ -22,6 +22,25 @@ pub(crate) unsafe fn copy_frames(from: *const u8, to: *mut u8, bytes: u64) {
     }
 }
 
+/// Copies `length` bytes of any alignment. Others may access either end meanwhile: each byte is moved whole, as by relaxed
+/// atomics of one byte, and nothing is promised about their order.
+///
+/// # Safety
+/// Both must be mapped and valid for `length` bytes, and must not overlap.
+pub(crate) unsafe fn copy_bytes(from: *const u8, to: *mut u8, length: usize) {
+    // SAFETY: the caller vouches for both, of which exactly `length` bytes are touched; the direction flag is clear by the
+    // ABI, and no flag and no stack is changed.
+    unsafe {
+        core::arch::asm!(
+            "rep movsb",
+            inout("rcx") length => _,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
 /// Clears `bytes` (a multiple of 8) at `to`.
 ///
 /// # Safety

@@ -10,7 +10,7 @@ mod levels;
 mod protection_keys;
 mod software_bits;
 
-pub(crate) use copy::{copy_frames, zero_frames};
+pub(crate) use copy::{copy_bytes, copy_frames, zero_frames};
 pub(crate) use entry::Demand;
 pub use entry::Entry;
 pub(crate) use levels::ENTRIES;

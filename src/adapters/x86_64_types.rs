@@ -9,7 +9,8 @@ use x86_64::{PhysAddr, VirtAddr};
 
 use crate::addr::{PageAddr, Pfn};
 use crate::env::FrameSource;
-use crate::fault::{Fault, FaultAccess};
+use crate::fault::Fault;
+use crate::rights::Access;
 
 impl From<PhysFrame<Size4KiB>> for Pfn {
     fn from(frame: PhysFrame<Size4KiB>) -> Self {
@@ -37,11 +38,11 @@ impl TryFrom<PageAddr> for VirtAddr {
 #[must_use]
 pub fn fault_from_error_code(address: u64, code: PageFaultErrorCode) -> Fault {
     let access = if code.contains(PageFaultErrorCode::INSTRUCTION_FETCH) {
-        FaultAccess::Execute
+        Access::Execute
     } else if code.contains(PageFaultErrorCode::CAUSED_BY_WRITE) {
-        FaultAccess::Write
+        Access::Write
     } else {
-        FaultAccess::Read
+        Access::Read
     };
     Fault {
         address,

@@ -1,9 +1,9 @@
 //! [`AddressSpace`] and [`Vmas`]: what a kernel with VMAs of its own tells about an mm.
 
-use super::{Env, Mm, PinBudget, Unlimited};
+use super::{Env, Mm, PinBudget};
 use crate::addr::PageAddr;
 use crate::arch::KeyRights;
-use crate::rights::Rights;
+use crate::rights::Access;
 use crate::vma::Vma;
 
 /// Why a page of a foreign VMA stays without an entry.
@@ -30,7 +30,7 @@ pub unsafe trait Vmas {
     ///
     /// # Errors
     /// [`ForeignFault::NotMapped`] unless the kernel maps such pages on demand.
-    fn fault_foreign(&self, page: PageAddr, access: Rights) -> Result<(), ForeignFault> {
+    fn fault_foreign(&self, page: PageAddr, access: Access) -> Result<(), ForeignFault> {
         let _ = (page, access);
         Err(ForeignFault::NotMapped)
     }
@@ -39,12 +39,17 @@ pub unsafe trait Vmas {
 /// One address space, as the pin family and the fault handler see it. Object-safe.
 ///
 /// # Implementation safety
-/// `mm` is always the same value. `with_vmas` runs its argument exactly once, with a lock held that excludes changes
+/// `mm` and `budget` are always the same values. `with_vmas` runs its argument exactly once, with a lock held that excludes changes
 /// to the VMAs and to what pages map (unmap, protect, fork), but not other callers of `with_vmas`. The lock is not
 /// taken anywhere inside the crate's other traits.
-pub unsafe trait AddressSpace<K: Env>: Sync {
-    /// The tables.
-    fn mm(&self) -> &Mm<K>;
+pub unsafe trait AddressSpace: Sync {
+    /// The kernel, or a reference to it, as its mms hold it.
+    type Kernel: Env;
+    /// Who pays for pins; [`Unlimited`](crate::Unlimited) if nobody counts.
+    type Budget: PinBudget;
+
+    /// The tables, and through them the kernel.
+    fn mm(&self) -> &Mm<Self::Kernel>;
 
     /// Runs `look` with the mm lock held for reading.
     fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas));
@@ -56,8 +61,5 @@ pub unsafe trait AddressSpace<K: Env>: Sync {
     }
 
     /// Who pays for pins.
-    #[inline]
-    fn budget(&self) -> &dyn PinBudget {
-        &Unlimited
-    }
+    fn budget(&self) -> &Self::Budget;
 }

@@ -30,6 +30,30 @@ pub trait PinBudget: Sync {
     fn uncharge(&self, pages: u64, term: PinTerm);
 }
 
+// A budget may be shared: by reference, or by count.
+impl<T: PinBudget + ?Sized> PinBudget for &T {
+    #[inline(always)]
+    fn charge(&self, pages: u64, term: PinTerm) -> Result<(), BudgetExceeded> {
+        (**self).charge(pages, term)
+    }
+    #[inline(always)]
+    fn uncharge(&self, pages: u64, term: PinTerm) {
+        (**self).uncharge(pages, term);
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl<T: PinBudget + Send + ?Sized> PinBudget for alloc::sync::Arc<T> {
+    #[inline(always)]
+    fn charge(&self, pages: u64, term: PinTerm) -> Result<(), BudgetExceeded> {
+        (**self).charge(pages, term)
+    }
+    #[inline(always)]
+    fn uncharge(&self, pages: u64, term: PinTerm) {
+        (**self).uncharge(pages, term);
+    }
+}
+
 /// No limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Unlimited;
@@ -82,7 +106,9 @@ impl PinBudget for PinLimit {
     #[inline]
     fn uncharge(&self, pages: u64, _: PinTerm) {
         if self.limit != u64::MAX {
-            self.used.fetch_sub(pages, Ordering::Relaxed);
+            // Safe code may call this too often. The limit is then its own affair, but the count does not wrap.
+            let less = |used: u64| Some(used.saturating_sub(pages));
+            let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::primitive::{SpinMutex, SpinMutexGuard, const_fn};
 
 /// The page tables of one address space and the lock under which they change.
 pub struct Mm<K: Env> {
+    env: K,
     root: Pfn,
     levels: Levels,
     table_lock: SpinMutex<(), K::Relax>,
@@ -16,14 +17,22 @@ pub struct Mm<K: Env> {
 
 impl<K: Env> Mm<K> {
     const_fn! {
+        /// The tables below `root`, in kernel `env` (usually a reference to it).
+        ///
         /// # Safety
         /// `root` is a valid top table for `levels`, reachable through the kernel's `PhysMap`, and lives as long as this
         /// value; from now on the user half below it changes only through the crate. Its entries of the other half are not
         /// for user code (`US` is clear): a walk that is led there ends there.
         #[must_use]
-        pub const unsafe fn new(root: Pfn, levels: Levels) -> Self {
-            Self { root, levels, table_lock: SpinMutex::new(()) }
+        pub const unsafe fn new(env: K, root: Pfn, levels: Levels) -> Self {
+            Self { env, root, levels, table_lock: SpinMutex::new(()) }
         }
+    }
+
+    /// The kernel that this mm belongs to.
+    #[inline(always)]
+    pub const fn env(&self) -> &K {
+        &self.env
     }
 
     /// The top table: what goes into `CR3`.

@@ -73,6 +73,41 @@ pub trait Env: Sync {
     fn counters(&self) -> &Counters;
 }
 
+/// A reference to a kernel is one: what each mm of a kernel that lives for ever holds.
+impl<E: Env + ?Sized> Env for &E {
+    type PhysMap = E::PhysMap;
+    type Frames = E::Frames;
+    type Source = E::Source;
+    type ReadSide = E::ReadSide;
+    type Shootdown = E::Shootdown;
+    type Relax = E::Relax;
+
+    #[inline(always)]
+    fn phys_map(&self) -> &E::PhysMap {
+        (**self).phys_map()
+    }
+    #[inline(always)]
+    fn frames(&self) -> &E::Frames {
+        (**self).frames()
+    }
+    #[inline(always)]
+    fn source(&self) -> &E::Source {
+        (**self).source()
+    }
+    #[inline(always)]
+    fn read_side(&self) -> &E::ReadSide {
+        (**self).read_side()
+    }
+    #[inline(always)]
+    fn shootdown(&self) -> &E::Shootdown {
+        (**self).shootdown()
+    }
+    #[inline(always)]
+    fn counters(&self) -> &Counters {
+        (**self).counters()
+    }
+}
+
 /// One of each part.
 #[derive(Debug)]
 pub struct Platform<P, F, S, R, D, X = Spin> {

@@ -59,9 +59,6 @@ impl EntryAddr {
 /// table page it gives to the crate, points to that frame's 4096 bytes, mapped readable and writable, page-aligned, for
 /// as long as the implementation lives; consecutive frames of one block are consecutive in memory. No Rust reference to
 /// those bytes exists while the crate, user code or a device may access them.
-///
-/// A program with several values of one type (emulated machines in tests) uses each mm and each pin only with the value
-/// it was made with: nothing looks.
 pub unsafe trait PhysMap {
     /// The first byte of `frame` in the direct map. Makes no claim about who may access it; of a frame that the kernel
     /// never gave to the crate, anything.

@@ -4,18 +4,7 @@ use super::{FaultError, FaultOutcome, Request, resolve};
 use crate::addr::{PageAddr, UserRange};
 use crate::env::Env;
 use crate::env::{AddressSpace, Mm, Vmas};
-use crate::rights::Rights;
-
-/// What the faulting instruction tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultAccess {
-    /// A load.
-    Read,
-    /// A store.
-    Write,
-    /// An instruction fetch.
-    Execute,
-}
+use crate::rights::Access;
 
 /// A page fault on a user address, whoever caused it: user code or a kernel copy.
 ///
@@ -25,7 +14,7 @@ pub struct Fault {
     /// The address that was accessed.
     pub address: u64,
     /// How.
-    pub access: FaultAccess,
+    pub access: Access,
     /// Hardware says that a protection key denied it.
     pub key_denied: bool,
     /// Hardware says that a reserved bit is set in some entry.
@@ -40,20 +29,15 @@ pub struct Fault {
 /// # Errors
 /// [`FaultError`], one variant per cause.
 #[inline]
-pub fn handle_fault<K: Env, S: AddressSpace<K> + ?Sized>(
-    env: &K,
-    space: &S,
-    fault: Fault,
-) -> Result<FaultOutcome, FaultError> {
+pub fn handle_fault(space: &(impl AddressSpace + ?Sized), fault: Fault) -> Result<FaultOutcome, FaultError> {
     let mut result = Err(FaultError::NoVma);
-    space.with_vmas(&mut |vmas| result = fault_in_vmas(env, space.mm(), vmas, fault));
+    space.with_vmas(&mut |vmas| result = fault_in_vmas(space.mm(), vmas, fault));
     result
 }
 
 /// The same with the mm lock held.
 #[inline(always)]
 pub(crate) fn fault_in_vmas<K: Env>(
-    env: &K,
     mm: &Mm<K>,
     vmas: &(impl Vmas + ?Sized),
     fault: Fault,
@@ -72,19 +56,14 @@ pub(crate) fn fault_in_vmas<K: Env>(
             .map_or(FaultError::NoVma, FaultError::Address));
     };
     let result = match fault.access {
-        FaultAccess::Read => resolve(env, mm, &vma, page, Request::Read),
-        FaultAccess::Write => resolve(env, mm, &vma, page, Request::Write),
-        FaultAccess::Execute => resolve(env, mm, &vma, page, Request::Execute),
+        Access::Read => resolve(mm, &vma, page, Request::Read),
+        Access::Write => resolve(mm, &vma, page, Request::Write),
+        Access::Execute => resolve(mm, &vma, page, Request::Execute),
     };
     match result {
         // Only a page of a foreign VMA without an entry is refused so.
         Err(FaultError::Foreign) => {
-            let access = match fault.access {
-                FaultAccess::Read => Rights::READ,
-                FaultAccess::Write => Rights::WRITE,
-                FaultAccess::Execute => Rights::EXECUTE,
-            };
-            vmas.fault_foreign(page, access)?;
+            vmas.fault_foreign(page, fault.access)?;
             Ok(FaultOutcome::MappedFresh)
         }
         result => result,

@@ -13,6 +13,6 @@ pub use decide::{Action, FrameView, Refusal, Request, Row, State, all_rows, deci
 pub use error::FaultError;
 #[cfg(feature = "alloc")]
 pub(crate) use handler::fault_in_vmas;
-pub use handler::{Fault, FaultAccess, handle_fault};
+pub use handler::{Fault, handle_fault};
 pub use resolve::FaultOutcome;
 pub(crate) use resolve::resolve;

@@ -35,13 +35,13 @@ pub enum FaultOutcome {
 /// Inlined where the request is a constant, so that the decision shrinks to the rows it can reach.
 #[inline(always)]
 pub(crate) fn resolve<K: Env>(
-    env: &K,
     mm: &Mm<K>,
     vma: &Vma,
     page: PageAddr,
     request: Request,
 ) -> Result<FaultOutcome, FaultError> {
-    let mut tables = Tables::lock(env, mm);
+    let mut tables = Tables::lock(mm);
+    let env = mm.env();
     // Bounded: the only action that asks again is unparking, after which the page is not prot-none.
     loop {
         let slot = tables.find(page)?;

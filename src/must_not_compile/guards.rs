@@ -1,18 +1,18 @@
 //! What may outlive what, and go to which thread.
 
 must_not_compile! {
-    /// A pin needs the kernel that takes it back.
-    PinOutlivesKernel [E0505] (kernel: K, space: &UserSpace<'_, K>, range: UserRange) {
-        let runs = [PhysRun::default(); 1];
-        let pinned = pin_user_pages::<Read, _, _, _>(&kernel, space, range, PinFlags::empty(), runs);
+    /// Owned pins need the kernel that takes them back, and only that.
+    PinOutlivesKernel [E0505] (kernel: K, range: UserRange) {
+        let space = UserSpace::new(&kernel, SpaceOptions::default()).unwrap();
+        let pinned = space.pin(Read, range, [PhysRun::default(); 1]).unwrap().into_owned();
+        drop(space);
     }
     compiles { drop(pinned); drop(kernel); }
     does_not { drop(kernel); drop(pinned); }
 
-    /// And the budget it is charged to; what must outlive that goes through `into_raw`.
-    PinOutlivesSpace [E0505] (env: &K, space: UserSpace<'_, K>, range: UserRange) {
-        let runs = [PhysRun::default(); 1];
-        let pinned = pin_user_pages::<Read, _, _, _>(env, &space, range, PinFlags::empty(), runs).unwrap();
+    /// Borrowed ones need the address space as well; what must outlive that is made its own owner first.
+    PinOutlivesSpace [E0505] (space: UserSpace<K>, range: UserRange) {
+        let pinned = space.pin(Read, range, [PhysRun::default(); 1]).unwrap();
     }
     compiles { let pinned = pinned.into_raw(); drop(space); }
     does_not { drop(space); let pinned = pinned.into_raw(); }
@@ -25,7 +25,7 @@ must_not_compile! {
     does_not { drop(kernel); drop(space); }
 
     /// INV-13: a walk belongs to the CPU that does it. A pin goes to the CPU that takes the completion interrupt.
-    WalkSent [E0277] (walk: EpochGuard<'_>, pinned: PinnedPages<'_, K, Write, [PhysRun; 1]>) {}
+    WalkSent [E0277] (walk: EpochGuard<'_>, pinned: PinnedPages<'_, UserSpace<K>, Write, [PhysRun; 1]>) {}
     compiles { to_another_thread(pinned); }
     does_not { to_another_thread(walk); }
 

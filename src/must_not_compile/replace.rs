@@ -71,8 +71,8 @@ must_not_compile! {
 must_not_compile! {
     /// A lock that nobody holds protects nothing.
     LockForgotten [deny unused_must_use] (env: &K, mm: &Mm<K>) {}
-    compiles { let tables = Tables::lock(env, mm); }
-    does_not { Tables::lock(env, mm); }
+    compiles { let tables = Tables::lock(mm); }
+    does_not { Tables::lock(mm); }
 
     /// What is broken is flushed under the lock.
     BrokenWithoutLock [E0505] (mut tables: Tables<'_, K>, slot: Slot) {
@@ -90,12 +90,12 @@ must_not_compile! {
 
     /// A broken leaf does not leave the block that holds the lock.
     BrokenEscapes [E0597] (env: &K, mm: &Mm<K>, slot: Slot) {}
-    compiles { let old = { let mut tables = Tables::lock(env, mm); unsafe { tables.break_leaf(slot) }.flush().leave_empty() }; }
-    does_not { let old = { let mut tables = Tables::lock(env, mm); unsafe { tables.break_leaf(slot) } }.flush().leave_empty(); }
+    compiles { let old = { let mut tables = Tables::lock(mm); unsafe { tables.break_leaf(slot) }.flush().leave_empty() }; }
+    does_not { let old = { let mut tables = Tables::lock(mm); unsafe { tables.break_leaf(slot) } }.flush().leave_empty(); }
 
     /// Locked tables do not outlive their mm.
     TablesOutliveMm [E0505] (env: &K, mm: Mm<K>) {
-        let tables = Tables::lock(env, &mm);
+        let tables = Tables::lock(&mm);
     }
     compiles { drop(tables); drop(mm); }
     does_not { drop(mm); drop(tables); }

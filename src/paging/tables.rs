@@ -82,7 +82,6 @@ enum Step {
 /// The tables of an mm, locked. All changes of user entries go through one of these.
 #[must_use = "the lock is held as long as this lives"]
 pub struct Tables<'a, K: Env> {
-    env: &'a K,
     mm: &'a Mm<K>,
     _lock: SpinMutexGuard<'a, (), K::Relax>,
     /// A CPU holds the lock: others spin until it gives it up, so it must not lie with a thread that is not running.
@@ -92,14 +91,14 @@ pub struct Tables<'a, K: Env> {
 impl<'a, K: Env> Tables<'a, K> {
     /// Takes the table lock of `mm`.
     #[inline]
-    pub fn lock(env: &'a K, mm: &'a Mm<K>) -> Self {
-        Self { env, mm, _lock: mm.lock(), not_send: PhantomData }
+    pub fn lock(mm: &'a Mm<K>) -> Self {
+        Self { mm, _lock: mm.lock(), not_send: PhantomData }
     }
 
     /// The kernel.
     #[inline(always)]
     pub fn env(&self) -> &'a K {
-        self.env
+        self.mm.env()
     }
 
     /// The mm.
@@ -113,7 +112,7 @@ impl<'a, K: Env> Tables<'a, K> {
     pub(crate) fn load(&self, at: EntryAddr) -> Entry {
         // SAFETY: places of entries come from a descent under the lock that is still held, so the table is alive; each
         // index is one of a level, or less than a table's end away from one.
-        unsafe { self.env.phys_map().load_entry(at) }
+        unsafe { self.env().phys_map().load_entry(at) }
     }
 
     /// Finds the entry that maps `page`, or the empty one where the search ends.
@@ -183,7 +182,7 @@ impl<'a, K: Env> Tables<'a, K> {
                 let (new, place) = self.new_tables(level.below(), page, size).ok_or(TableError::NoMemory)?;
                 // SAFETY: found under the lock, which is held, and the entry is empty; the new tables are ours and cleared
                 // but for the way to the place.
-                unsafe { self.env.phys_map().store_entry(at, Entry::table(new.into_entry())) };
+                unsafe { self.env().phys_map().store_entry(at, Entry::table(new.into_entry())) };
                 return Ok(place);
             } else if Demand::<false>::passes_to_table(entry) {
                 table = entry.table_frame();
@@ -198,14 +197,14 @@ impl<'a, K: Env> Tables<'a, K> {
     /// A table of `level`, and those below it that a leaf of `size` for `page` needs, with the place of that leaf. They
     /// are linked with each other only when memory was found for all: what is dropped on the way back has nothing below.
     fn new_tables(&self, level: Level, page: PageAddr, size: LeafSize) -> Option<(OwnedFrame<'a, K>, EntryAddr)> {
-        let table = OwnedFrame::zeroed(self.env, FrameKind::Table, 0)?;
+        let table = OwnedFrame::zeroed(self.env(), FrameKind::Table, 0)?;
         let at = EntryAddr::new(table.frame(), level.index(page.address()));
         if level == size.level() {
             return Some((table, at));
         }
         let (below, place) = self.new_tables(level.below(), page, size)?;
         // SAFETY: the new table is cleared and nobody else knows it.
-        unsafe { self.env.phys_map().store_entry(at, Entry::table(below.into_entry())) };
+        unsafe { self.env().phys_map().store_entry(at, Entry::table(below.into_entry())) };
         Some((table, place))
     }
 
@@ -235,7 +234,7 @@ impl<'a, K: Env> Tables<'a, K> {
     pub unsafe fn fill(&mut self, at: EntryAddr, entry: Entry) {
         debug_assert!(self.load(at).is_empty(), "fill() is for empty entries; present ones are broken first");
         // SAFETY: the lock is held; the caller vouches for the place, that it is empty, and for the new entry.
-        unsafe { self.env.phys_map().store_entry(at, entry) };
+        unsafe { self.env().phys_map().store_entry(at, entry) };
     }
 
     /// Changes the rights in the leaf at `at` from what was seen to what `change` makes of it, keeping the frame and
@@ -249,7 +248,7 @@ impl<'a, K: Env> Tables<'a, K> {
         let mut old = seen;
         // Bounded: only hardware writes under the lock, and it only sets two bits.
         // SAFETY: the lock is held; the caller vouches for the place and the change.
-        while let Err(now) = unsafe { self.env.phys_map().exchange_entry(at, old, change(old)) } {
+        while let Err(now) = unsafe { self.env().phys_map().exchange_entry(at, old, change(old)) } {
             debug_assert!(now.same_mapping(old), "an entry changed under the table lock");
             old = now;
         }
@@ -269,7 +268,7 @@ impl<'a, K: Env> Tables<'a, K> {
     /// Flushes `range` of this mm on all CPUs.
     #[inline]
     pub(crate) fn flush(&self, range: FlushRange) {
-        self.env.shootdown().flush(self.mm.root(), range);
+        self.env().shootdown().flush(self.mm.root(), range);
     }
 }
 

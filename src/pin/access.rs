@@ -8,25 +8,25 @@ mod sealed {
 ///
 /// Drivers that pinned for reading and then let a device write are a bug class of their own (CVE-2021-28664,
 /// CVE-2022-22706): here a [`Read`] pin has no way to give out a device-writable view.
-pub trait Access: sealed::Sealed + 'static {
+pub trait PinAccess: sealed::Sealed + Copy + Default + Send + Sync + 'static {
     /// Pages are written.
     const WRITES: bool;
 }
 
 /// The holder only reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Read {}
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Read;
 
 /// The holder writes, and may read. Pages are marked dirty on release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Write {}
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Write;
 
 impl sealed::Sealed for Read {}
 impl sealed::Sealed for Write {}
 
-impl Access for Read {
+impl PinAccess for Read {
     const WRITES: bool = false;
 }
-impl Access for Write {
+impl PinAccess for Write {
     const WRITES: bool = true;
 }

@@ -5,11 +5,11 @@
 use super::collected::{Acquired, Collected};
 use super::run::Runs;
 use super::walk::{Stop, Walk};
-use super::{Access, GotPages, PhysRun, PinError, PinFlags, PinnedPages, RunBuffer};
-use crate::addr::{PageAddr, UserRange};
+use super::{GotPages, PhysRun, PinAccess, PinError, PinFlags, Pinned, PinnedPages, RunBuffer};
+use crate::addr::{PageAddr, RangeError, UserRange};
 use crate::arch::{Demand, KeyRights};
 use crate::env::{AddressSpace, Vmas};
-use crate::env::{Env, ReadSide};
+use crate::env::{Env, PinBudget, ReadSide};
 use crate::fault::{self, Request};
 use crate::paging::Tables;
 use crate::rights::Rights;
@@ -24,8 +24,7 @@ enum Path {
 }
 
 /// What an acquisition asks for. Passed by value, so that the fast path needs none of it in memory.
-struct Wanted<'a, K: Env, S: ?Sized> {
-    env: &'a K,
+struct Wanted<'a, S: ?Sized> {
     space: &'a S,
     range: UserRange,
     flags: PinFlags,
@@ -36,25 +35,30 @@ struct Wanted<'a, K: Env, S: ?Sized> {
 /// enough; more means that the kernel's own VMAs are changing.
 const MAX_FAULTS_PER_PAGE: u32 = 16;
 
-impl<K: Env, S: ?Sized> Clone for Wanted<'_, K, S> {
+impl<S: ?Sized> Clone for Wanted<'_, S> {
     #[inline(always)]
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<K: Env, S: ?Sized> Copy for Wanted<'_, K, S> {}
+impl<S: ?Sized> Copy for Wanted<'_, S> {}
 
-impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
+impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
     #[inline(always)]
-    fn acquire<A: Access, const PIN: bool>(self, path: Path, buffer: &mut [PhysRun]) -> Acquired {
+    fn env(&self) -> &'a S::Kernel {
+        self.space.mm().env()
+    }
+
+    #[inline(always)]
+    fn acquire<A: PinAccess, const PIN: bool>(self, path: Path, buffer: &mut [PhysRun]) -> Acquired {
         if path != Path::Slow
             && let Some(place) = buffer.first_mut()
             && let Some(run) =
                 if A::WRITES { self.acquire_one_leaf::<true, PIN>() } else { self.acquire_one_leaf::<false, PIN>() }
         {
             *place = run;
-            self.env.counters().acquired(PIN, run.pages());
+            self.env().counters().acquired(PIN, run.pages());
             return Acquired { runs: 1, pages: run.pages(), stopped: None };
         }
         let mut runs = Runs::new(buffer);
@@ -70,22 +74,22 @@ impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
         if unfinished && path != Path::Fast && stopped != Some(PinError::BufferTooSmall) {
             stopped = self.acquire_slow::<A, PIN>(&mut runs);
         }
-        self.env.counters().acquired(PIN, runs.pages());
+        self.env().counters().acquired(PIN, runs.pages());
         Acquired { runs: runs.used(), pages: runs.pages(), stopped }
     }
 
     /// The whole range, if that is one page or lies in one large leaf.
     #[inline(always)]
     fn acquire_one_leaf<const WRITE: bool, const PIN: bool>(self) -> Option<PhysRun> {
-        let walk = Walk::<K, WRITE> { env: self.env, mm: self.space.mm(), demand: Demand::new(self.keys) };
-        let _inside = self.env.read_side().enter();
+        let walk = Walk::<S::Kernel, WRITE> { mm: self.space.mm(), demand: Demand::new(self.keys) };
+        let _inside = self.env().read_side().enter();
         walk.one_leaf::<true, PIN>(self.range.first_page(), self.range.end_page())
     }
 
     #[inline(never)]
     fn acquire_fast<const WRITE: bool, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<PinError> {
-        let walk = Walk::<K, WRITE> { env: self.env, mm: self.space.mm(), demand: Demand::new(self.keys) };
-        let _inside = self.env.read_side().enter();
+        let walk = Walk::<S::Kernel, WRITE> { mm: self.space.mm(), demand: Demand::new(self.keys) };
+        let _inside = self.env().read_side().enter();
         match walk.run::<true, PIN>(self.range.first_page(), self.range.end_page(), runs) {
             None => None,
             Some(Stop::Full) => Some(PinError::BufferTooSmall),
@@ -95,7 +99,7 @@ impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
     }
 
     #[inline(never)]
-    fn acquire_slow<A: Access, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<PinError> {
+    fn acquire_slow<A: PinAccess, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<PinError> {
         let mut stopped = None;
         self.space.with_vmas(&mut |vmas| {
             while stopped.is_none() && runs.pages() < self.range.pages() {
@@ -106,7 +110,11 @@ impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
     }
 
     /// What of the range lies in the VMA of its first missing page.
-    fn acquire_in_vma<A: Access, const PIN: bool>(&self, vmas: &dyn Vmas, runs: &mut Runs<'_>) -> Result<(), PinError> {
+    fn acquire_in_vma<A: PinAccess, const PIN: bool>(
+        &self,
+        vmas: &dyn Vmas,
+        runs: &mut Runs<'_>,
+    ) -> Result<(), PinError> {
         let first = self.range.first_page();
         let vma = vmas.vma_at(first.offset(runs.pages())).ok_or(PinError::NoVma)?;
         let end = vma.end.min(self.range.end_page());
@@ -127,11 +135,11 @@ impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
         runs: &mut Runs<'_>,
     ) -> Result<(), PinError> {
         let first = self.range.first_page();
-        let walk = Walk::<K, WRITE> { env: self.env, mm: self.space.mm(), demand: Demand::new(self.keys) };
+        let walk = Walk::<S::Kernel, WRITE> { mm: self.space.mm(), demand: Demand::new(self.keys) };
         let mut faults = (first, 0);
         loop {
             let page = first.offset(runs.pages());
-            let tables = Tables::lock(self.env, walk.mm);
+            let tables = Tables::lock(walk.mm);
             let stop = walk.run::<false, PIN>(page, end, runs);
             drop(tables);
             match stop {
@@ -149,9 +157,9 @@ impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
                     }
                     // Spelled out, so that each is compiled for its one request.
                     match request {
-                        Request::Write => fault::resolve(self.env, walk.mm, vma, page, Request::Write)?,
-                        Request::Unshare => fault::resolve(self.env, walk.mm, vma, page, Request::Unshare)?,
-                        other => fault::resolve(self.env, walk.mm, vma, page, other)?,
+                        Request::Write => fault::resolve(walk.mm, vma, page, Request::Write)?,
+                        Request::Unshare => fault::resolve(walk.mm, vma, page, Request::Unshare)?,
+                        other => fault::resolve(walk.mm, vma, page, other)?,
                     };
                 }
             }
@@ -159,7 +167,7 @@ impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
     }
 
     /// What is asked of the pages of `vma`, if it permits that.
-    fn request<A: Access>(&self, vma: &Vma) -> Result<Request, PinError> {
+    fn request<A: PinAccess>(&self, vma: &Vma) -> Result<Request, PinError> {
         if !self.keys.permits(vma.key, A::WRITES) {
             return Err(PinError::ProtectionKey);
         }
@@ -179,16 +187,23 @@ impl<K: Env, S: AddressSpace<K> + ?Sized> Wanted<'_, K, S> {
     }
 }
 
+/// Refuses a range that this address space has no page of.
 #[inline(always)]
-fn pin<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: RunBuffer>(
-    wanted: Wanted<'k, K, S>,
+fn check_range<S: AddressSpace + ?Sized>(space: &S, range: UserRange) -> Result<(), RangeError> {
+    // It may have been checked against another one, with more levels: a walk would reach an alias.
+    if range.end() > space.mm().levels().user_half().end() { Err(RangeError::NonCanonical) } else { Ok(()) }
+}
+
+#[inline(always)]
+fn pin<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
+    wanted: Wanted<'_, S>,
     path: Path,
     mut buffer: B,
-) -> Result<PinnedPages<'k, K, A, B>, PinError> {
-    let Wanted { env, space, range, flags, .. } = wanted;
+) -> Result<PinnedPages<'_, S, A, B>, PinError> {
+    let Wanted { space, range, flags, .. } = wanted;
     flags.check(true, A::WRITES, path != Path::Fast)?;
-    let budget = space.budget();
-    let pages = range.pages();
+    check_range(space, range)?;
+    let (budget, pages) = (space.budget(), range.pages());
     budget.charge(pages, flags.term())?;
     let acquired = wanted.acquire::<A, true>(path, buffer.as_mut());
     if acquired.pages < pages {
@@ -196,19 +211,20 @@ fn pin<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: RunBuffer>(
     }
     match acquired {
         Acquired { pages: 0, stopped: Some(reason), .. } => Err(reason),
-        _ => Ok(PinnedPages::new(env, budget, flags, Collected { buffer, range, acquired })),
+        _ => Ok(Pinned::new(space, flags, Collected { buffer, range, acquired })),
     }
 }
 
-fn get<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: RunBuffer>(
-    wanted: Wanted<'k, K, S>,
+fn get<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
+    wanted: Wanted<'_, S>,
     path: Path,
     mut buffer: B,
-) -> Result<GotPages<'k, K, B>, PinError> {
+) -> Result<GotPages<'_, S::Kernel, B>, PinError> {
     wanted.flags.check(false, A::WRITES, path != Path::Fast)?;
+    check_range(wanted.space, wanted.range)?;
     match wanted.acquire::<A, false>(path, buffer.as_mut()) {
         Acquired { pages: 0, stopped: Some(reason), .. } => Err(reason),
-        acquired => Ok(GotPages::new(wanted.env, Collected { buffer, range: wanted.range, acquired })),
+        acquired => Ok(GotPages::new(wanted.env(), Collected { buffer, range: wanted.range, acquired })),
     }
 }
 
@@ -219,36 +235,36 @@ macro_rules! family {
     )*) => {$(
         $(#[$doc])*
         ///
-        /// On success at least one page is pinned, from the start of `range` on;
-        /// [`stopped`](PinnedPages::stopped) says whether and why there are fewer than asked for.
+        /// On success at least one page is pinned, from the start of `range` on; [`stopped`](Pinned::stopped) says whether and
+        /// why there are fewer than asked for.
         ///
         /// # Errors
         /// [`PinError`]: nothing is pinned. Pages that were faulted in stay with the mm.
         #[inline]
-        pub fn $pin<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: RunBuffer>(
-            env: &'k K,
-            space: &'k S,
+        pub fn $pin<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
+            space: &S,
+            _access: A,
             range: UserRange,
             flags: PinFlags,
             buffer: B,
-        ) -> Result<PinnedPages<'k, K, A, B>, PinError> {
+        ) -> Result<PinnedPages<'_, S, A, B>, PinError> {
             let keys: fn(&S) -> KeyRights = $keys;
-            pin(Wanted { env, space, range, flags, keys: keys(space) }, $path, buffer)
+            pin(Wanted { space, range, flags, keys: keys(space) }, $path, buffer)
         }
 
         $(#[$get_doc])*
         ///
         /// # Errors
         /// [`PinError`]: nothing is referenced.
-        pub fn $get<'k, A: Access, K: Env, S: AddressSpace<K> + ?Sized, B: RunBuffer>(
-            env: &'k K,
-            space: &'k S,
+        pub fn $get<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
+            space: &S,
+            _access: A,
             range: UserRange,
             flags: PinFlags,
             buffer: B,
-        ) -> Result<GotPages<'k, K, B>, PinError> {
+        ) -> Result<GotPages<'_, S::Kernel, B>, PinError> {
             let keys: fn(&S) -> KeyRights = $keys;
-            get::<A, K, S, B>(Wanted { env, space, range, flags, keys: keys(space) }, $path, buffer)
+            get::<S, A, B>(Wanted { space, range, flags, keys: keys(space) }, $path, buffer)
         }
     )*};
 }

@@ -20,13 +20,14 @@ mod error;
 mod family;
 mod flags;
 mod got;
+mod lender;
 mod pinned;
 mod range;
 mod release;
 mod run;
 mod walk;
 
-pub use access::{Access, Read, Write};
+pub use access::{PinAccess, Read, Write};
 pub use buffer::RunBuffer;
 pub use error::{PinError, Stopped};
 pub use family::{
@@ -35,12 +36,10 @@ pub use family::{
 };
 pub use flags::PinFlags;
 pub use got::{GotPages, RawGets};
-pub use pinned::{PinnedPages, RawPins};
+pub use lender::{Lender, Owner};
+pub use pinned::{OwnedPins, Pinned, PinnedPages, RawPins};
 pub use range::{ByteRun, OutOfRange, PinnedPage, PinnedRange};
-pub use release::{
-    put_user_pages, unpin_user_page, unpin_user_page_dirty, unpin_user_page_range, unpin_user_page_range_dirty,
-    unpin_user_pages, unpin_user_pages_dirty, unpin_user_run, unpin_user_run_dirty,
-};
+pub use release::{put_user_pages, unpin_user_pages, unpin_user_run};
 pub use run::PhysRun;
 
 // They go to whoever takes the completion interrupt.

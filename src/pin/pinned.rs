@@ -1,4 +1,4 @@
-//! [`PinnedPages`]: what the pin family returns, possibly less than was asked for.
+//! [`Pinned`]: what the pin family returns, possibly less than was asked for.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -6,112 +6,158 @@ use core::mem::ManuallyDrop;
 
 use super::collected::Collected;
 use super::release::release_runs;
-use super::{Access, PhysRun, PinError, PinFlags, PinnedRange, RunBuffer, Stopped};
+use super::{Lender, Owner, PhysRun, PinAccess, PinError, PinFlags, PinnedRange, RunBuffer, Stopped, Write};
 use crate::addr::UserRange;
-use crate::env::{Env, PinBudget};
+use crate::env::PinBudget;
 use crate::frame::Dirty;
 
 /// Pinned pages of a user range: the first [`pages`](Self::pages) of it, at least one.
 ///
-/// Dropping it unpins them (from any context, interrupts included) and marks them dirty if they were pinned for
-/// [`Write`](super::Write). Leaking it leaks the pins, which keeps the memory allocated and is otherwise harmless.
+/// Dropping it unpins them and marks them dirty if they were pinned for [`Write`]. That is possible in any context,
+/// interrupts included, if dropping the buffer is: a `Vec` is given back to the heap, so who must not free memory takes it
+/// back by [`release`](Self::release). Leaking the guard leaks the pins, which keeps the memory allocated and is otherwise
+/// harmless.
 #[must_use = "dropping it unpins the pages at once"]
-pub struct PinnedPages<'k, K: Env, A: Access, B: RunBuffer> {
-    env: &'k K,
-    budget: &'k dyn PinBudget,
-    flags: PinFlags,
-    collected: Collected<B>,
-    access: PhantomData<A>,
+pub struct Pinned<L: Lender, A: PinAccess, B: RunBuffer> {
+    lender: L,
+    pins: RawPins<A, B>,
 }
 
-impl<'k, K: Env, A: Access, B: RunBuffer> PinnedPages<'k, K, A, B> {
+/// Pinned pages of address space `S`, which they borrow.
+pub type PinnedPages<'s, S, A, B> = Pinned<&'s S, A, B>;
+
+/// Pinned pages that keep only kernel and budget: they may outlive their address space, be queued, and be released by a
+/// completion interrupt. See [`Pinned::into_owned`].
+pub type OwnedPins<K, C, A, B> = Pinned<Owner<K, C>, A, B>;
+
+impl<L: Lender, A: PinAccess, B: RunBuffer> Pinned<L, A, B> {
     #[inline(always)]
-    pub(super) fn new(env: &'k K, budget: &'k dyn PinBudget, flags: PinFlags, collected: Collected<B>) -> Self {
-        Self { env, budget, flags, collected, access: PhantomData }
+    pub(super) fn new(lender: L, flags: PinFlags, collected: Collected<B>) -> Self {
+        Self { lender, pins: RawPins { collected, flags, access: PhantomData } }
     }
 
     /// The pinned frames, in the order of the range.
     #[must_use]
     pub fn runs(&self) -> &[PhysRun] {
-        self.collected.runs()
+        self.pins.runs()
     }
 
     /// Number of base pages pinned.
     #[must_use]
     pub fn pages(&self) -> u64 {
-        self.collected.pages()
+        self.pins.pages()
     }
 
     /// The range that was asked for.
     #[must_use]
     pub fn range(&self) -> UserRange {
-        self.collected.range
+        self.pins.collected.range
     }
 
     /// Why this is not the whole range; `None` if it is.
     #[must_use]
     pub fn stopped(&self) -> Option<Stopped> {
-        self.collected.stopped()
+        self.pins.collected.stopped()
     }
 
     /// All or nothing: the whole range, or the reason why it is not, with everything unpinned again.
     ///
     /// # Errors
     /// What stopped the acquisition.
-    pub fn complete(self) -> Result<PinnedRange<'k, K, A, B>, PinError> {
-        match self.collected.acquired.stopped {
+    pub fn complete(self) -> Result<PinnedRange<L, A, B>, PinError> {
+        match self.pins.collected.acquired.stopped {
             None => Ok(PinnedRange::new(self)),
             Some(reason) => Err(reason),
         }
     }
 
-    /// Gives the pins away without unpinning: for completion interrupts and foreign ABIs. They come back through
-    /// [`from_raw`](Self::from_raw) or [`unpin_user_pages`](super::unpin_user_pages). The charge on the budget goes
-    /// with them.
+    /// Unpins the pages, as dropping the guard does, and hands back its parts: nothing is freed but what the pins kept.
+    pub fn release(self) -> (L, B) {
+        self.release_as(Dirty::when(A::WRITES))
+    }
+
+    fn release_as(self, dirty: Dirty) -> (L, B) {
+        let (lender, pins) = self.into_parts();
+        give_back(&lender, &pins, dirty);
+        (lender, pins.collected.buffer)
+    }
+
+    /// Gives the pins away without unpinning: for foreign ABIs. They come back through [`from_raw`](Self::from_raw) or
+    /// [`unpin_user_pages`](super::unpin_user_pages). The charge on the budget goes with them.
     pub fn into_raw(self) -> RawPins<A, B> {
-        let this = ManuallyDrop::new(self);
-        // SAFETY: a field of a value that is alive and never dropped: what is read here has one owner from now on.
-        let collected = unsafe { core::ptr::read(&raw const this.collected) };
-        RawPins { collected, flags: this.flags, access: PhantomData }
+        self.into_parts().1
     }
 
     /// Takes pins back from [`into_raw`](Self::into_raw).
     ///
     /// # Safety
-    /// They were taken through the same kernel, and charged to `budget`.
-    pub unsafe fn from_raw(env: &'k K, budget: &'k dyn PinBudget, pins: RawPins<A, B>) -> Self {
-        Self::new(env, budget, pins.flags, pins.collected)
+    /// They were taken through the lender's kernel. (A budget that was never charged for them becomes too large.)
+    pub unsafe fn from_raw(lender: L, pins: RawPins<A, B>) -> Self {
+        Self { lender, pins }
     }
 
-    pub(super) fn env(&self) -> &'k K {
-        self.env
+    /// Independent of the address space: with kernel and budget of its own.
+    ///
+    /// When both can be kept for ever (`&'static`, or counted), so can the result: a queue of requests may own it, and a
+    /// completion interrupt may release it after the process has gone.
+    pub fn into_owned(self) -> OwnedPins<L::Kernel, L::Budget, A, B>
+    where
+        L::Kernel: Clone,
+        L::Budget: Clone,
+    {
+        let (lender, pins) = self.into_parts();
+        Pinned { lender: Owner::new(lender.kernel().clone(), lender.budget().clone()), pins }
+    }
+
+    #[inline(always)]
+    fn into_parts(self) -> (L, RawPins<A, B>) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: fields of a value that is alive and never dropped: what is read here has one owner from now on.
+        unsafe { (core::ptr::read(&raw const this.lender), core::ptr::read(&raw const this.pins)) }
+    }
+
+    #[inline(always)]
+    pub(super) fn lender(&self) -> &L {
+        &self.lender
     }
 }
 
-impl<K: Env, A: Access, B: RunBuffer> Drop for PinnedPages<'_, K, A, B> {
+impl<L: Lender, B: RunBuffer> Pinned<L, Write, B> {
+    /// As [`release`](Self::release), of pages that nobody wrote after all: they are not marked dirty.
+    pub fn release_unwritten(self) -> (L, B) {
+        self.release_as(Dirty::No)
+    }
+}
+
+#[inline(always)]
+fn give_back<L: Lender, A: PinAccess, B: RunBuffer>(lender: &L, pins: &RawPins<A, B>, dirty: Dirty) {
+    release_runs::<L::Kernel, true>(lender.kernel(), pins.runs(), dirty);
+    lender.budget().uncharge(pins.pages(), pins.flags.term());
+}
+
+impl<L: Lender, A: PinAccess, B: RunBuffer> Drop for Pinned<L, A, B> {
     #[inline]
     fn drop(&mut self) {
-        release_runs::<K, true>(self.env, self.runs(), Dirty::when(A::WRITES));
-        self.budget.uncharge(self.pages(), self.flags.term());
+        give_back(&self.lender, &self.pins, Dirty::when(A::WRITES));
     }
 }
 
-impl<K: Env, A: Access, B: RunBuffer> fmt::Debug for PinnedPages<'_, K, A, B> {
+impl<L: Lender, A: PinAccess, B: RunBuffer> fmt::Debug for Pinned<L, A, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PinnedPages").field("range", &self.range()).field("runs", &self.runs()).finish_non_exhaustive()
+        f.debug_struct("Pinned").field("range", &self.range()).field("runs", &self.runs()).finish_non_exhaustive()
     }
 }
 
 /// Pins without a guard.
 #[must_use = "these pins are released by nobody unless they are taken back"]
 #[derive(Debug)]
-pub struct RawPins<A: Access, B: RunBuffer> {
-    collected: Collected<B>,
-    flags: PinFlags,
-    access: PhantomData<A>,
+pub struct RawPins<A: PinAccess, B: RunBuffer> {
+    pub(super) collected: Collected<B>,
+    pub(super) flags: PinFlags,
+    pub(super) access: PhantomData<A>,
 }
 
-impl<A: Access, B: RunBuffer> RawPins<A, B> {
+impl<A: PinAccess, B: RunBuffer> RawPins<A, B> {
     /// The pinned frames.
     #[must_use]
     pub fn runs(&self) -> &[PhysRun] {
@@ -122,5 +168,11 @@ impl<A: Access, B: RunBuffer> RawPins<A, B> {
     #[must_use]
     pub fn pages(&self) -> u64 {
         self.collected.pages()
+    }
+
+    /// How they were pinned: the term is the one charged.
+    #[must_use]
+    pub fn flags(&self) -> PinFlags {
+        self.flags
     }
 }

@@ -6,21 +6,22 @@ use core::ptr::NonNull;
 use volatile::VolatilePtr;
 use volatile::access::{ReadOnly, ReadWrite};
 
-use super::{Access, PhysRun, PinnedPages, RawPins, RunBuffer, Write};
+use super::{Lender, Owner, PhysRun, PinAccess, Pinned, RawPins, RunBuffer, Write};
 use crate::addr::{PAGE_SIZE, Pfn, UserRange};
+use crate::arch;
 use crate::env::{Env, PhysMap};
 
 /// A user range, all of it pinned.
 ///
-/// User code and devices may touch the bytes at any time, so there are no Rust references to them, only volatile
-/// pointers and copies.
+/// User code, devices and other holders may touch the bytes at any time, so there are no Rust references to them, only
+/// copies, and volatile pointers for who knows that nobody else in the kernel does.
 #[must_use = "dropping it unpins the pages at once"]
-pub struct PinnedRange<'k, K: Env, A: Access, B: RunBuffer> {
-    pages: PinnedPages<'k, K, A, B>,
+pub struct PinnedRange<L: Lender, A: PinAccess, B: RunBuffer> {
+    pages: Pinned<L, A, B>,
 }
 
 /// One page, pinned.
-pub type PinnedPage<'k, K, A> = PinnedRange<'k, K, A, [PhysRun; 1]>;
+pub type PinnedPage<'s, S, A> = PinnedRange<&'s S, A, [PhysRun; 1]>;
 
 /// Physically contiguous bytes: what a device's scatter list wants. Never more than the range that was pinned, so a
 /// device is not shown the rest of the first and the last page.
@@ -44,8 +45,8 @@ impl fmt::Display for OutOfRange {
 
 impl core::error::Error for OutOfRange {}
 
-impl<'k, K: Env, A: Access, B: RunBuffer> PinnedRange<'k, K, A, B> {
-    pub(super) fn new(pages: PinnedPages<'k, K, A, B>) -> Self {
+impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
+    pub(super) fn new(pages: Pinned<L, A, B>) -> Self {
         Self { pages }
     }
 
@@ -74,94 +75,100 @@ impl<'k, K: Env, A: Access, B: RunBuffer> PinnedRange<'k, K, A, B> {
         })
     }
 
-    /// Copies bytes from `offset` of the range out.
+    /// Copies bytes from `offset` of the range out. Whoever may write them meanwhile, each byte is one that was there.
     ///
     /// # Errors
     /// [`OutOfRange`]: nothing was copied.
     pub fn copy_to(&self, offset: u64, to: &mut [u8]) -> Result<(), OutOfRange> {
-        let mut to = to.iter_mut();
-        self.each_byte(offset, to.len() as u64, |byte| {
-            if let Some(to) = to.next() {
-                *to = byte.read();
-            }
+        let mut left = to;
+        self.each_piece(offset, left.len() as u64, |bytes, length| {
+            let (to, rest) = core::mem::take(&mut left).split_at_mut(length);
+            // SAFETY: `each_piece` vouches for the bytes; `to` is as long and in nobody else's hands.
+            unsafe { arch::copy_bytes(bytes, to.as_mut_ptr(), length) };
+            left = rest;
         })
     }
 
-    /// Calls `visit` with a volatile pointer to each of `length` bytes from `offset`.
-    fn each_byte(
-        &self,
-        offset: u64,
-        length: u64,
-        mut visit: impl FnMut(VolatilePtr<'_, u8, ReadWrite>),
-    ) -> Result<(), OutOfRange> {
+    /// Calls `visit` with a pointer and a length for the pieces, none of which crosses a page, of `length` bytes from
+    /// `offset`, in order. What they point to is mapped for as long as `self` is borrowed; others may access it.
+    fn each_piece(&self, offset: u64, length: u64, mut visit: impl FnMut(*mut u8, usize)) -> Result<(), OutOfRange> {
         let end = offset.checked_add(length).filter(|end| *end <= self.range().length()).ok_or(OutOfRange)?;
         let mut at = 0;
         for run in self.byte_runs() {
-            let (from, to) = (offset.max(at), end.min(at + run.length));
-            for byte in from..to {
-                // SAFETY: the run is one of this pin's.
-                visit(unsafe { self.pointer(run.address + (byte - at)) });
+            let (mut from, to) = (offset.max(at), end.min(at + run.length));
+            while from < to {
+                let address = run.address + (from - at);
+                let piece = (PAGE_SIZE - address % PAGE_SIZE).min(to - from);
+                visit(self.pointer(address), piece as usize);
+                from += piece;
             }
             at += run.length;
         }
         Ok(())
     }
 
-    /// The byte at a physical address.
-    ///
-    /// # Safety
-    /// It lies in a byte run of this pin.
+    /// Where the direct map has the byte at a physical address of this pin.
     #[inline(always)]
-    unsafe fn pointer(&self, address: u64) -> VolatilePtr<'_, u8, ReadWrite> {
-        let frame = self.pages.env().phys_map().frame_ptr(Pfn::containing(address));
-        // SAFETY: the frame is pinned for as long as `self` is borrowed, so the direct map has it mapped, and not at 0; the
-        // offset lies within it. Nothing in Rust refers to the bytes; racing accesses by user code, devices and other
-        // holders are what volatile access is for.
-        unsafe { VolatilePtr::new(NonNull::new_unchecked(frame.add((address % PAGE_SIZE) as usize))) }
+    fn pointer(&self, address: u64) -> *mut u8 {
+        let frame = self.pages.lender().kernel().phys_map().frame_ptr(Pfn::containing(address));
+        frame.wrapping_add((address % PAGE_SIZE) as usize)
     }
 
     /// A read-only view of the byte at `offset`.
     ///
     /// # Errors
     /// [`OutOfRange`].
-    pub fn byte(&self, offset: u64) -> Result<VolatilePtr<'_, u8, ReadOnly>, OutOfRange> {
+    ///
+    /// # Safety
+    /// While it is used, no other part of the kernel writes the byte, by whatever pin: to Rust a volatile access is not
+    /// an atomic one. User code and devices may.
+    pub unsafe fn byte(&self, offset: u64) -> Result<VolatilePtr<'_, u8, ReadOnly>, OutOfRange> {
         self.view(offset).map(VolatilePtr::read_only)
     }
 
     fn view(&self, offset: u64) -> Result<VolatilePtr<'_, u8, ReadWrite>, OutOfRange> {
-        if offset >= self.range().length() {
-            return Err(OutOfRange);
-        }
-        let mut at = 0;
-        for run in self.byte_runs() {
-            if offset < at + run.length {
-                // SAFETY: the run is one of this pin's.
-                return Ok(unsafe { self.pointer(run.address + (offset - at)) });
-            }
-            at += run.length;
-        }
-        Err(OutOfRange)
+        let mut found = Err(OutOfRange);
+        self.each_piece(offset, 1, |byte, _| {
+            // SAFETY: the frame is pinned for as long as `self` is borrowed, so the direct map has it mapped, and not at 0.
+            // Who uses the view vouches for the accesses.
+            found = Ok(unsafe { VolatilePtr::new(NonNull::new_unchecked(byte)) });
+        })?;
+        found
     }
 
-    /// Gives the pins away; see [`PinnedPages::into_raw`].
+    /// Unpins the pages and hands back the parts; see [`Pinned::release`].
+    pub fn release(self) -> (L, B) {
+        self.pages.release()
+    }
+
+    /// Gives the pins away; see [`Pinned::into_raw`].
     pub fn into_raw(self) -> RawPins<A, B> {
         self.pages.into_raw()
     }
+
+    /// Independent of the address space; see [`Pinned::into_owned`].
+    pub fn into_owned(self) -> PinnedRange<Owner<L::Kernel, L::Budget>, A, B>
+    where
+        L::Kernel: Clone,
+        L::Budget: Clone,
+    {
+        PinnedRange::new(self.pages.into_owned())
+    }
 }
 
-impl<K: Env, B: RunBuffer> PinnedRange<'_, K, Write, B> {
+impl<L: Lender, B: RunBuffer> PinnedRange<L, Write, B> {
     /// Copies bytes to `offset` of the range. Only a write pin can.
     ///
     /// ```
-    /// # use pagepin::{Env, pin::{PhysRun, PinnedRange, Write}};
-    /// # fn right<K: Env>(pinned: &PinnedRange<'_, K, Write, [PhysRun; 1]>) {
+    /// # use pagepin::pin::{Lender, PhysRun, PinnedRange, Write};
+    /// # fn right<L: Lender>(pinned: &PinnedRange<L, Write, [PhysRun; 1]>) {
     /// pinned.copy_from(0, b"yes").unwrap();
     /// # }
     /// ```
     ///
     /// ```compile_fail,E0599
-    /// # use pagepin::{Env, pin::{PhysRun, PinnedRange, Read}};
-    /// # fn wrong<K: Env>(pinned: &PinnedRange<'_, K, Read, [PhysRun; 1]>) {
+    /// # use pagepin::pin::{Lender, PhysRun, PinnedRange, Read};
+    /// # fn wrong<L: Lender>(pinned: &PinnedRange<L, Read, [PhysRun; 1]>) {
     /// pinned.copy_from(0, b"no").unwrap(); // pinned for reading: no method named `copy_from`
     /// # }
     /// ```
@@ -169,11 +176,12 @@ impl<K: Env, B: RunBuffer> PinnedRange<'_, K, Write, B> {
     /// # Errors
     /// [`OutOfRange`]: nothing was copied.
     pub fn copy_from(&self, offset: u64, from: &[u8]) -> Result<(), OutOfRange> {
-        let mut from = from.iter();
-        self.each_byte(offset, from.len() as u64, |byte| {
-            if let Some(from) = from.next() {
-                byte.write(*from);
-            }
+        let mut left = from;
+        self.each_piece(offset, left.len() as u64, |bytes, length| {
+            let (from, rest) = left.split_at(length);
+            // SAFETY: `each_piece` vouches for the bytes; `from` is as long.
+            unsafe { arch::copy_bytes(from.as_ptr(), bytes, length) };
+            left = rest;
         })
     }
 
@@ -181,12 +189,15 @@ impl<K: Env, B: RunBuffer> PinnedRange<'_, K, Write, B> {
     ///
     /// # Errors
     /// [`OutOfRange`].
-    pub fn byte_mut(&self, offset: u64) -> Result<VolatilePtr<'_, u8, ReadWrite>, OutOfRange> {
+    ///
+    /// # Safety
+    /// While it is used, no other part of the kernel accesses the byte; see [`PinnedRange::byte`].
+    pub unsafe fn byte_mut(&self, offset: u64) -> Result<VolatilePtr<'_, u8, ReadWrite>, OutOfRange> {
         self.view(offset)
     }
 }
 
-impl<K: Env, A: Access, B: RunBuffer> fmt::Debug for PinnedRange<'_, K, A, B> {
+impl<L: Lender, A: PinAccess, B: RunBuffer> fmt::Debug for PinnedRange<L, A, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PinnedRange").field(&self.pages).finish()
     }

@@ -1,12 +1,11 @@
 //! Giving pins and references back: no locks, no allocation, callable from interrupt context.
 //!
-//! The guards ([`PinnedPages`](super::PinnedPages), [`PinnedRange`](super::PinnedRange), [`GotPages`](super::GotPages))
-//! release themselves. The functions here are for runs that left a guard through `into_raw` and come back from a
-//! completion interrupt or a foreign ABI; they do not uncharge a budget, since who took the runs took the charge over.
+//! The guards ([`Pinned`](super::Pinned), [`PinnedRange`](super::PinnedRange), [`GotPages`](super::GotPages)) release
+//! themselves. The functions here are for what left a guard through `into_raw` and comes back from a foreign ABI.
 
-use super::{Access, PhysRun, RawGets, RawPins, RunBuffer};
+use super::{PhysRun, PinAccess, RawGets, RawPins, RunBuffer};
 use crate::addr::Pfn;
-use crate::env::{Env, FrameTable, release};
+use crate::env::{Env, FrameTable, PinBudget, release};
 use crate::frame::{Dirty, Layout, PageFrame};
 
 /// Unpins frames in few instructions each; stops at the first that needs [`release_carefully`], or at the end.
@@ -77,75 +76,36 @@ pub(super) fn release_runs<K: Env, const PIN: bool>(env: &K, runs: &[PhysRun], d
     env.counters().released(PIN, pages);
 }
 
-/// Unpins one page that was pinned as a base page.
+/// Unpins what one run holds: Linux's `unpin_user_page`, `unpin_user_page_range` and their `_dirty` forms.
 ///
-/// # Safety
-/// The caller owns one pin on `frame`, taken through the same kernel.
-pub unsafe fn unpin_user_page<K: Env>(env: &K, frame: Pfn) {
-    release_runs::<K, true>(env, &[PhysRun::from_parts(frame, 1, 0)], Dirty::No);
-}
-
-/// As [`unpin_user_page`], and notes that the page was written.
-///
-/// # Safety
-/// As [`unpin_user_page`].
-pub unsafe fn unpin_user_page_dirty<K: Env>(env: &K, frame: Pfn) {
-    release_runs::<K, true>(env, &[PhysRun::from_parts(frame, 1, 0)], Dirty::Yes);
-}
-
-/// Unpins `pages` consecutive frames from `first` that were pinned as base pages.
-///
-/// # Safety
-/// The caller owns one pin on each, taken through the same kernel.
-pub unsafe fn unpin_user_page_range<K: Env>(env: &K, first: Pfn, pages: u32) {
-    release_runs::<K, true>(env, &[PhysRun::from_parts(first, pages, 0)], Dirty::No);
-}
-
-/// As [`unpin_user_page_range`], and notes that the pages were written.
-///
-/// # Safety
-/// As [`unpin_user_page_range`].
-pub unsafe fn unpin_user_page_range_dirty<K: Env>(env: &K, first: Pfn, pages: u32) {
-    release_runs::<K, true>(env, &[PhysRun::from_parts(first, pages, 0)], Dirty::Yes);
-}
-
-/// Unpins what a run of any leaf size holds.
+/// The charge on a budget, if there is one, stays the caller's business.
 ///
 /// # Safety
 /// The caller owns the pins that the run stands for, taken through the same kernel.
-pub unsafe fn unpin_user_run<K: Env>(env: &K, run: PhysRun) {
-    release_runs::<K, true>(env, &[run], Dirty::No);
+pub unsafe fn unpin_user_run<K: Env>(kernel: &K, run: PhysRun, dirty: Dirty) {
+    release_runs::<K, true>(kernel, &[run], dirty);
 }
 
-/// As [`unpin_user_run`], and notes that the pages were written.
-///
-/// # Safety
-/// As [`unpin_user_run`].
-pub unsafe fn unpin_user_run_dirty<K: Env>(env: &K, run: PhysRun) {
-    release_runs::<K, true>(env, &[run], Dirty::Yes);
-}
-
-/// Unpins what [`PinnedPages::into_raw`](super::PinnedPages::into_raw) gave away. Pages pinned for writing are marked
-/// dirty.
+/// Unpins what [`Pinned::into_raw`](super::Pinned::into_raw) gave away, and uncharges `budget`: Linux's
+/// `unpin_user_pages` and `unpin_user_pages_dirty_lock`. What was pinned for reading is never marked dirty.
 ///
 /// # Safety
 /// The pins were taken through the same kernel.
-pub unsafe fn unpin_user_pages<K: Env, A: Access, B: RunBuffer>(env: &K, pins: RawPins<A, B>) {
-    release_runs::<K, true>(env, pins.runs(), Dirty::when(A::WRITES));
-}
-
-/// As [`unpin_user_pages`]; `dirty` tells whether the device did write.
-///
-/// # Safety
-/// As [`unpin_user_pages`].
-pub unsafe fn unpin_user_pages_dirty<K: Env, B: RunBuffer>(env: &K, pins: RawPins<super::Write, B>, dirty: bool) {
-    release_runs::<K, true>(env, pins.runs(), Dirty::when(dirty));
+pub unsafe fn unpin_user_pages<K: Env, A: PinAccess, B: RunBuffer>(
+    kernel: &K,
+    budget: &(impl PinBudget + ?Sized),
+    pins: RawPins<A, B>,
+    dirty: Dirty,
+) -> B {
+    release_runs::<K, true>(kernel, pins.runs(), if A::WRITES { dirty } else { Dirty::No });
+    budget.uncharge(pins.pages(), pins.flags().term());
+    pins.collected.buffer
 }
 
 /// Gives back what [`GotPages::into_raw`](super::GotPages::into_raw) gave away.
 ///
 /// # Safety
 /// The references were taken through the same kernel.
-pub unsafe fn put_user_pages<K: Env, B: RunBuffer>(env: &K, gets: RawGets<B>) {
-    release_runs::<K, false>(env, gets.runs(), Dirty::No);
+pub unsafe fn put_user_pages<K: Env, B: RunBuffer>(kernel: &K, gets: RawGets<B>) {
+    release_runs::<K, false>(kernel, gets.runs(), Dirty::No);
 }

@@ -36,7 +36,6 @@ pub(super) enum Stop {
 
 /// One walk's constant part: whose tables, and for reading or (`WRITE`) writing.
 pub(super) struct Walk<'a, K: Env, const WRITE: bool> {
-    pub(super) env: &'a K,
     pub(super) mm: &'a Mm<K>,
     pub(super) demand: Demand<WRITE>,
 }
@@ -48,7 +47,12 @@ struct Seen {
     entry: Entry,
 }
 
-impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
+impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
+    #[inline(always)]
+    fn env(&self) -> &'a K {
+        self.mm.env()
+    }
+
     /// Collects the pages from `first` up to `end`, at least one, in `runs`, with a pin (`PIN`) or a plain reference on
     /// each.
     #[inline(always)]
@@ -132,7 +136,7 @@ impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
     fn load(&self, at: EntryAddr) -> Entry {
         // SAFETY: the root lives as long as the mm, and every table below it until the guard or the lock, which the
         // caller holds, is given up. Outside the user half the walk ends at the root. The index is one of a level.
-        unsafe { self.env.phys_map().load_entry(at) }
+        unsafe { self.env().phys_map().load_entry(at) }
     }
 
     #[inline(always)]
@@ -160,15 +164,15 @@ impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
         let before = runs.pages();
         let count = (arch::ENTRIES - Level::LOWEST.index(page.address())).min(page.pages_to(end));
         let places = Places { first, count };
-        let (map, frames) = (self.env.phys_map(), self.env.frames());
+        let (map, frames) = (self.env().phys_map(), self.env().frames());
         // Threads that restrict a protection key are rare; only they pay for looking at each leaf's.
         let mut stop = if self.demand.depends_on_keys() {
-            take_entries::<K, WRITE, true, LOCKLESS, PIN>(map, frames, self.env, self.demand, places, runs)
+            take_entries::<K, WRITE, true, LOCKLESS, PIN>(map, frames, self.env(), self.demand, places, runs)
         } else {
-            take_entries::<K, WRITE, false, LOCKLESS, PIN>(map, frames, self.env, self.demand, places, runs)
+            take_entries::<K, WRITE, false, LOCKLESS, PIN>(map, frames, self.env(), self.demand, places, runs)
         };
         if LOCKLESS && safeguard!(AboveReread => !self.unchanged(above)) {
-            runs.roll_back(before, |run| release_run::<K, PIN>(self.env, run, Dirty::No));
+            runs.roll_back(before, |run| release_run::<K, PIN>(self.env(), run, Dirty::No));
             stop = Some(Stop::Raced);
         }
         *page = page.offset(runs.pages() - before);
@@ -204,7 +208,7 @@ impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
             return Err(refusal(self.demand, seen.entry));
         }
         let head = seen.entry.leaf_frame(size);
-        let frame = self.env.frames().frame(head).ok_or(Stop::Refused(PinError::NotPinnable))?;
+        let frame = self.env().frames().frame(head).ok_or(Stop::Refused(PinError::NotPinnable))?;
         hold::<_, LOCKLESS, PIN>(frame).map_err(refused::<LOCKLESS>)?;
         // A large leaf over frames that were not handed out as one block has no word that stands for all of it.
         let one_block = size == LeafSize::Size4KiB || frame.order() == size.order();
@@ -212,7 +216,7 @@ impl<K: Env, const WRITE: bool> Walk<'_, K, WRITE> {
             && (safeguard!(LeafReread => !self.unchanged(seen))
                 || safeguard!(AboveReread => above.is_some_and(|above| !self.unchanged(above))));
         if !one_block || raced {
-            release_run::<K, PIN>(self.env, PhysRun::from_parts(head, 1, size.order()), Dirty::No);
+            release_run::<K, PIN>(self.env(), PhysRun::from_parts(head, 1, size.order()), Dirty::No);
             return Err(if raced { Stop::Raced } else { Stop::Refused(PinError::NotPinnable) });
         }
         Ok(())

@@ -98,15 +98,14 @@ impl From<CountError> for ForkError {
 /// The VMAs are those of the parent ([`Vmas`](crate::Vmas)), each once, and the caller holds the parent's mm lock
 /// exclusively until this returns. The child has as many levels, maps nothing, and is in no CPU yet.
 pub unsafe fn fork_vmas<'a, K: Env>(
-    env: &K,
     parent: &Mm<K>,
     child: &Mm<K>,
     vmas: impl IntoIterator<Item = &'a Vma> + Clone,
 ) -> Result<Forked, ForkError> {
     let mut fork = Fork {
-        env,
-        parent: Tables::lock(env, parent),
-        child: Tables::lock(env, child),
+        env: parent.env(),
+        parent: Tables::lock(parent),
+        child: Tables::lock(child),
         protected: false,
         forked: Forked::default(),
     };

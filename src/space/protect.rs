@@ -69,7 +69,6 @@ impl From<TableError> for ProtectError {
 /// # Safety
 /// The VMAs are those of this mm ([`Vmas`](crate::Vmas)), and the caller holds its mm lock exclusively.
 pub unsafe fn protect_pages<K: Env>(
-    env: &K,
     mm: &Mm<K>,
     range: UserRange,
     vmas: &[Vma],
@@ -77,7 +76,7 @@ pub unsafe fn protect_pages<K: Env>(
     policy: ProtectPolicy,
 ) -> Result<(), ProtectError> {
     let (first, end) = (range.first_page(), range.end_page());
-    let mut tables = Tables::lock(env, mm);
+    let mut tables = Tables::lock(mm);
     reject_split_leaves(&tables, first, end)?;
     // Damage is found before anything is changed.
     for_each_chunk(&tables, first, end, |_| ControlFlow::<ProtectError>::Continue(()))?;

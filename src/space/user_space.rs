@@ -11,10 +11,11 @@ use crate::addr::{Pfn, RangeError, UserRange};
 use crate::arch::{ENTRIES, Entry, KeyRights, LeafSize, Levels};
 use crate::env::{AddressSpace, Mm, Vmas};
 use crate::env::{EntryAddr, Env, FrameTable, OwnedFrame, PhysMap, release};
-use crate::env::{PinBudget, PinLimit};
+use crate::env::{PinBudget, Unlimited};
 use crate::fault::{Fault, FaultError, FaultOutcome, fault_in_vmas};
 use crate::frame::FrameKind;
 use crate::paging::Tables;
+use crate::pin::{PinAccess, PinError, PinFlags, PinnedRange, RunBuffer, pin_user_pages_fast};
 use crate::primitive::RwLock;
 use crate::rights::Rights;
 use crate::vma::{Backing, Vma};
@@ -28,21 +29,13 @@ pub struct SpaceOptions {
     pub kernel_half: Option<KernelHalf>,
     /// What protect does about pinned pages.
     pub protect_policy: ProtectPolicy,
-    /// Most base pages that may be pinned at a time.
-    pub pin_limit: u64,
     /// Reads the rights of the running thread's protection keys (the PKRU register), where keys are in use.
     pub key_rights: Option<fn() -> KeyRights>,
 }
 
 impl Default for SpaceOptions {
     fn default() -> Self {
-        Self {
-            levels: Levels::Four,
-            kernel_half: None,
-            protect_policy: ProtectPolicy::Allow,
-            pin_limit: u64::MAX,
-            key_rights: None,
-        }
+        Self { levels: Levels::Four, kernel_half: None, protect_policy: ProtectPolicy::Allow, key_rights: None }
     }
 }
 
@@ -50,20 +43,32 @@ impl Default for SpaceOptions {
 ///
 /// All methods take `&self` and may be called from any CPU; map, unmap, protect and fork exclude each other and
 /// everything that faults. Dropping it unmaps everything and frees the tables: no CPU may be running on them.
-pub struct UserSpace<'k, K: Env> {
-    env: &'k K,
+///
+/// `K` is the kernel, or rather a reference to it that all spaces hold; `C` is what the pins are charged to.
+pub struct UserSpace<K: Env, C = Unlimited> {
     mm: Mm<K>,
     vmas: RwLock<VmaMap, K::Relax>,
     options: SpaceOptions,
-    budget: PinLimit,
+    budget: C,
 }
 
-impl<'k, K: Env> UserSpace<'k, K> {
-    /// An empty address space.
+impl<K: Env> UserSpace<K> {
+    /// An empty address space of `kernel`, whose pins nobody counts.
     ///
     /// # Errors
     /// [`SpaceError::NoMemory`].
-    pub fn new(env: &'k K, options: SpaceOptions) -> Result<Self, SpaceError> {
+    pub fn new(kernel: K, options: SpaceOptions) -> Result<Self, SpaceError> {
+        Self::with_budget(kernel, options, Unlimited)
+    }
+}
+
+impl<K: Env, C> UserSpace<K, C> {
+    /// An empty address space of `kernel`, whose pins are charged to `budget`.
+    ///
+    /// # Errors
+    /// [`SpaceError::NoMemory`].
+    pub fn with_budget(kernel: K, options: SpaceOptions, budget: C) -> Result<Self, SpaceError> {
+        let env = &kernel;
         let root = OwnedFrame::zeroed(env, FrameKind::Table, 0).ok_or(SpaceError::NoMemory)?.into_entry();
         if let Some(kernel) = options.kernel_half {
             for index in options.levels.user_root_entries()..ENTRIES {
@@ -77,15 +82,14 @@ impl<'k, K: Env> UserSpace<'k, K> {
         }
         // SAFETY: the root was just made, cleared but for the kernel half, of which `KernelHalf` says that it is not for
         // user code; it is freed only by `drop`, and its user half is reached only through `mm`.
-        let mm = unsafe { Mm::new(root, options.levels) };
-        let budget = PinLimit::new(options.pin_limit);
-        Ok(Self { env, mm, vmas: RwLock::new(VmaMap::default()), options, budget })
+        let mm = unsafe { Mm::new(kernel, root, options.levels) };
+        Ok(Self { mm, vmas: RwLock::new(VmaMap::default()), options, budget })
     }
 
     /// The kernel.
     #[must_use]
-    pub fn env(&self) -> &'k K {
-        self.env
+    pub fn env(&self) -> &K {
+        self.mm.env()
     }
 
     /// The top table: what goes into `CR3`.
@@ -146,7 +150,7 @@ impl<'k, K: Env> UserSpace<'k, K> {
         let mut vmas = self.vmas.write();
         let vma = Vma { start, end, rights, max_rights: rights, backing: Backing::Foreign, key: 0 };
         vmas.make_room(&vma)?;
-        let mut tables = Tables::lock(self.env, &self.mm);
+        let mut tables = Tables::lock(&self.mm);
         for index in 0..range.pages() {
             // SAFETY: the range was checked against this mm's levels.
             let at = match unsafe { tables.place(start.offset(index), LeafSize::Size4KiB) } {
@@ -157,7 +161,7 @@ impl<'k, K: Env> UserSpace<'k, K> {
                         let done = UserRange::of_pages(start, start.offset(index));
                         // There is nothing to refuse: the way to each of these pages was just followed.
                         // SAFETY: a part of a range that was checked; the mm lock is held for writing.
-                        let _ = unsafe { zap_pages(self.env, &self.mm, done, true) };
+                        let _ = unsafe { zap_pages(&self.mm, done, true) };
                     }
                     return Err(error.into());
                 }
@@ -182,7 +186,7 @@ impl<'k, K: Env> UserSpace<'k, K> {
         let added = vmas.splits(range.first_page(), range.end_page());
         vmas.reserve(added)?;
         // SAFETY: the range was checked against this mm's levels; the mm lock is held for writing.
-        let unmapped = unsafe { zap_pages(self.env, &self.mm, range, true) }?;
+        let unmapped = unsafe { zap_pages(&self.mm, range, true) }?;
         vmas.change(range.first_page(), range.end_page(), |_| None);
         Ok(unmapped)
     }
@@ -198,7 +202,7 @@ impl<'k, K: Env> UserSpace<'k, K> {
         let (first, end) = (range.first_page(), range.end_page());
         let private = vmas.touching(first, end).iter().filter(|vma| vma.backing == Backing::Anonymous);
         let parts = private.map(|vma| UserRange::of_pages(vma.start.max(first), vma.end.min(end)));
-        let tables = Tables::lock(self.env, &self.mm);
+        let tables = Tables::lock(&self.mm);
         for part in parts.clone() {
             reject_split_leaves(&tables, part.first_page(), part.end_page())?;
         }
@@ -206,7 +210,7 @@ impl<'k, K: Env> UserSpace<'k, K> {
         let mut total = Unmapped::default();
         for part in parts {
             // SAFETY: a part of a range that was checked; the mm lock is held for writing.
-            let unmapped = unsafe { zap_pages(self.env, &self.mm, part, false) }?;
+            let unmapped = unsafe { zap_pages(&self.mm, part, false) }?;
             total.pages += unmapped.pages;
             total.pinned_pages += unmapped.pinned_pages;
         }
@@ -232,21 +236,36 @@ impl<'k, K: Env> UserSpace<'k, K> {
         vmas.reserve(added)?;
         let policy = self.options.protect_policy;
         // SAFETY: the VMAs are this mm's, whose mm lock is held for writing.
-        unsafe { protect_pages(self.env, &self.mm, range, vmas.touching(first, end), rights, policy) }?;
+        unsafe { protect_pages(&self.mm, range, vmas.touching(first, end), rights, policy) }?;
         vmas.change(first, end, |vma| Some(Vma { rights, ..vma }));
         Ok(())
     }
 
-    /// A child with the same VMAs, its memory copied on write.
+    /// A child with the same VMAs, its memory copied on write, its pins charged to the same budget.
     ///
     /// # Errors
     /// [`ForkError`]: this address space is as it was.
-    pub fn fork(&self) -> Result<Self, ForkError> {
+    pub fn fork(&self) -> Result<Self, ForkError>
+    where
+        K: Clone,
+        C: Clone,
+    {
+        self.fork_with_budget(self.budget.clone())
+    }
+
+    /// As [`UserSpace::fork`], with a budget of the child's own.
+    ///
+    /// # Errors
+    /// As [`UserSpace::fork`].
+    pub fn fork_with_budget(&self, budget: C) -> Result<Self, ForkError>
+    where
+        K: Clone,
+    {
         let vmas = self.vmas.write();
-        let child = Self::new(self.env, self.options).map_err(|_| ForkError::NoMemory)?;
+        let child = Self::with_budget(self.env().clone(), self.options, budget).map_err(|_| ForkError::NoMemory)?;
         *child.vmas.write() = vmas.try_clone().map_err(|_| ForkError::NoMemory)?;
         // SAFETY: all VMAs of this mm, whose mm lock is held for writing; the child is new, with the same options.
-        unsafe { fork_vmas(self.env, &self.mm, &child.mm, vmas.iter()) }?;
+        unsafe { fork_vmas(&self.mm, &child.mm, vmas.iter()) }?;
         Ok(child)
     }
 
@@ -256,19 +275,39 @@ impl<'k, K: Env> UserSpace<'k, K> {
     /// [`FaultError`].
     #[inline]
     pub fn fault(&self, fault: Fault) -> Result<FaultOutcome, FaultError> {
-        fault_in_vmas(self.env, &self.mm, &*self.vmas.read(), fault)
+        fault_in_vmas(&self.mm, &*self.vmas.read(), fault)
     }
 
     /// What the pins of this address space are charged to.
     #[must_use]
-    pub fn pin_limit(&self) -> &PinLimit {
+    pub fn budget(&self) -> &C {
         &self.budget
+    }
+}
+
+impl<K: Env, C: PinBudget> UserSpace<K, C> {
+    /// Pins all of `range` for [`Read`](crate::pin::Read) or [`Write`](crate::pin::Write), without locks as far as
+    /// possible: [`pin_user_pages_fast`] for who wants everything or nothing.
+    ///
+    /// # Errors
+    /// [`PinError`]: nothing is pinned.
+    #[inline]
+    pub fn pin<A: PinAccess, B: RunBuffer>(
+        &self,
+        access: A,
+        range: UserRange,
+        runs: B,
+    ) -> Result<PinnedRange<&Self, A, B>, PinError> {
+        pin_user_pages_fast(self, access, range, PinFlags::empty(), runs)?.complete()
     }
 }
 
 // SAFETY: `mm` is a field; the VMAs' lock is held around the closure, and every change of VMAs or mappings other
 // than by a fault holds it exclusively.
-unsafe impl<K: Env> AddressSpace<K> for UserSpace<'_, K> {
+unsafe impl<K: Env, C: PinBudget> AddressSpace for UserSpace<K, C> {
+    type Kernel = K;
+    type Budget = C;
+
     #[inline(always)]
     fn mm(&self) -> &Mm<K> {
         &self.mm
@@ -284,23 +323,23 @@ unsafe impl<K: Env> AddressSpace<K> for UserSpace<'_, K> {
     }
 
     #[inline]
-    fn budget(&self) -> &dyn PinBudget {
+    fn budget(&self) -> &C {
         &self.budget
     }
 }
 
-impl<K: Env> Drop for UserSpace<'_, K> {
+impl<K: Env, C> Drop for UserSpace<K, C> {
     fn drop(&mut self) {
         // SAFETY: nobody else has the mm any more.
-        unsafe { free_tables(self.env, &self.mm) };
+        unsafe { free_tables(&self.mm) };
         let root = self.mm.root();
-        if let Some(frame) = self.env.frames().frame(root) {
-            release(self.env, root, frame.put());
+        if let Some(frame) = self.env().frames().frame(root) {
+            release(self.env(), root, frame.put());
         }
     }
 }
 
-impl<K: Env> fmt::Debug for UserSpace<'_, K> {
+impl<K: Env, C> fmt::Debug for UserSpace<K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UserSpace").field("mm", &self.mm).field("options", &self.options).finish_non_exhaustive()
     }

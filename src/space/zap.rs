@@ -64,14 +64,9 @@ impl From<TableError> for ZapError {
 ///
 /// # Safety
 /// The range was checked against the levels of this mm, and the caller holds its mm lock exclusively.
-pub unsafe fn zap_pages<K: Env>(
-    env: &K,
-    mm: &Mm<K>,
-    range: UserRange,
-    free_empty_tables: bool,
-) -> Result<Unmapped, ZapError> {
+pub unsafe fn zap_pages<K: Env>(mm: &Mm<K>, range: UserRange, free_empty_tables: bool) -> Result<Unmapped, ZapError> {
     let (first, end) = (range.first_page(), range.end_page());
-    let tables = Tables::lock(env, mm);
+    let tables = Tables::lock(mm);
     reject_split_leaves(&tables, first, end)?;
     let zap = Zap { tables: &tables, free_empty_tables };
     let top = Table { at: mm.root(), level: mm.levels().top(), base: 0 };
@@ -80,7 +75,7 @@ pub unsafe fn zap_pages<K: Env>(
         tables.flush(FlushRange::Pages { first, pages: first.pages_to(end) });
     }
     if safeguard!(WaitForWalkers => broken.tables) {
-        env.read_side().synchronize();
+        mm.env().read_side().synchronize();
     }
     let mut unmapped = Unmapped::default();
     zap.release_level(top, first.address(), end.address(), &mut unmapped);
@@ -91,11 +86,11 @@ pub unsafe fn zap_pages<K: Env>(
 ///
 /// # Safety
 /// The caller holds the mm lock exclusively, or is the last to have the mm.
-pub unsafe fn free_tables<K: Env>(env: &K, mm: &Mm<K>) -> Unmapped {
+pub unsafe fn free_tables<K: Env>(mm: &Mm<K>) -> Unmapped {
     let everything = mm.levels().user_half().range();
     // The whole half begins and ends at table edges, so no leaf can be split and there is nothing to refuse.
     // SAFETY: the range is of this mm's levels; the caller vouches for the lock.
-    unsafe { zap_pages(env, mm, everything, true) }.unwrap_or_default()
+    unsafe { zap_pages(mm, everything, true) }.unwrap_or_default()
 }
 
 /// Refuses a range with an edge inside a large leaf.

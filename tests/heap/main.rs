@@ -9,7 +9,8 @@ mod kernel;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use pagepin::fault::{Fault, FaultAccess, FaultError};
+use pagepin::Access;
+use pagepin::fault::{Fault, FaultError};
 use pagepin::frame::{Snapshot, Wide};
 use pagepin::pin::{PhysRun, PinError, PinFlags, Read, pin_user_pages_fast};
 use pagepin::space::{ForkError, SpaceError};
@@ -53,7 +54,7 @@ const RW: Rights = Rights::READ.union(Rights::WRITE);
 const VMAS: u64 = 4;
 const STRIDE: u64 = 16 * PAGE_SIZE;
 
-type Space<'k> = UserSpace<'k, Kernel<'k, Wide, NoGrace>>;
+type Space<'k> = UserSpace<&'k Kernel<'k, Wide, NoGrace>>;
 
 /// What the operations say, in one type that needs no memory.
 #[derive(Debug, PartialEq, Eq)]
@@ -131,14 +132,14 @@ const OPERATIONS: [Operation; 11] = [
         name: "new",
         allocations: 0,
         error: NO_VMA,
-        run: |space| UserSpace::new(space.env(), SpaceOptions::default()).map(drop).map_err(Error::Space),
+        run: |space| UserSpace::new(*space.env(), SpaceOptions::default()).map(drop).map_err(Error::Space),
     },
     Operation {
         name: "fault",
         allocations: 0,
         error: Error::Fault(FaultError::NoMemory),
         run: |space| {
-            let fault = Fault { address: A + 5, access: FaultAccess::Write, key_denied: false, malformed_table: false };
+            let fault = Fault { address: A + 5, access: Access::Write, key_denied: false, malformed_table: false };
             space.fault(fault).map(drop).map_err(Error::Fault)
         },
     },
@@ -149,8 +150,7 @@ const OPERATIONS: [Operation; 11] = [
         run: |space| {
             let range = space.range(A, 10 * PAGE_SIZE).map_err(|error| Error::Pin(error.into()))?;
             let mut runs = [PhysRun::default(); 10];
-            let pins =
-                pin_user_pages_fast::<Read, _, _, _>(space.env(), space, range, PinFlags::empty(), &mut runs[..]);
+            let pins = pin_user_pages_fast(space, Read, range, PinFlags::empty(), &mut runs[..]);
             pins.and_then(|pins| pins.complete()).map(drop).map_err(Error::Pin)
         },
     },

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use pagepin::fault::FaultAccess;
+use pagepin::Access;
 use pagepin::{
     CurrentCpu, Entry, EntryAddr, EpochReadSide, FlatFrameTable, FrameAllocatorSource, FrameSource, FrameTable,
     LeafSize, OffsetPhysMap, PAGE_SIZE, PageAddr, PageFrame, Pfn, PhysMap, ReadSide, fault_from_error_code,
@@ -157,9 +157,9 @@ fn error_codes_are_understood() {
     let user = Code::USER_MODE;
     for address in [0x1234, 0x7fff_ffff_e000, (1 << 56) - 8192] {
         let access = |code| fault_from_error_code(address, user | code).access;
-        assert_eq!(access(Code::empty()), FaultAccess::Read);
-        assert_eq!(access(Code::CAUSED_BY_WRITE | Code::PROTECTION_VIOLATION), FaultAccess::Write);
-        assert_eq!(access(Code::INSTRUCTION_FETCH), FaultAccess::Execute);
+        assert_eq!(access(Code::empty()), Access::Read);
+        assert_eq!(access(Code::CAUSED_BY_WRITE | Code::PROTECTION_VIOLATION), Access::Write);
+        assert_eq!(access(Code::INSTRUCTION_FETCH), Access::Execute);
         let fault = fault_from_error_code(address, user | Code::PROTECTION_KEY);
         assert_eq!((fault.address, fault.key_denied, fault.malformed_table), (address, true, false));
         assert!(fault_from_error_code(address, user | Code::MALFORMED_TABLE).malformed_table);

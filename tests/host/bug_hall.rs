@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use pagepin::fault::FaultError;
-use pagepin::frame::{FrameKind, Layout, Ownership};
-use pagepin::pin::{self, PhysRun, PinError, PinFlags, Read, Write};
+use pagepin::frame::{Dirty, FrameKind, Layout, Ownership};
+use pagepin::pin::{self, PhysRun, PinError, PinFlags, RawPins, Read, Write};
 use pagepin::space::{ForkError, Unmapped};
-use pagepin::{FlushRange, FrameSource, LeafSize, ReadSide, Rights, Shootdown};
+use pagepin::{FlushRange, FrameSource, LeafSize, ReadSide, Rights, Shootdown, Unlimited};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, CPUS, Machine, NONE, PAGE, Process, R, RW, range};
@@ -112,7 +112,7 @@ fn a_pin_at_any_step_of_fork_is_seen_or_refused<L: Layout>() {
         let page = range(&parent, A + PAGE, 1);
         let mut pins = None;
         let pin = || {
-            pins = forms::pin::<Write, L>(Form::FastOnly, &machine, &parent, page, PinFlags::empty(), 1).ok();
+            pins = forms::pin::<Write, L>(Form::FastOnly, &parent, page, PinFlags::empty(), 1).ok();
         };
         let walk = machine.enter();
         let (child, fired) = machine.race_at(step, pin, || parent.fork().unwrap());
@@ -144,7 +144,7 @@ fn rights_that_go_during_a_pin_are_not_remembered<L: Layout>() {
         let process = machine.populated(1, 10);
         let page = range(&process, A, 1);
         let take = || process.protect(A, PAGE, R).unwrap();
-        let call = || forms::pin::<Write, L>(Form::Fast, &machine, &process, page, PinFlags::empty(), 1).map(drop);
+        let call = || forms::pin::<Write, L>(Form::Fast, &process, page, PinFlags::empty(), 1).map(drop);
         let (result, fired) = machine.race_at(step, take, call);
         if !fired {
             assert_eq!(result, Ok(()));
@@ -161,28 +161,24 @@ fn rights_that_go_during_a_pin_are_not_remembered<L: Layout>() {
 
 /// CVE-2026-98999: whichever way the last hold of a frame is given back, the frame is free then.
 fn every_way_to_give_back_frees_with_the_last_hold<L: Layout>() {
-    type Way<L> = fn(&Machine<L>, PhysRun);
-    let ways: [Way<L>; 6] = [
+    type Way<L> = fn(&Machine<L>, RawPins<Read, Vec<PhysRun>>);
+    let ways: [Way<L>; 4] = [
         // SAFETY: the run is one base page, pinned through this machine and not given back yet.
-        |machine, run| unsafe { pin::unpin_user_page(machine, run.first()) },
+        |machine, pins| unsafe { pin::unpin_user_run(machine, pins.runs()[0], Dirty::No) },
         // SAFETY: as above.
-        |machine, run| unsafe { pin::unpin_user_page_dirty(machine, run.first()) },
+        |machine, pins| unsafe { pin::unpin_user_run(machine, pins.runs()[0], Dirty::Yes) },
         // SAFETY: as above.
-        |machine, run| unsafe { pin::unpin_user_page_range(machine, run.first(), 1) },
+        |machine, pins| unsafe { drop(pin::unpin_user_pages(machine, &Unlimited, pins, Dirty::No)) },
         // SAFETY: as above.
-        |machine, run| unsafe { pin::unpin_user_page_range_dirty(machine, run.first(), 1) },
-        // SAFETY: as above.
-        |machine, run| unsafe { pin::unpin_user_run(machine, run) },
-        // SAFETY: as above.
-        |machine, run| unsafe { pin::unpin_user_run_dirty(machine, run) },
+        |machine, pins| unsafe { drop(pin::unpin_user_pages(machine, &Unlimited, pins, Dirty::Yes)) },
     ];
     for give_back in ways {
         let machine = Machine::<L>::new(64);
         let process = machine.populated(1, 1);
-        let [first, last] = [0, 1].map(|_| machine.pin::<Read>(&process, A, 1).unwrap().into_raw().runs()[0]);
+        let [first, last] = [0, 1].map(|_| machine.pin::<Read>(&process, A, 1).unwrap().into_raw());
         drop(process);
         give_back(&machine, first);
-        assert_eq!(machine.memory().allocated(), [(last.first(), 0)], "one pin is left");
+        assert_eq!(machine.memory().allocated(), [(last.runs()[0].first(), 0)], "one pin is left");
         give_back(&machine, last);
         assert_eq!(machine.memory().allocated(), []);
     }
@@ -317,8 +313,8 @@ fn memory_of_a_driver_is_not_taken_though_it_has_a_word<L: Layout>() {
         let page = range(&process, A, 1);
         let error = Some(if form == Form::FastOnly { PinError::WouldFault } else { PinError::NotPinnable });
         let none = PinFlags::empty();
-        assert_eq!(forms::pin::<Write, L>(form, &machine, &process, page, none, 1).err(), error, "{form:?}");
-        assert_eq!(forms::get::<Read, L>(form, &machine, &process, page, none, 1).err(), error, "{form:?}");
+        assert_eq!(forms::pin::<Write, L>(form, &process, page, none, 1).err(), error, "{form:?}");
+        assert_eq!(forms::get::<Read, L>(form, &process, page, none, 1).err(), error, "{form:?}");
     }
     assert_eq!(machine.word(lent).snapshot(), before);
     drop(process);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use pagepin::fault::{Action, Fault, FaultAccess, FaultError, FaultOutcome, Refusal, Request, Row, State, all_rows};
+use pagepin::Access;
+use pagepin::fault::{Action, Fault, FaultError, FaultOutcome, Refusal, Request, Row, State, all_rows};
 use pagepin::frame::Layout;
 use pagepin::pin::{PinError, PinFlags, Read, Write};
 use pagepin::space::SpaceOptions;
@@ -101,9 +102,9 @@ fn ask<L: Layout>(
         process.fault(fault).map(Some).map_err(Refused::Fault)
     };
     match request {
-        Request::Read => fault(FaultAccess::Read),
-        Request::Write => fault(FaultAccess::Write),
-        Request::Execute => fault(FaultAccess::Execute),
+        Request::Read => fault(Access::Read),
+        Request::Write => fault(Access::Write),
+        Request::Execute => fault(Access::Execute),
         Request::Unshare => {
             machine.pin_slow::<Read>(process, A, 1, PinFlags::empty()).map(|_| None).map_err(Refused::Pin)
         }
@@ -216,7 +217,7 @@ fn a_claim_that_loses_to_a_walker_copies<L: Layout>() {
     let (frame, word) = machine.frame_at(&process, A);
     assert!(word.is_sole() && !word.exclusive);
     machine.word(frame).try_get().unwrap();
-    let fault = Fault { address: A, access: FaultAccess::Write, key_denied: false, malformed_table: false };
+    let fault = Fault { address: A, access: Access::Write, key_denied: false, malformed_table: false };
     assert_eq!(process.fault(fault), Ok(FaultOutcome::Copied));
     assert_ne!(machine.frame_at(&process, A).0, frame);
     assert_eq!(machine.get(&process, A), 9);

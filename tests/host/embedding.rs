@@ -3,14 +3,15 @@
 
 use std::cell::Cell;
 
-use pagepin::fault::{Fault, FaultAccess, FaultError, FaultOutcome, handle_fault};
+use pagepin::Access;
+use pagepin::fault::{Fault, FaultError, FaultOutcome, handle_fault};
 use pagepin::frame::{FrameKind, Layout, Ownership, Wide};
 use pagepin::paging::Tables;
 use pagepin::pin::{PhysRun, PinError, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast};
 use pagepin::space::{SpaceOptions, UserSpace, fork_vmas, free_tables};
 use pagepin::{
     AddressSpace, Backing, Entry, FlushRange, ForeignFault, FrameSource, FrameTable, LeafSize, Levels, Mm, PageAddr,
-    Pfn, Platform, ReadSide, Rights, Shootdown, UserRange, Vma, Vmas,
+    Pfn, Platform, ReadSide, Rights, Shootdown, Unlimited, UserRange, Vma, Vmas,
 };
 
 use crate::machine::{A, Machine, PAGE, RW, range};
@@ -23,9 +24,9 @@ const DEVICE: u64 = A + 16 * PAGE;
 /// Two pages of memory at [`A`], two of registers at [`DEVICE`] of which the second has none behind it.
 struct OwnSpace<'m, L: Layout> {
     machine: &'m Machine<L>,
-    mm: Mm<Machine<L>>,
+    mm: Mm<&'m Machine<L>>,
     /// The last access to the registers that was asked to be mapped.
-    asked: Cell<Option<(PageAddr, Rights)>>,
+    asked: Cell<Option<(PageAddr, Access)>>,
 }
 
 // SAFETY: the tests that use it have one thread.
@@ -38,7 +39,7 @@ impl<'m, L: Layout> OwnSpace<'m, L> {
         let bytes = 0..PAGE;
         bytes.for_each(|byte| machine.memory().write(root.address() + byte, 0));
         // SAFETY: the root is cleared, this value's own, and given back after it.
-        let mm = unsafe { Mm::new(root, Levels::Four) };
+        let mm = unsafe { Mm::new(machine, root, Levels::Four) };
         Self { machine, mm, asked: Cell::new(None) }
     }
 
@@ -54,15 +55,15 @@ impl<'m, L: Layout> OwnSpace<'m, L> {
         [vma(A, Backing::Anonymous), vma(DEVICE, Backing::Foreign)]
     }
 
-    fn fault(&self, address: u64, access: FaultAccess) -> Result<FaultOutcome, FaultError> {
-        handle_fault(self.machine, self, Fault { address, access, key_denied: false, malformed_table: false })
+    fn fault(&self, address: u64, access: Access) -> Result<FaultOutcome, FaultError> {
+        handle_fault(self, Fault { address, access, key_denied: false, malformed_table: false })
     }
 }
 
 impl<L: Layout> Drop for OwnSpace<'_, L> {
     fn drop(&mut self) {
         // SAFETY: nobody uses this mm any more.
-        unsafe { free_tables(self.machine, &self.mm) };
+        unsafe { free_tables(&self.mm) };
         let root = self.mm.root();
         _ = self.machine.word(root).put().unwrap();
         // SAFETY: allocated in `new`, and its tables are gone.
@@ -76,12 +77,12 @@ unsafe impl<L: Layout> Vmas for OwnSpace<'_, L> {
         Self::vmas().into_iter().find(|vma| vma.contains(page))
     }
 
-    fn fault_foreign(&self, page: PageAddr, access: Rights) -> Result<(), ForeignFault> {
+    fn fault_foreign(&self, page: PageAddr, access: Access) -> Result<(), ForeignFault> {
         self.asked.set(Some((page, access)));
         if page.address() != DEVICE {
             return Err(ForeignFault::NotMapped);
         }
-        let mut tables = Tables::lock(self.machine, &self.mm);
+        let mut tables = Tables::lock(&self.mm);
         // SAFETY: a page of the user half.
         let at = unsafe { tables.place(page, LeafSize::Size4KiB) }.map_err(|_| ForeignFault::NoMemory)?;
         let entry = Entry::leaf(REGISTERS, LeafSize::Size4KiB, RW, 0).special();
@@ -92,23 +93,30 @@ unsafe impl<L: Layout> Vmas for OwnSpace<'_, L> {
 }
 
 // SAFETY: one thread; nothing changes the VMAs.
-unsafe impl<L: Layout> AddressSpace<Machine<L>> for OwnSpace<'_, L> {
-    fn mm(&self) -> &Mm<Machine<L>> {
+unsafe impl<'m, L: Layout> AddressSpace for OwnSpace<'m, L> {
+    type Kernel = &'m Machine<L>;
+    type Budget = Unlimited;
+
+    fn mm(&self) -> &Mm<&'m Machine<L>> {
         &self.mm
     }
     fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) {
         look(self);
+    }
+
+    fn budget(&self) -> &Unlimited {
+        &Unlimited
     }
 }
 
 fn faults_of_a_kernel_with_own_vmas_are_resolved<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let space = OwnSpace::new(&machine);
-    assert_eq!(space.fault(A, FaultAccess::Read), Ok(FaultOutcome::MappedZero));
-    assert_eq!(space.fault(A, FaultAccess::Write), Ok(FaultOutcome::Copied));
-    assert_eq!(space.fault(A + PAGE, FaultAccess::Write), Ok(FaultOutcome::MappedFresh));
-    assert_eq!(space.fault(A + 2 * PAGE, FaultAccess::Read), Err(FaultError::NoVma));
-    assert_eq!(space.fault(A, FaultAccess::Execute), Err(FaultError::AccessDenied));
+    assert_eq!(space.fault(A, Access::Read), Ok(FaultOutcome::MappedZero));
+    assert_eq!(space.fault(A, Access::Write), Ok(FaultOutcome::Copied));
+    assert_eq!(space.fault(A + PAGE, Access::Write), Ok(FaultOutcome::MappedFresh));
+    assert_eq!(space.fault(A + 2 * PAGE, Access::Read), Err(FaultError::NoVma));
+    assert_eq!(space.fault(A, Access::Execute), Err(FaultError::AccessDenied));
     assert_eq!(space.asked.get(), None, "the kernel is asked about device memory only");
 }
 
@@ -116,45 +124,45 @@ fn faults_of_a_kernel_with_own_vmas_are_resolved<L: Layout>() {
 fn device_memory_is_mapped_on_demand<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let space = OwnSpace::new(&machine);
-    for (access, rights) in [(FaultAccess::Read, Rights::READ), (FaultAccess::Write, Rights::WRITE)] {
+    for access in [Access::Read, Access::Write] {
         let behind = PageAddr::containing(DEVICE + PAGE);
         assert_eq!(space.fault(behind.address(), access), Err(FaultError::Foreign), "nothing is behind it");
-        assert_eq!(space.asked.take(), Some((behind, rights)));
+        assert_eq!(space.asked.take(), Some((behind, access)));
     }
     machine.memory().allow(Some(0));
-    assert_eq!(space.fault(DEVICE, FaultAccess::Write), Err(FaultError::NoMemory));
+    assert_eq!(space.fault(DEVICE, Access::Write), Err(FaultError::NoMemory));
     machine.memory().allow(None);
-    assert_eq!(space.fault(DEVICE + 8, FaultAccess::Write), Ok(FaultOutcome::MappedFresh));
+    assert_eq!(space.fault(DEVICE + 8, Access::Write), Ok(FaultOutcome::MappedFresh));
     space.asked.take();
-    assert_eq!(space.fault(DEVICE, FaultAccess::Write), Ok(FaultOutcome::Spurious), "it is mapped by now");
-    assert_eq!(space.fault(DEVICE, FaultAccess::Execute), Err(FaultError::AccessDenied));
+    assert_eq!(space.fault(DEVICE, Access::Write), Ok(FaultOutcome::Spurious), "it is mapped by now");
+    assert_eq!(space.fault(DEVICE, Access::Execute), Err(FaultError::AccessDenied));
     assert_eq!(space.asked.take(), None);
     let range = UserRange::new(Levels::Four.user_half(), DEVICE, 1).unwrap();
-    let pins = pin_user_pages::<Read, _, _, _>(&machine, &space, range, PinFlags::empty(), [PhysRun::default()]);
+    let pins = pin_user_pages(&space, Read, range, PinFlags::empty(), [PhysRun::default()]);
     assert_eq!(pins.err(), Some(PinError::NotPinnable));
 }
 
 fn a_kernel_with_own_vmas_forks_and_pins<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let (parent, child) = (OwnSpace::new(&machine), OwnSpace::new(&machine));
-    parent.fault(A, FaultAccess::Write).unwrap();
-    parent.fault(DEVICE, FaultAccess::Write).unwrap();
+    parent.fault(A, Access::Write).unwrap();
+    parent.fault(DEVICE, Access::Write).unwrap();
     let range = UserRange::new(Levels::Four.user_half(), A, PAGE).unwrap();
     let pin = |space| {
         let runs = [PhysRun::default()];
-        pin_user_pages_fast::<Write, _, _, _>(&machine, space, range, PinFlags::empty(), runs).unwrap().complete()
+        pin_user_pages_fast(space, Write, range, PinFlags::empty(), runs).unwrap().complete()
     };
     let pinned = pin(&parent).unwrap();
     pinned.copy_from(0, b"old").unwrap();
     // SAFETY: these are the VMAs of both, and there is one thread.
-    let forked = unsafe { fork_vmas(&machine, &parent.mm, &child.mm, &OwnSpace::<L>::vmas()) }.unwrap();
+    let forked = unsafe { fork_vmas(&parent.mm, &child.mm, &OwnSpace::<L>::vmas()) }.unwrap();
     assert_eq!((forked.copied_pages, forked.shared_pages), (1, 0), "registers are neither");
     pinned.copy_from(0, b"new").unwrap();
     let (mut of_child, mut of_parent) = ([0; 3], [0; 3]);
     pin(&child).unwrap().copy_to(0, &mut of_child).unwrap();
     pin(&parent).unwrap().copy_to(0, &mut of_parent).unwrap();
     assert_eq!((&of_child, &of_parent), (b"old", b"new"));
-    assert_eq!(child.fault(DEVICE, FaultAccess::Write), Ok(FaultOutcome::Spurious));
+    assert_eq!(child.fault(DEVICE, Access::Write), Ok(FaultOutcome::Spurious));
     drop(pinned);
 }
 
@@ -172,7 +180,7 @@ fn fork_counts_base_pages<L: Layout>() {
     let (start, end) = (PageAddr::containing(start), PageAddr::containing(start + 2 * size.bytes()));
     let vma = Vma { start, end, rights: RW, max_rights: Rights::all(), backing: Backing::Anonymous, key: 0 };
     // SAFETY: this is the parent's VMA, there is one thread, and the child is new.
-    let forked = unsafe { fork_vmas(&machine, parent.mm(), child.mm(), &[vma]) }.unwrap();
+    let forked = unsafe { fork_vmas(parent.mm(), child.mm(), &[vma]) }.unwrap();
     assert_eq!((forked.copied_pages, forked.shared_pages), (512, 512));
     drop(pinned);
 }
@@ -185,12 +193,12 @@ fn an_environment_of_references_is_one() {
     let zero = <&Machine as FrameSource>::zero_frame(&&machine).unwrap();
     assert_eq!(platform.source.zero_frame(), Some(zero));
     let parent = UserSpace::new(&platform, SpaceOptions::default()).unwrap();
-    assert!(std::ptr::eq(parent.env(), &raw const platform));
+    assert!(std::ptr::eq(*parent.env(), &raw const platform));
     parent.map(A, 3 * PAGE, RW).unwrap();
     let range = parent.range(A, 3 * PAGE).unwrap();
     let write = || {
         let runs = [PhysRun::default(); 3];
-        pin_user_pages_fast::<Write, _, _, _>(&platform, &parent, range, PinFlags::empty(), runs).unwrap().complete()
+        pin_user_pages_fast(&parent, Write, range, PinFlags::empty(), runs).unwrap().complete()
     };
     write().unwrap().copy_from(0, b"old").unwrap();
     let flushes = machine.flushes();
@@ -198,7 +206,7 @@ fn an_environment_of_references_is_one() {
     assert_eq!(machine.flushes(), flushes + 1, "the references forward");
     write().unwrap().copy_from(0, b"new").unwrap();
     let runs = [PhysRun::default(); 3];
-    let found = pin_user_pages_fast::<Read, _, _, _>(&platform, &child, range, PinFlags::empty(), runs).unwrap();
+    let found = pin_user_pages_fast(&child, Read, range, PinFlags::empty(), runs).unwrap();
     let mut bytes = [0; 3];
     found.complete().unwrap().copy_to(0, &mut bytes).unwrap();
     assert_eq!(&bytes, b"old");
@@ -241,7 +249,7 @@ fn a_frame_that_is_in_use_is_not_taken_from_the_source<L: Layout>() {
     let page = |address| process.range(address, 1).unwrap();
     let pin = |address| {
         let runs = [PhysRun::default()];
-        pin_user_pages_fast::<Write, _, _, _>(&kernel, &process, page(address), PinFlags::empty(), runs)
+        pin_user_pages_fast(&process, Write, page(address), PinFlags::empty(), runs)
     };
     let pinned = pin(A).unwrap();
     let used = pinned.runs()[0].first();
@@ -262,9 +270,7 @@ fn debug_texts_name_the_thing_and_its_place() {
     let machine = Machine::<Wide>::new(64);
     let process = machine.populated(1, 1);
     let root = format!("{:?}", process.root());
-    for text in
-        [format!("{:?}", process.mm()), format!("{process:?}"), format!("{:?}", Tables::lock(&machine, process.mm()))]
-    {
+    for text in [format!("{:?}", process.mm()), format!("{process:?}"), format!("{:?}", Tables::lock(process.mm()))] {
         assert!(text.contains(&root), "{text}");
     }
     let place = format!("{A:#x}");
@@ -280,7 +286,7 @@ fn debug_texts_name_the_thing_and_its_place() {
 fn an_empty_slot_is_of_one_page() {
     let machine = Machine::<Wide>::new(64);
     let process = machine.populated(1, 1);
-    let tables = Tables::lock(&machine, process.mm());
+    let tables = Tables::lock(process.mm());
     for address in [A + PAGE, A + (1 << 21), A + (1 << 30), A + (1 << 39)] {
         let page = PageAddr::containing(address);
         let slot = tables.find(page).unwrap();

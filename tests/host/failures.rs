@@ -1,7 +1,8 @@
 //! Every operation with every allocation failing: a precise error, nothing lost, nothing half done.
 
+use pagepin::Access;
 use pagepin::Backing;
-use pagepin::fault::{FaultAccess, FaultError, FaultOutcome};
+use pagepin::fault::{FaultError, FaultOutcome};
 use pagepin::frame::Layout;
 use pagepin::space::ForkError;
 
@@ -48,7 +49,7 @@ fn a_fork_that_fails_leaves_everything_as_it_was<L: Layout>() {
             let Err(error) = result else { break };
             assert_eq!(error, ForkError::NoMemory);
             before.assert_same(&scene.image(&machine, None), format!("after {failures} allocations"));
-            let write = machine.attempt(3, parent, A, FaultAccess::Write);
+            let write = machine.attempt(3, parent, A, Access::Write);
             assert!(write.is_ok(), "after {failures} allocations: {write:?}");
             failures += 1;
         }
@@ -84,11 +85,11 @@ fn a_copy_that_fails_may_leave_a_page_present_that_had_no_rights<L: Layout>() {
     let parent = machine.populated(2, 10);
     let child = parent.fork().unwrap();
     parent.protect(A, PAGE, NONE).unwrap();
-    let vmas = OwnVmas::new(&machine, &parent, (A, A + PAGE), RW, Backing::Anonymous);
+    let vmas = OwnVmas::new(&parent, (A, A + PAGE), RW, Backing::Anonymous);
     let write = || {
-        let (address, access) = (A, FaultAccess::Write);
+        let (address, access) = (A, Access::Write);
         let fault = pagepin::fault::Fault { address, access, key_denied: false, malformed_table: false };
-        pagepin::handle_fault(&machine, &vmas, fault)
+        pagepin::handle_fault(&vmas, fault)
     };
     let prot_none = machine.leaf(&parent, A).unwrap();
     machine.memory().allow(Some(0));
@@ -110,7 +111,7 @@ fn a_page_that_nobody_else_has_is_written_without_memory<L: Layout>() {
     let parent = machine.populated(1, 10);
     let child = parent.fork().unwrap();
     machine.memory().allow(Some(0));
-    let write = |process: &Process<'_, L>| fault(process, A, FaultAccess::Write);
+    let write = |process: &Process<'_, L>| fault(process, A, Access::Write);
     assert_eq!([write(&parent), write(&child)], [Err(FaultError::NoMemory); 2], "no copy");
     drop(child);
     assert_eq!(write(&parent), Ok(FaultOutcome::Reused));

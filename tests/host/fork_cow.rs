@@ -23,7 +23,7 @@ fn fork_of<'m, L: Layout>(
     let child = machine.process();
     child.map(A, pages * PAGE, RW).unwrap();
     // SAFETY: the VMA is the parent's; nothing else runs meanwhile, and the child is new.
-    let forked = unsafe { fork_vmas(machine, parent.mm(), child.mm(), &[vma(A, pages, Backing::Anonymous)]) };
+    let forked = unsafe { fork_vmas(parent.mm(), child.mm(), &[vma(A, pages, Backing::Anonymous)]) };
     (forked, child)
 }
 
@@ -207,16 +207,15 @@ fn the_last_one_reuses_the_page<L: Layout>() {
 fn a_pinned_page_outlives_both_processes<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let parent = machine.populated(1, 10);
-    let raw = machine.pin::<Write>(&parent, A, 1).unwrap().into_raw();
+    let pins = machine.pin::<Write>(&parent, A, 1).unwrap().into_owned();
     let child = parent.fork().unwrap();
-    let frame = raw.runs()[0].first();
+    let frame = pins.runs()[0].first();
     drop(parent);
     drop(child);
     let word = machine.word(frame).snapshot();
     assert_eq!((word.refs, word.pins), (1, 1));
     machine.dma_write(frame.address(), &[1]);
-    // SAFETY: pinned above, through this machine.
-    unsafe { pagepin::pin::unpin_user_pages(&machine, raw) };
+    drop(pins);
     assert!(machine.word(frame).snapshot().is_free());
 }
 

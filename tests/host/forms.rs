@@ -2,9 +2,9 @@
 
 use pagepin::UserRange;
 use pagepin::frame::Layout;
-use pagepin::pin::{self, Access, GotPages, PhysRun, PinError, PinFlags};
+use pagepin::pin::{self, PinAccess, PinError, PinFlags};
 
-use crate::machine::{Machine, Pins, Process, runs};
+use crate::machine::{Gets, Pins, Process, runs};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -16,36 +16,34 @@ pub(crate) enum Form {
 
 pub(crate) const FORMS: [Form; 4] = [Form::FastOnly, Form::Fast, Form::Slow, Form::Remote];
 
-pub(crate) fn pin<'m, X: Access, L: Layout>(
+pub(crate) fn pin<'p, 'm, X: PinAccess, L: Layout>(
     form: Form,
-    machine: &'m Machine<L>,
-    process: &'m Process<'m, L>,
+    process: &'p Process<'m, L>,
     range: UserRange,
     flags: PinFlags,
     buffer: usize,
-) -> Result<Pins<'m, L, X>, PinError> {
+) -> Result<Pins<'p, 'm, L, X>, PinError> {
     let buffer = runs(buffer);
     match form {
-        Form::FastOnly => pin::pin_user_pages_fast_only(machine, process, range, flags, buffer),
-        Form::Fast => pin::pin_user_pages_fast(machine, process, range, flags, buffer),
-        Form::Slow => pin::pin_user_pages(machine, process, range, flags, buffer),
-        Form::Remote => pin::pin_user_pages_remote(machine, process, range, flags, buffer),
+        Form::FastOnly => pin::pin_user_pages_fast_only(process, X::default(), range, flags, buffer),
+        Form::Fast => pin::pin_user_pages_fast(process, X::default(), range, flags, buffer),
+        Form::Slow => pin::pin_user_pages(process, X::default(), range, flags, buffer),
+        Form::Remote => pin::pin_user_pages_remote(process, X::default(), range, flags, buffer),
     }
 }
 
-pub(crate) fn get<'m, X: Access, L: Layout>(
+pub(crate) fn get<'p, 'm, X: PinAccess, L: Layout>(
     form: Form,
-    machine: &'m Machine<L>,
-    process: &'m Process<'m, L>,
+    process: &'p Process<'m, L>,
     range: UserRange,
     flags: PinFlags,
     buffer: usize,
-) -> Result<GotPages<'m, Machine<L>, Vec<PhysRun>>, PinError> {
+) -> Result<Gets<'p, 'm, L>, PinError> {
     let buffer = runs(buffer);
     match form {
-        Form::FastOnly => pin::get_user_pages_fast_only::<X, _, _, _>(machine, process, range, flags, buffer),
-        Form::Fast => pin::get_user_pages_fast::<X, _, _, _>(machine, process, range, flags, buffer),
-        Form::Slow => pin::get_user_pages::<X, _, _, _>(machine, process, range, flags, buffer),
-        Form::Remote => pin::get_user_pages_remote::<X, _, _, _>(machine, process, range, flags, buffer),
+        Form::FastOnly => pin::get_user_pages_fast_only(process, X::default(), range, flags, buffer),
+        Form::Fast => pin::get_user_pages_fast(process, X::default(), range, flags, buffer),
+        Form::Slow => pin::get_user_pages(process, X::default(), range, flags, buffer),
+        Form::Remote => pin::get_user_pages_remote(process, X::default(), range, flags, buffer),
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use pagepin::frame::Layout;
-use pagepin::pin::{self, ByteRun, GotPages, OutOfRange, PinError, PinFlags, PinnedPages, Read, Write};
+use pagepin::frame::{Dirty, Layout};
+use pagepin::pin::{self, ByteRun, GotPages, OutOfRange, PhysRun, PinError, PinFlags, Pinned, Read, Write};
 use pagepin::space::SpaceOptions;
-use pagepin::{AddressSpace, Env, Pfn, PinBudget, PinLimit, PinTerm, Rights};
+use pagepin::{Env, Pfn, PinBudget, PinLimit, PinTerm, Rights};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, Machine, NONE, PAGE, R, RW, range};
@@ -16,7 +16,7 @@ fn untouched_pages_are_faulted_in_unless_forbidden<L: Layout>() {
         let process = machine.process();
         process.map(A, 4 * PAGE, RW).unwrap();
         let all = range(&process, A + 5, 3 * PAGE);
-        let pin = |flags| forms::pin::<Write, L>(form, &machine, &process, all, flags, 8);
+        let pin = |flags| forms::pin::<Write, L>(form, &process, all, flags, 8);
         assert_eq!(pin(PinFlags::NOFAULT).err(), Some(PinError::WouldFault), "{form:?}");
         if form == Form::FastOnly {
             assert_eq!(pin(PinFlags::empty()).err(), Some(PinError::WouldFault));
@@ -54,7 +54,7 @@ fn write_pins_make_the_page_writable<L: Layout>() {
                 _ => {}
             }
             let content = machine.get(&process, A);
-            let pins = forms::pin::<Write, L>(form, &machine, &process, range(&process, A, 1), PinFlags::empty(), 1);
+            let pins = forms::pin::<Write, L>(form, &process, range(&process, A, 1), PinFlags::empty(), 1);
             let pins = pins.unwrap();
             let leaf = machine.leaf(&process, A).unwrap();
             assert!(Machine::<L>::is_writable(leaf.bits), "{before}, {form:?}");
@@ -75,14 +75,14 @@ fn vmas_decide_what_may_be_pinned<L: Layout>() {
     let page = |index: u64| range(&process, A + index * PAGE, PAGE);
     for form in [Form::Fast, Form::Slow, Form::Remote] {
         let none = PinFlags::empty();
-        let write = |index| forms::pin::<Write, L>(form, &machine, &process, page(index), none, 1).err();
-        let read = |index| forms::pin::<Read, L>(form, &machine, &process, page(index), none, 1).err();
+        let write = |index| forms::pin::<Write, L>(form, &process, page(index), none, 1).err();
+        let read = |index| forms::pin::<Read, L>(form, &process, page(index), none, 1).err();
         let denied = Some(PinError::AccessDenied);
         assert_eq!([0, 1, 2, 3, 4].map(write), [None, denied, denied, denied, None], "{form:?}");
         assert_eq!([0, 1, 2, 3, 4].map(read), [None, None, denied, None, None], "{form:?}");
         assert_eq!([5, 99].map(read), [Some(PinError::NoVma); 2]);
         // From a good VMA into a bad one: the good part.
-        let pins = forms::pin::<Write, L>(form, &machine, &process, range(&process, A, 2 * PAGE), none, 4).unwrap();
+        let pins = forms::pin::<Write, L>(form, &process, range(&process, A, 2 * PAGE), none, 4).unwrap();
         assert_eq!((pins.pages(), pins.stopped().map(|stopped| stopped.reason)), (1, denied));
         assert_eq!(pins.complete().err(), denied);
     }
@@ -99,13 +99,13 @@ fn foreign_memory_is_not_pinnable<L: Layout>() {
         for flags in [PinFlags::empty(), PinFlags::NOFAULT] {
             let page = range(&process, A, 4);
             let wanted = Some(PinError::NotPinnable);
-            assert_eq!(forms::pin::<Write, L>(form, &machine, &process, page, flags, 1).err(), wanted, "{form:?}");
-            assert_eq!(forms::pin::<Read, L>(form, &machine, &process, page, flags, 1).err(), wanted, "{form:?}");
-            assert_eq!(forms::get::<Write, L>(form, &machine, &process, page, flags, 1).err(), wanted, "{form:?}");
+            assert_eq!(forms::pin::<Write, L>(form, &process, page, flags, 1).err(), wanted, "{form:?}");
+            assert_eq!(forms::pin::<Read, L>(form, &process, page, flags, 1).err(), wanted, "{form:?}");
+            assert_eq!(forms::get::<Write, L>(form, &process, page, flags, 1).err(), wanted, "{form:?}");
         }
     }
     let page = range(&process, A, 4);
-    let forced = forms::pin::<Write, L>(Form::Slow, &machine, &process, page, PinFlags::FORCE, 1);
+    let forced = forms::pin::<Write, L>(Form::Slow, &process, page, PinFlags::FORCE, 1);
     assert_eq!(forced.err(), Some(PinError::NotPinnable));
 }
 
@@ -119,28 +119,28 @@ fn flags_are_checked<L: Layout>() {
     let unknown = PinFlags::from_bits_retain(1 << 20);
     let invalid = Some(PinError::InvalidFlags);
     for form in FORMS {
-        assert_eq!(forms::pin::<Read, L>(form, &machine, &process, page, unknown, 1).err(), invalid);
-        assert_eq!(forms::get::<Read, L>(form, &machine, &process, page, unknown, 1).err(), invalid);
-        assert_eq!(forms::pin::<Read, L>(form, &machine, &process, page, PinFlags::FORCE, 1).err(), invalid);
+        assert_eq!(forms::pin::<Read, L>(form, &process, page, unknown, 1).err(), invalid);
+        assert_eq!(forms::get::<Read, L>(form, &process, page, unknown, 1).err(), invalid);
+        assert_eq!(forms::pin::<Read, L>(form, &process, page, PinFlags::FORCE, 1).err(), invalid);
         for flags in [PinFlags::LONGTERM, PinFlags::FORCE] {
-            assert_eq!(forms::get::<Write, L>(form, &machine, &process, page, flags, 1).err(), invalid, "{form:?}");
+            assert_eq!(forms::get::<Write, L>(form, &process, page, flags, 1).err(), invalid, "{form:?}");
         }
-        assert_eq!(forms::pin::<Write, L>(form, &machine, &process, page, PinFlags::LONGTERM, 1).err(), None);
+        assert_eq!(forms::pin::<Write, L>(form, &process, page, PinFlags::LONGTERM, 1).err(), None);
     }
-    let forced = forms::pin::<Write, L>(Form::FastOnly, &machine, &process, page, PinFlags::FORCE, 1);
+    let forced = forms::pin::<Write, L>(Form::FastOnly, &process, page, PinFlags::FORCE, 1);
     assert_eq!(forced.err(), invalid);
 }
 
 /// A limit is an error before anything is taken, and is exact after partial success, failure and release.
 fn budgets_are_charged_for_what_is_pinned<L: Layout>() {
     let machine = Machine::<L>::new(64);
-    let process = machine.process_with(SpaceOptions { pin_limit: 6, ..SpaceOptions::default() });
+    let process = machine.process_within(6, SpaceOptions::default());
     process.map(A, 8 * PAGE, RW).unwrap();
     machine.put_pages(&process, A, 8, 1);
-    let used = || process.pin_limit().used();
+    let used = || process.budget().used();
     let pages = |first: u64, count: u64| range(&process, A + first * PAGE, count * PAGE);
     for form in FORMS {
-        let pin = |range, buffer| forms::pin::<Write, L>(form, &machine, &process, range, PinFlags::empty(), buffer);
+        let pin = |range, buffer| forms::pin::<Write, L>(form, &process, range, PinFlags::empty(), buffer);
         assert_eq!(pin(pages(0, 7), 8).err(), Some(PinError::BudgetExceeded), "{form:?}");
         let four = pin(pages(0, 4), 8).unwrap();
         assert_eq!(used(), 4);
@@ -148,7 +148,7 @@ fn budgets_are_charged_for_what_is_pinned<L: Layout>() {
         let two = pin(pages(4, 2), 8).unwrap();
         assert_eq!(used(), 6);
         // Plain references are not charged.
-        assert!(forms::get::<Read, L>(form, &machine, &process, pages(0, 8), PinFlags::empty(), 8).is_ok());
+        assert!(forms::get::<Read, L>(form, &process, pages(0, 8), PinFlags::empty(), 8).is_ok());
         drop(four);
         assert_eq!(used(), 2);
         assert_eq!(pin(pages(0, 3), 0).err(), Some(PinError::BufferTooSmall));
@@ -158,16 +158,15 @@ fn budgets_are_charged_for_what_is_pinned<L: Layout>() {
     }
     // Partial success.
     process.unmap(A + 2 * PAGE, PAGE).unwrap();
-    let two = forms::pin::<Write, L>(Form::Slow, &machine, &process, pages(0, 5), PinFlags::empty(), 8).unwrap();
+    let two = forms::pin::<Write, L>(Form::Slow, &process, pages(0, 5), PinFlags::empty(), 8).unwrap();
     assert_eq!((two.pages(), used()), (2, 2));
     assert_eq!(two.complete().err(), Some(PinError::NoVma));
     assert_eq!(used(), 0);
     // Raw pins keep their charge until they are taken back.
-    let raw =
-        forms::pin::<Write, L>(Form::Fast, &machine, &process, pages(0, 2), PinFlags::empty(), 8).unwrap().into_raw();
+    let raw = forms::pin::<Write, L>(Form::Fast, &process, pages(0, 2), PinFlags::empty(), 8).unwrap().into_raw();
     assert_eq!((raw.pages(), used()), (2, 2));
     // SAFETY: pinned above, through this machine, and charged to this budget.
-    drop(unsafe { PinnedPages::from_raw(&machine, process.budget(), raw) });
+    drop(unsafe { Pinned::from_raw(&process, raw) });
     assert_eq!(used(), 0);
     let limit = PinLimit::new(u64::MAX - 1);
     limit.charge(u64::MAX - 1, PinTerm::Short).unwrap();
@@ -189,12 +188,12 @@ fn every_release_balances<L: Layout>() {
     };
     let all = raw();
     // SAFETY: the pins were just taken, one on each frame, through this machine; the same holds below.
-    unsafe { pin::unpin_user_pages_dirty(&machine, all, false) };
+    unsafe { pin::unpin_user_pages(&machine, process.budget(), all, Dirty::No) };
     assert_eq!(dirty(), [false; 3]);
     balance();
     for run in raw().runs() {
         // SAFETY: as above.
-        unsafe { pin::unpin_user_page_range(&machine, run.first(), run.pages() as u32) };
+        unsafe { pin::unpin_user_run(&machine, *run, Dirty::No) };
     }
     assert_eq!(dirty(), [false; 3]);
     balance();
@@ -203,17 +202,15 @@ fn every_release_balances<L: Layout>() {
     for (index, frame) in frames.iter().enumerate() {
         // SAFETY: as above.
         unsafe {
-            match index {
-                0 => pin::unpin_user_page_dirty(&machine, *frame),
-                _ => pin::unpin_user_page(&machine, *frame),
-            }
+            let dirty = if index == 0 { Dirty::Yes } else { Dirty::No };
+            pin::unpin_user_run(&machine, PhysRun::from_parts(*frame, 1, 0), dirty);
         }
     }
     assert_eq!(dirty(), [true, false, false]);
     balance();
     for run in raw().runs() {
         // SAFETY: as above.
-        unsafe { pin::unpin_user_page_range_dirty(&machine, run.first(), run.pages() as u32) };
+        unsafe { pin::unpin_user_run(&machine, *run, Dirty::Yes) };
     }
     assert_eq!(dirty(), [true; 3]);
     balance();
@@ -222,7 +219,7 @@ fn every_release_balances<L: Layout>() {
     let gets = gets.into_raw();
     assert_eq!(machine.frame_at(&process, A).1.refs, 2);
     // SAFETY: referenced above, through this machine.
-    let gets = unsafe { GotPages::from_raw(&machine, gets) };
+    let gets = unsafe { GotPages::from_raw(process.env(), gets) };
     let gets = gets.into_raw();
     // SAFETY: as above.
     unsafe { pin::put_user_pages(&machine, gets) };
@@ -244,11 +241,11 @@ fn a_release_too_many_is_counted_as_a_bug<L: Layout>() {
     let process = machine.populated(1, 1);
     let frame = machine.frame_at(&process, A).0;
     // SAFETY: wrong on purpose; the word refuses.
-    unsafe { pin::unpin_user_page(&machine, frame) };
+    unsafe { pin::unpin_user_run(&machine, PhysRun::from_parts(frame, 1, 0), Dirty::No) };
     assert_eq!(machine.counters().values().bugs_caught, 1);
     assert!(machine.frame_at(&process, A).1.is_sole());
     // SAFETY: wrong on purpose: not a frame at all.
-    unsafe { pin::unpin_user_page(&machine, Pfn::new(1)) };
+    unsafe { pin::unpin_user_run(&machine, PhysRun::from_parts(Pfn::new(1), 1, 0), Dirty::No) };
     assert_eq!(machine.counters().values().bugs_caught, 2);
     // The books are even again with two pins that nobody releases through the family.
     drop(process);
@@ -277,20 +274,24 @@ fn pinned_bytes_are_exact<L: Layout>() {
     assert_eq!(bytes, [0xbb, 0]);
     assert_eq!(pinned.copy_to(length - 1, &mut bytes), Err(OutOfRange));
     assert_eq!(pinned.copy_from(u64::MAX, &[1]), Err(OutOfRange));
-    assert_eq!(pinned.byte(length).err(), Some(OutOfRange));
-    pinned.byte_mut(length - 1).unwrap().write(9);
-    assert_eq!(pinned.byte(length - 1).unwrap().read(), 9);
+    // SAFETY: one thread; the same holds below.
+    unsafe {
+        assert_eq!(pinned.byte(length).err(), Some(OutOfRange));
+        pinned.byte_mut(length - 1).unwrap().write(9);
+        assert_eq!(pinned.byte(length - 1).unwrap().read(), 9);
+    }
     for (edge, page) in [(PAGE - 100, 1), (2 * PAGE - 100, 2)] {
         let (last, first) = (A + page * PAGE - 1, A + page * PAGE);
         machine.put(&process, last, 0x70 + page as u8);
         machine.put(&process, first, 0x80 + page as u8);
-        let seen = [edge - 1, edge].map(|offset| u64::from(pinned.byte(offset).unwrap().read()));
+        // SAFETY: as above.
+        let seen = [edge - 1, edge].map(|offset| u64::from(unsafe { pinned.byte(offset) }.unwrap().read()));
         assert_eq!(seen, [0x70 + page, 0x80 + page], "runs that are no neighbours");
     }
     assert_eq!(machine.load(0, &process, A + 2 * PAGE + 399, 2), Ok(0xaa09));
     assert!(format!("{pinned:?}").contains("PhysRun"));
     // SAFETY: pinned above, through this machine, and charged to this budget.
-    let pins = unsafe { PinnedPages::from_raw(&machine, process.budget(), pinned.into_raw()) };
+    let pins = unsafe { Pinned::from_raw(&process, pinned.into_raw()) };
     assert_eq!(pins.complete().unwrap().range().start(), start);
 }
 

@@ -1,6 +1,7 @@
 //! Ranges from user space at every edge, for every operation that takes one (INV-15).
 
-use pagepin::fault::{Fault, FaultAccess, FaultError};
+use pagepin::Access;
+use pagepin::fault::{Fault, FaultError};
 use pagepin::frame::Wide;
 use pagepin::pin::PinError;
 use pagepin::space::SpaceError;
@@ -82,7 +83,7 @@ fn operations_refuse_what_is_not_user_memory() {
             assert_eq!(process.range(start, length), Err(error));
         }
         for address in [levels.user_half().end(), kernel - 1, kernel, u64::MAX] {
-            for access in [FaultAccess::Read, FaultAccess::Write, FaultAccess::Execute] {
+            for access in [Access::Read, Access::Write, Access::Execute] {
                 let fault = Fault { address, access, key_denied: false, malformed_table: false };
                 assert!(matches!(process.fault(fault), Err(FaultError::Address(_))), "{address:#x}");
             }
@@ -95,8 +96,7 @@ fn operations_refuse_what_is_not_user_memory() {
 fn faults_that_hardware_explains_are_not_resolved() {
     let machine = Machine::<Wide>::new(16);
     let process = machine.populated(1, 1);
-    let fault =
-        Fault { address: crate::machine::A, access: FaultAccess::Read, key_denied: false, malformed_table: false };
+    let fault = Fault { address: crate::machine::A, access: Access::Read, key_denied: false, malformed_table: false };
     assert_eq!(process.fault(Fault { key_denied: true, ..fault }), Err(FaultError::ProtectionKey));
     assert_eq!(process.fault(Fault { malformed_table: true, ..fault }), Err(FaultError::MalformedTable));
     assert_eq!(process.fault(Fault { address: 0, ..fault }), Err(FaultError::NoVma));
@@ -111,7 +111,7 @@ fn entries_of_unknown_origin_are_not_touched() {
     let leaf = machine.leaf(&process, a).unwrap();
     let bits = leaf.bits & !1;
     machine.poke(leaf.at, bits);
-    for access in [FaultAccess::Read, FaultAccess::Write] {
+    for access in [Access::Read, Access::Write] {
         let fault = Fault { address: a, access, key_denied: false, malformed_table: false };
         assert_eq!(process.fault(fault), Err(FaultError::MalformedTable));
     }

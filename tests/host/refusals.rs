@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use pagepin::fault::FaultAccess;
+use pagepin::Access;
 use pagepin::frame::Layout;
 use pagepin::pin::{PinFlags, Read, Write};
 use pagepin::space::SpaceError;
@@ -164,7 +164,7 @@ fn damage_in_the_middle_stops_operations_without_a_trace<L: Layout>() {
 /// A fault or pin that meets damage on its way changes nothing.
 fn damage_on_the_way_stops_faults_and_pins_without_a_trace<L: Layout>() {
     let fault = operation::<L>("write next to others", 0, populated, |_, scene| {
-        done(fault(scene.process(), A, FaultAccess::Write).map(drop))
+        done(fault(scene.process(), A, Access::Write).map(drop))
     });
     for level in 1..=4 {
         let obstacle = Obstacle::Damaged { address: A, level, flipped: U };
@@ -181,7 +181,7 @@ fn damage_on_the_way_stops_faults_and_pins_without_a_trace<L: Layout>() {
 
 /// What user space asks for and is not to be had, at once.
 fn bad_requests_change_nothing<L: Layout>() {
-    let bad = |why, run: for<'s> fn(&'s Machine<L>, &'s Scene<'s, L>) -> Done<'s, L>| {
+    let bad = |why, run: for<'s, 'm> fn(&'m Machine<L>, &'s Scene<'m, L>) -> Done<'s, 'm, L>| {
         let refused = operation::<L>(why, 0, populated, run).refuses();
         assert!(refused.why.starts_with(why), "{why}: {refused:?}");
     };
@@ -192,19 +192,19 @@ fn bad_requests_change_nothing<L: Layout>() {
     bad("NoVma", |_, scene| done(scene.process().protect(A + 5 * PAGE, 2 * PAGE, R)));
     bad("Range", |_, scene| done(scene.process().unmap(A + 1, PAGE).map(drop)));
     bad("Range", |_, scene| done(scene.process().discard(u64::MAX - 1, 9 * PAGE).map(drop)));
-    bad("AccessDenied", |_, scene| done(fault(scene.process(), A, FaultAccess::Execute).map(drop)));
-    bad("NoVma", |_, scene| done(fault(scene.process(), FAR, FaultAccess::Write).map(drop)));
-    bad("BufferTooSmall", |machine, scene| {
+    bad("AccessDenied", |_, scene| done(fault(scene.process(), A, Access::Execute).map(drop)));
+    bad("NoVma", |_, scene| done(fault(scene.process(), FAR, Access::Write).map(drop)));
+    bad("BufferTooSmall", |_, scene| {
         let (process, none) = (scene.process(), PinFlags::empty());
-        done(forms::pin::<Write, L>(Form::Fast, machine, process, range(process, A, 6 * PAGE), none, 0))
+        done(forms::pin::<Write, L>(Form::Fast, process, range(process, A, 6 * PAGE), none, 0))
     });
-    bad("NoVma", |machine, scene| {
+    bad("NoVma", |_, scene| {
         let (process, long) = (scene.process(), PinFlags::LONGTERM);
-        done(forms::pin::<Write, L>(Form::Slow, machine, process, range(process, UNTOUCHED, 1 << 45), long, 8))
+        done(forms::pin::<Write, L>(Form::Slow, process, range(process, UNTOUCHED, 1 << 45), long, 8))
     });
-    bad("InvalidFlags", |machine, scene| {
+    bad("InvalidFlags", |_, scene| {
         let (process, force) = (scene.process(), PinFlags::FORCE);
-        done(forms::get::<Write, L>(Form::Slow, machine, process, range(process, A, 6 * PAGE), force, 8))
+        done(forms::get::<Write, L>(Form::Slow, process, range(process, A, 6 * PAGE), force, 8))
     });
     let split = |run: fn(&Process<'_, L>) -> Result<(), SpaceError>| {
         let operation = operation("split", 0, large, move |_, scene| done(run(scene.process()))).with_large_memory();

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pagepin::fault::FaultAccess;
+use pagepin::Access;
 use pagepin::frame::{Layout, Released};
 use pagepin::pin::Write;
 use pagepin::{Entry, FrameSource, PhysMap, ReadSide, Shootdown};
@@ -115,10 +115,10 @@ fn translations_stay_until_they_are_flushed<L: Layout>() {
     let leaf = machine.leaf(&process, A).unwrap();
     assert_eq!(machine.store(1, &process, A, 6, 1), Ok(()));
     machine.poke(leaf.at, leaf.bits & !3);
-    assert!(machine.attempt(1, &process, A, FaultAccess::Write).is_ok(), "CPU 1 has it cached");
-    assert!(machine.attempt(2, &process, A, FaultAccess::Read).is_err(), "CPU 2 has not");
+    assert!(machine.attempt(1, &process, A, Access::Write).is_ok(), "CPU 1 has it cached");
+    assert!(machine.attempt(2, &process, A, Access::Read).is_err(), "CPU 2 has not");
     machine.flush(process.root(), pagepin::FlushRange::Everything);
-    assert!(machine.attempt(1, &process, A, FaultAccess::Read).is_err());
+    assert!(machine.attempt(1, &process, A, Access::Read).is_err());
     machine.poke(leaf.at, leaf.bits);
     assert_eq!(machine.get(&process, A), 6);
 }

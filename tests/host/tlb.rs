@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use pagepin::fault::FaultAccess;
+use pagepin::Access;
 use pagepin::frame::Layout;
 use pagepin::pin::Write;
 
@@ -11,11 +11,11 @@ use crate::machine::{A, CPUS, Machine, NONE, PAGE, Process, R, RW, Trap};
 
 /// A store through the TLB, without resolving a fault.
 fn try_store<L: Layout>(machine: &Machine<L>, cpu: usize, process: &Process<'_, L>, byte: u8) -> Result<(), Trap> {
-    machine.attempt(cpu, process, A, FaultAccess::Write).map(|physical| machine.memory().write(physical, byte))
+    machine.attempt(cpu, process, A, Access::Write).map(|physical| machine.memory().write(physical, byte))
 }
 
 fn try_load<L: Layout>(machine: &Machine<L>, cpu: usize, process: &Process<'_, L>) -> Option<u8> {
-    machine.attempt(cpu, process, A, FaultAccess::Read).ok().map(|physical| machine.memory().read(physical))
+    machine.attempt(cpu, process, A, Access::Read).ok().map(|physical| machine.memory().read(physical))
 }
 
 /// golang/go #34988: one thread forks, one writes and so breaks copy-on-write, one runs on a stale translation. What a
@@ -157,14 +157,14 @@ fn pins_are_released_while_the_table_lock_is_held<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.populated(3, 1);
     let own = machine.pin::<Write>(&process, A, PAGE).unwrap();
-    let other = machine.pin::<Write>(&process, A + PAGE, PAGE).unwrap().into_raw();
+    let other = machine.pin::<Write>(&process, A + PAGE, PAGE).unwrap().into_owned();
     let gets = machine.reference::<Write>(&process, A, PAGE).unwrap();
     // The flush of an unmap runs with the table lock held. One release is the last of its frame.
     let interrupt = || {
         drop(own);
         drop(gets);
-        // SAFETY: pinned above, through this machine.
-        unsafe { pagepin::pin::unpin_user_pages(&machine, other) };
+        let (_, buffer) = other.release();
+        assert_eq!(buffer.len(), 64, "the buffer comes back: its memory is not given to a heap here");
     };
     let unmapped = machine.before_acknowledgement(interrupt, || process.unmap(A, 3 * PAGE).unwrap());
     assert_eq!((unmapped.pages, unmapped.pinned_pages), (3, 0));

@@ -98,11 +98,10 @@ fn an_unmapped_pinned_page_survives_until_it_is_unpinned<L: Layout>() {
 fn exit_frees_all_but_pinned_pages<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.populated(3, 10);
-    let raw = machine.pin::<Read>(&process, A, 2 * PAGE).unwrap().into_raw();
+    let pins = machine.pin::<Read>(&process, A, 2 * PAGE).unwrap().into_owned();
     drop(process);
     assert_eq!(machine.memory().allocated().len(), 2);
-    // SAFETY: pinned above, through this machine.
-    unsafe { pagepin::pin::unpin_user_pages(&machine, raw) };
+    drop(pins);
     assert_eq!(machine.memory().allocated().len(), 0);
 }
 

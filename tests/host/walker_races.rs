@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use pagepin::frame::Layout;
-use pagepin::pin::{Access, PinError, PinFlags, Read, Write};
+use pagepin::pin::{PinAccess, PinError, PinFlags, Read, Write};
 use pagepin::{EntryAddr, Pfn};
 
 use crate::forms::{self, Form};
@@ -71,7 +71,7 @@ fn races<L: Layout>() -> [(&'static str, Race<L>); 11] {
 }
 
 /// One race at one step. Whether the walk was that long.
-fn race_once<X: Access, L: Layout>(
+fn race_once<X: PinAccess, L: Layout>(
     (name, race): (&str, Race<L>),
     (first, pages): (u64, u64),
     (form, pin): (Form, bool),
@@ -95,12 +95,12 @@ fn race_once<X: Access, L: Layout>(
     let run_race = || race(&scene, &mut child);
     let (mut pins, mut gets) = (None, None);
     let fired = if pin {
-        let call = || forms::pin::<X, L>(form, &machine, &scene.process, all, none, 8);
+        let call = || forms::pin::<X, L>(form, &scene.process, all, none, 8);
         let (result, fired) = machine.race_at(step, run_race, call);
         pins = result.ok();
         fired
     } else {
-        let call = || forms::get::<X, L>(form, &machine, &scene.process, all, none, 8);
+        let call = || forms::get::<X, L>(form, &scene.process, all, none, 8);
         let (result, fired) = machine.race_at(step, run_race, call);
         gets = result.ok();
         fired
@@ -143,7 +143,7 @@ fn race_once<X: Access, L: Layout>(
     fired
 }
 
-fn every_race_at_every_step<X: Access, L: Layout>() {
+fn every_race_at_every_step<X: PinAccess, L: Layout>() {
     // One page, the last of its table, and a range over two tables.
     for (pages, at_least) in [((EDGE - PAGE, 1), 4), ((START, PAGES), 15)] {
         for race in races::<L>() {
@@ -179,10 +179,10 @@ fn a_change_of_the_entry_above_undoes_the_whole_table<L: Layout>() {
             let pages = range(process, EDGE, count * PAGE);
             let change = || machine.poke(above, elsewhere);
             let (acquired, fired) = if pin {
-                let call = || forms::pin::<Write, L>(Form::FastOnly, &machine, process, pages, none, 4).map(drop);
+                let call = || forms::pin::<Write, L>(Form::FastOnly, process, pages, none, 4).map(drop);
                 machine.race_at(step, change, call)
             } else {
-                let call = || forms::get::<Write, L>(Form::FastOnly, &machine, process, pages, none, 4).map(drop);
+                let call = || forms::get::<Write, L>(Form::FastOnly, process, pages, none, 4).map(drop);
                 machine.race_at(step, change, call)
             };
             machine.poke(above, bits);
@@ -207,7 +207,7 @@ fn a_change_of_the_leaf_is_noticed<L: Layout>() {
         let leaf = machine.leaf(process, EDGE).unwrap();
         let pages = range(process, START, PAGES * PAGE);
         let change = || machine.poke(leaf.at, leaf.bits & !1);
-        let call = || forms::pin::<Write, L>(Form::FastOnly, &machine, process, pages, PinFlags::empty(), 4);
+        let call = || forms::pin::<Write, L>(Form::FastOnly, process, pages, PinFlags::empty(), 4);
         let (result, fired) = machine.race_at(step, change, call);
         let count = result.as_ref().map_or(0, |pins| pins.pages());
         assert!(count == 2 || count == PAGES, "step {step}: {count} pages");
@@ -239,7 +239,7 @@ fn accessed_and_dirty_may_change_during_the_walk<L: Layout>() {
             pages.iter().for_each(|at| _ = machine.slot(*at).fetch_or(0x60, Ordering::AcqRel));
         };
         let all = range(process, START, PAGES * PAGE);
-        let call = || forms::pin::<Write, L>(Form::FastOnly, &machine, process, all, PinFlags::empty(), 4);
+        let call = || forms::pin::<Write, L>(Form::FastOnly, process, all, PinFlags::empty(), 4);
         let (result, fired) = machine.race_at(step, hardware, call);
         assert_eq!(result.unwrap().pages(), PAGES, "step {step}");
         if !fired {
@@ -269,7 +269,7 @@ fn a_large_leaf_that_goes_away_is_noticed<L: Layout>() {
                 machine.install(&other, address, size, again, 7);
             }
         };
-        let call = || forms::pin::<Write, L>(Form::FastOnly, &machine, &process, some, PinFlags::empty(), 1);
+        let call = || forms::pin::<Write, L>(Form::FastOnly, &process, some, PinFlags::empty(), 1);
         let (result, fired) = machine.race_at(step, recycle, call);
         let word = machine.word(block).snapshot();
         if !fired {

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use pagepin::frame::{CountError, Dirty, FrameKind, Layout, Ownership};
-use pagepin::pin::{Access, PinError, PinFlags, Read, Write};
+use pagepin::pin::{PinAccess, PinError, PinFlags, Read, Write};
 use pagepin::space::SpaceOptions;
 use pagepin::{FrameSource, KeyRights, LeafSize, Levels, PageFrame, Pfn, SOFTWARE_BITS};
 
@@ -17,11 +17,11 @@ const LARGE: u64 = 0x80;
 const SPECIAL: u64 = 1 << SOFTWARE_BITS[0];
 
 /// Asks for one page without locks; nothing may be left counted.
-fn refused<X: Access, L: Layout>(machine: &Machine<L>, process: &Process<'_, L>) -> [Option<PinError>; 2] {
+fn refused<X: PinAccess, L: Layout>(process: &Process<'_, L>) -> [Option<PinError>; 2] {
     let page = range(process, A, 1);
     let none = PinFlags::empty();
-    let pinned = forms::pin::<X, L>(Form::FastOnly, machine, process, page, none, 4).err();
-    let got = forms::get::<X, L>(Form::FastOnly, machine, process, page, none, 4).err();
+    let pinned = forms::pin::<X, L>(Form::FastOnly, process, page, none, 4).err();
+    let got = forms::get::<X, L>(Form::FastOnly, process, page, none, 4).err();
     [pinned, got]
 }
 
@@ -41,15 +41,15 @@ fn rights_missing_at_any_level_refuse<L: Layout>() {
         for (level, at, bits) in path {
             for missing in [P, U] {
                 machine.poke(at, bits & !missing);
-                assert_eq!(refused::<Read, L>(&machine, &process), both(PinError::WouldFault), "{level} {missing}");
-                assert_eq!(refused::<Write, L>(&machine, &process), both(PinError::WouldFault), "{level} {missing}");
+                assert_eq!(refused::<Read, L>(&process), both(PinError::WouldFault), "{level} {missing}");
+                assert_eq!(refused::<Write, L>(&process), both(PinError::WouldFault), "{level} {missing}");
             }
             machine.poke(at, bits & !W);
-            assert_eq!(refused::<Write, L>(&machine, &process), both(PinError::WouldFault), "level {level}: W");
-            assert_eq!(refused::<Read, L>(&machine, &process), [None; 2], "level {level}: reads need no W");
+            assert_eq!(refused::<Write, L>(&process), both(PinError::WouldFault), "level {level}: W");
+            assert_eq!(refused::<Read, L>(&process), [None; 2], "level {level}: reads need no W");
             machine.poke(at, bits);
         }
-        assert_eq!(refused::<Write, L>(&machine, &process), [None; 2]);
+        assert_eq!(refused::<Write, L>(&process), [None; 2]);
         assert_eq!(machine.frame_at(&process, A).1, pagepin::frame::Snapshot { dirty: true, ..word });
     }
 }
@@ -66,10 +66,9 @@ fn a_leaf_where_hardware_has_none_is_malformed<L: Layout>() {
                 continue;
             }
             machine.poke(at, bits | LARGE);
-            assert_eq!(refused::<Read, L>(&machine, &process), both(PinError::MalformedTable), "level {level}");
+            assert_eq!(refused::<Read, L>(&process), both(PinError::MalformedTable), "level {level}");
             for form in FORMS {
-                let result =
-                    forms::pin::<Write, L>(form, &machine, &process, range(&process, A, 1), PinFlags::empty(), 1);
+                let result = forms::pin::<Write, L>(form, &process, range(&process, A, 1), PinFlags::empty(), 1);
                 assert_eq!(result.err(), Some(PinError::MalformedTable), "level {level}, {form:?}");
             }
             machine.poke(at, bits);
@@ -83,15 +82,15 @@ fn special_and_prot_none_leaves_are_left_to_the_slow_path<L: Layout>() {
     let leaf = machine.leaf(&process, A).unwrap();
     for bits in [leaf.bits | SPECIAL, leaf.bits & !P | 1 << SOFTWARE_BITS[1]] {
         machine.poke(leaf.at, bits);
-        assert_eq!(refused::<Read, L>(&machine, &process), both(PinError::WouldFault));
-        assert_eq!(refused::<Write, L>(&machine, &process), both(PinError::WouldFault));
+        assert_eq!(refused::<Read, L>(&process), both(PinError::WouldFault));
+        assert_eq!(refused::<Write, L>(&process), both(PinError::WouldFault));
     }
     machine.poke(leaf.at, leaf.bits);
     // The zero frame, as the crate itself maps it.
     process.map(A + PAGE, PAGE, RW).unwrap();
     assert_eq!(machine.get(&process, A + PAGE), 0);
     let page = range(&process, A + PAGE, 1);
-    let result = forms::get::<Read, L>(Form::FastOnly, &machine, &process, page, PinFlags::empty(), 1);
+    let result = forms::get::<Read, L>(Form::FastOnly, &process, page, PinFlags::empty(), 1);
     assert_eq!(result.err(), Some(PinError::WouldFault), "INV-6");
 }
 
@@ -103,9 +102,9 @@ fn frames_outside_the_frame_table_are_never_pinned<L: Layout>() {
     machine.install(&process, A, LeafSize::Size4KiB, Pfn::new(0xfee00), P | W | U);
     for form in FORMS {
         let page = range(&process, A, 1);
-        let pinned = forms::pin::<Read, L>(form, &machine, &process, page, PinFlags::empty(), 1);
+        let pinned = forms::pin::<Read, L>(form, &process, page, PinFlags::empty(), 1);
         assert_eq!(pinned.err(), Some(PinError::NotPinnable), "{form:?}");
-        let got = forms::get::<Write, L>(form, &machine, &process, page, PinFlags::empty(), 1);
+        let got = forms::get::<Write, L>(form, &process, page, PinFlags::empty(), 1);
         assert_eq!(got.err(), Some(PinError::NotPinnable), "{form:?}");
     }
 }
@@ -116,11 +115,11 @@ fn a_shared_frame_is_not_pinned_without_a_fault<L: Layout>() {
     let process = machine.populated(1, 1);
     let child = process.fork().unwrap();
     let word = machine.frame_at(&process, A).1;
-    assert_eq!(refused::<Read, L>(&machine, &process), [Some(PinError::WouldFault), None], "only a plain reference");
+    assert_eq!(refused::<Read, L>(&process), [Some(PinError::WouldFault), None], "only a plain reference");
     // Even through an entry that is writable by mistake.
     let leaf = machine.leaf(&process, A).unwrap();
     machine.poke(leaf.at, leaf.bits | W);
-    assert_eq!(refused::<Write, L>(&machine, &process)[0], Some(PinError::WouldFault));
+    assert_eq!(refused::<Write, L>(&process)[0], Some(PinError::WouldFault));
     machine.poke(leaf.at, leaf.bits);
     let now = machine.frame_at(&process, A).1;
     assert_eq!((now.refs, now.pins), (word.refs, word.pins));
@@ -132,17 +131,17 @@ fn frozen_free_and_full_frames_are_refused<L: Layout>() {
     let process = machine.populated(1, 1);
     let frame = machine.frame_at(&process, A).0;
     let page = || range(&process, A, 1);
-    let slow = || forms::pin::<Write, L>(Form::Slow, &machine, &process, page(), PinFlags::empty(), 1).err();
+    let slow = || forms::pin::<Write, L>(Form::Slow, &process, page(), PinFlags::empty(), 1).err();
     machine.word(frame).try_freeze(1).unwrap();
-    assert_eq!(refused::<Read, L>(&machine, &process), both(PinError::WouldFault));
+    assert_eq!(refused::<Read, L>(&process), both(PinError::WouldFault));
     assert_eq!(slow(), Some(PinError::Contended));
     machine.word(frame).unfreeze(PageFrame::<L>::MAX_REFS).unwrap();
-    assert_eq!(refused::<Read, L>(&machine, &process), [None, Some(PinError::CountOverflow)]);
+    assert_eq!(refused::<Read, L>(&process), [None, Some(PinError::CountOverflow)]);
     machine.word(frame).try_freeze(PageFrame::<L>::MAX_REFS).unwrap();
     machine.word(frame).unfreeze(1).unwrap();
     (0..PageFrame::<L>::MAX_PINS).for_each(|_| machine.word(frame).try_pin().unwrap());
     for form in FORMS {
-        let result = forms::pin::<Write, L>(form, &machine, &process, page(), PinFlags::empty(), 1);
+        let result = forms::pin::<Write, L>(form, &process, page(), PinFlags::empty(), 1);
         assert_eq!(result.err(), Some(PinError::CountOverflow), "{form:?}");
     }
     (0..PageFrame::<L>::MAX_PINS).for_each(|_| assert!(machine.word(frame).unpin(Dirty::No).is_ok()));
@@ -158,7 +157,7 @@ fn a_page_that_no_fault_makes_ready_ends_the_pin<L: Layout>() {
     machine.poke(above, bits & !W);
     let before = machine.image(&[&process]);
     for form in [Form::Fast, Form::Slow, Form::Remote] {
-        let result = forms::pin::<Write, L>(form, &machine, &process, range(&process, A, 1), PinFlags::empty(), 1);
+        let result = forms::pin::<Write, L>(form, &process, range(&process, A, 1), PinFlags::empty(), 1);
         assert_eq!(result.err(), Some(PinError::Contended), "{form:?}");
     }
     before.assert_same(&machine.image(&[&process]), "refused");
@@ -179,9 +178,9 @@ fn a_large_leaf_over_single_frames_is_refused<L: Layout>() {
     let word = machine.word(block).snapshot();
     for form in FORMS {
         let some = range(&process, address + 5 * PAGE, 2 * PAGE);
-        let pinned = forms::pin::<Read, L>(form, &machine, &process, some, PinFlags::empty(), 1);
+        let pinned = forms::pin::<Read, L>(form, &process, some, PinFlags::empty(), 1);
         assert_eq!(pinned.err(), Some(PinError::NotPinnable), "{form:?}");
-        let got = forms::get::<Read, L>(form, &machine, &process, some, PinFlags::empty(), 1);
+        let got = forms::get::<Read, L>(form, &process, some, PinFlags::empty(), 1);
         assert_eq!(got.err(), Some(PinError::NotPinnable), "{form:?}");
     }
     assert_eq!(machine.word(block).snapshot(), word);
@@ -211,9 +210,9 @@ fn protection_keys_are_obeyed_except_by_remote_pins<L: Layout>() {
             let page = range(&process, A, 1);
             let none = PinFlags::empty();
             let wanted = |allowed: bool| (!allowed && form != Form::Remote).then_some(PinError::ProtectionKey);
-            assert_eq!(forms::pin::<Read, L>(form, &machine, &process, page, none, 1).err(), wanted(read));
-            assert_eq!(forms::pin::<Write, L>(form, &machine, &process, page, none, 1).err(), wanted(write));
-            assert_eq!(forms::get::<Read, L>(form, &machine, &process, page, none, 1).err(), wanted(read));
+            assert_eq!(forms::pin::<Read, L>(form, &process, page, none, 1).err(), wanted(read));
+            assert_eq!(forms::pin::<Write, L>(form, &process, page, none, 1).err(), wanted(write));
+            assert_eq!(forms::get::<Read, L>(form, &process, page, none, 1).err(), wanted(read));
         }
         // The emulated hardware agrees.
         assert_eq!(machine.load(0, &process, A, 1).is_ok(), read, "{pkru:#x}");
@@ -233,7 +232,7 @@ fn force_needs_the_vma_to_permit_writes_some_day<L: Layout>() {
     drop(machine.pin::<Read>(&process, A, 1).unwrap());
     for form in [Form::Fast, Form::Slow, Form::Remote] {
         let page = range(&process, A, 1);
-        let result = forms::pin::<Write, L>(form, &machine, &process, page, PinFlags::FORCE, 1);
+        let result = forms::pin::<Write, L>(form, &process, page, PinFlags::FORCE, 1);
         let wanted = if form == Form::Fast {
             [PinError::AccessDenied, PinError::InvalidFlags]
         } else {

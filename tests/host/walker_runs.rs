@@ -51,8 +51,8 @@ fn buffers_of_every_size_give_the_runs_that_fit<L: Layout>() {
             for form in FORMS {
                 for size in 0..=wanted.len() + 1 {
                     let bytes = range(&process, address + 7, pages * PAGE - 100);
-                    let result = forms::pin::<Write, L>(form, &machine, &process, bytes, PinFlags::empty(), size);
-                    let got = forms::get::<Read, L>(form, &machine, &process, bytes, PinFlags::empty(), size);
+                    let result = forms::pin::<Write, L>(form, &process, bytes, PinFlags::empty(), size);
+                    let got = forms::get::<Read, L>(form, &process, bytes, PinFlags::empty(), size);
                     if size == 0 {
                         assert_eq!(result.err(), Some(PinError::BufferTooSmall));
                         assert_eq!(got.err(), Some(PinError::BufferTooSmall));
@@ -86,16 +86,16 @@ fn a_hole_stops_the_fast_form_only<L: Layout>() {
     let start = EDGE - 4 * PAGE;
     process.discard(start + 5 * PAGE, PAGE).unwrap();
     let all = range(&process, start, 8 * PAGE);
-    let pins = forms::pin::<Write, L>(Form::FastOnly, &machine, &process, all, PinFlags::empty(), 8).unwrap();
+    let pins = forms::pin::<Write, L>(Form::FastOnly, &process, all, PinFlags::empty(), 8).unwrap();
     assert_eq!(pins.stopped(), Some(Stopped { page_index: 5, reason: PinError::WouldFault }));
     assert_eq!(pins.pages(), 5);
     drop(pins);
     for form in [Form::Fast, Form::Slow, Form::Remote] {
-        let stopped = forms::pin::<Write, L>(form, &machine, &process, all, PinFlags::NOFAULT, 8).unwrap();
+        let stopped = forms::pin::<Write, L>(form, &process, all, PinFlags::NOFAULT, 8).unwrap();
         assert_eq!(stopped.stopped(), Some(Stopped { page_index: 5, reason: PinError::WouldFault }), "{form:?}");
         assert_eq!(stopped.complete().err(), Some(PinError::WouldFault));
     }
-    let pins = forms::pin::<Write, L>(Form::Fast, &machine, &process, all, PinFlags::empty(), 8).unwrap();
+    let pins = forms::pin::<Write, L>(Form::Fast, &process, all, PinFlags::empty(), 8).unwrap();
     assert_eq!((pins.pages(), pins.stopped()), (8, None));
     assert_eq!(pins.runs(), expected(&machine, &process, start, 8));
 }
@@ -136,7 +136,7 @@ fn check_large<L: Layout>(
         let before = counts(machine, &large.blocks);
         let bytes = range(process, address, pages * PAGE_SIZE);
         let acquired = pagepin::Env::counters(machine).values().pins_acquired;
-        let pins = forms::pin::<Read, L>(form, machine, process, bytes, PinFlags::empty(), wanted.len()).unwrap();
+        let pins = forms::pin::<Read, L>(form, process, bytes, PinFlags::empty(), wanted.len()).unwrap();
         assert_eq!((pins.runs(), pins.pages(), pins.stopped()), (wanted, pages, None), "{form:?}");
         let extra = |held: &bool| u64::from(*held);
         let with_pins = before.iter().zip(held).map(|(now, held)| (now.0 + extra(held), now.1 + extra(held)));
@@ -145,7 +145,7 @@ fn check_large<L: Layout>(
         let total: u64 = pins.complete().unwrap().byte_runs().map(|run| run.length).sum();
         assert_eq!(total, pages * PAGE_SIZE);
         assert_eq!(counts(machine, &large.blocks), before, "{form:?}: given back");
-        let gets = forms::get::<Write, L>(form, machine, process, bytes, PinFlags::empty(), wanted.len()).unwrap();
+        let gets = forms::get::<Write, L>(form, process, bytes, PinFlags::empty(), wanted.len()).unwrap();
         assert_eq!(gets.runs(), wanted, "{form:?}");
         drop(gets);
         assert_eq!(counts(machine, &large.blocks), before, "{form:?}: given back");
@@ -180,9 +180,9 @@ fn too_small_a_buffer_stops_at_a_leaf<L: Layout>() {
     let large = large(&machine, address, size, &[0, 1, 3, 2]);
     for form in FORMS {
         let all = range(&large.process, address, 4 * size.bytes());
-        let none = forms::pin::<Read, L>(form, &machine, &large.process, all, PinFlags::empty(), 0);
+        let none = forms::pin::<Read, L>(form, &large.process, all, PinFlags::empty(), 0);
         assert_eq!(none.err(), Some(PinError::BufferTooSmall), "{form:?}");
-        let pins = forms::pin::<Read, L>(form, &machine, &large.process, all, PinFlags::empty(), 2).unwrap();
+        let pins = forms::pin::<Read, L>(form, &large.process, all, PinFlags::empty(), 2).unwrap();
         let stopped = Stopped { page_index: 1536, reason: PinError::BufferTooSmall };
         assert_eq!((pins.pages(), pins.stopped()), (1536, Some(stopped)));
         assert_eq!(counts(&machine, &large.blocks), [(2, 1), (2, 1), (2, 1), (1, 0)]);
@@ -211,7 +211,7 @@ fn leaves_of_every_size_in_one_range<L: Layout>() {
     }
     for form in FORMS {
         let bytes = range(process, address + (pages - 3) * PAGE, (3 + 512 + 1) * PAGE);
-        let pins = forms::pin::<Write, L>(form, &machine, process, bytes, PinFlags::empty(), 3).unwrap();
+        let pins = forms::pin::<Write, L>(form, process, bytes, PinFlags::empty(), 3).unwrap();
         let wanted = [run(block.offset(pages - 3), 3, 18), run(middle, 512, 9), run(base, 1, 0)];
         assert_eq!((pins.runs(), pins.stopped()), (&wanted[..], None), "{form:?}");
         assert_eq!(counts(&machine, &[block, middle, base]), [(2, 1); 3]);
@@ -229,11 +229,11 @@ fn a_range_over_three_tables_is_pinned_page_for_page<L: Layout>() {
     let wanted = expected(&machine, &process, start, pages);
     for form in FORMS {
         let all = range(&process, start, pages * PAGE);
-        let pins = forms::pin::<Write, L>(form, &machine, &process, all, PinFlags::empty(), wanted.len()).unwrap();
+        let pins = forms::pin::<Write, L>(form, &process, all, PinFlags::empty(), wanted.len()).unwrap();
         assert_eq!((pins.runs(), pins.stopped()), (&wanted[..], None), "{form:?}");
         let more = range(&process, start, (pages + 1) * PAGE);
         let flags = if form == Form::FastOnly { PinFlags::empty() } else { PinFlags::NOFAULT };
-        let Ok(pins) = forms::pin::<Write, L>(form, &machine, &process, more, flags, wanted.len() + 1) else {
+        let Ok(pins) = forms::pin::<Write, L>(form, &process, more, flags, wanted.len() + 1) else {
             assert_eq!(form, Form::Remote, "other flags");
             continue;
         };

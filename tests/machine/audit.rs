@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use pagepin::frame::{FrameKind, Layout, Snapshot};
-use pagepin::{AddressSpace, EntryAddr, FrameTable, LeafSize, PAGE_SIZE, Pfn, SOFTWARE_BITS, UserSpace};
+use pagepin::{AddressSpace, EntryAddr, FrameTable, LeafSize, PAGE_SIZE, Pfn, SOFTWARE_BITS};
 
-use super::Machine;
 use super::memory::{FIRST, Use};
+use super::{Machine, Process};
 
 /// Entries that are looked at together.
 const GLANCE: usize = 32;
@@ -35,7 +35,7 @@ impl Leaf {
 
 impl<L: Layout> Machine<L> {
     /// The leaf entries of an address space and its table pages, by a naive descent.
-    pub(crate) fn leaves(&self, space: &UserSpace<'_, Self>) -> (Vec<Leaf>, Vec<Pfn>) {
+    pub(crate) fn leaves(&self, space: &Process<'_, L>) -> (Vec<Leaf>, Vec<Pfn>) {
         let (mut leaves, mut tables) = (Vec::new(), Vec::new());
         let top = super::depth(space.mm().levels());
         self.descend(space.root(), top, 0, &mut leaves, &mut tables);
@@ -74,14 +74,14 @@ impl<L: Layout> Machine<L> {
 
     /// The leaf that maps `address`.
     #[track_caller]
-    pub(crate) fn leaf(&self, space: &UserSpace<'_, Self>, address: u64) -> Option<Leaf> {
+    pub(crate) fn leaf(&self, space: &Process<'_, L>, address: u64) -> Option<Leaf> {
         let (leaves, _) = self.leaves(space);
         leaves.into_iter().find(|leaf| leaf.address <= address && address - leaf.address < leaf.size.bytes())
     }
 
     /// The frame behind `address` and its word.
     #[track_caller]
-    pub(crate) fn frame_at(&self, space: &UserSpace<'_, Self>, address: u64) -> (Pfn, Snapshot) {
+    pub(crate) fn frame_at(&self, space: &Process<'_, L>, address: u64) -> (Pfn, Snapshot) {
         let leaf = self.leaf(space, address).unwrap_or_else(|| panic!("nothing is mapped at {address:#x}"));
         (leaf.frame(), self.word(leaf.frame()).snapshot())
     }
@@ -91,7 +91,7 @@ impl<L: Layout> Machine<L> {
     #[track_caller]
     pub(crate) fn audit(
         &self,
-        spaces: &[&UserSpace<'_, Self>],
+        spaces: &[&Process<'_, L>],
         held: &BTreeMap<Pfn, (u64, u64)>,
     ) -> Vec<(Vec<Leaf>, Vec<Pfn>)> {
         let mut mappings: BTreeMap<Pfn, Vec<(usize, Leaf)>> = BTreeMap::new();
@@ -167,7 +167,7 @@ impl<L: Layout> Machine<L> {
 
     /// The physical address of a mapped virtual one.
     #[track_caller]
-    pub(crate) fn physical(&self, space: &UserSpace<'_, Self>, address: u64) -> u64 {
+    pub(crate) fn physical(&self, space: &Process<'_, L>, address: u64) -> u64 {
         let leaf = self.leaf(space, address).unwrap();
         leaf.frame().address() + (address - leaf.address)
     }

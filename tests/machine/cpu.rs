@@ -4,9 +4,10 @@
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
-use pagepin::fault::{FaultAccess, FaultError};
+use pagepin::Access;
+use pagepin::fault::FaultError;
 use pagepin::frame::Layout;
-use pagepin::{AddressSpace, EntryAddr, Levels, PAGE_SIZE, Pfn, UserSpace, fault_from_error_code};
+use pagepin::{AddressSpace, EntryAddr, Levels, PAGE_SIZE, Pfn, fault_from_error_code};
 use x86_64::structures::idt::PageFaultErrorCode as Code;
 
 use super::Machine;
@@ -113,14 +114,14 @@ struct Walker<'m, L: Layout> {
     cpu: usize,
     root: Pfn,
     levels: Levels,
-    access: FaultAccess,
+    access: Access,
 }
 
 impl<L: Layout> Walker<'_, L> {
     fn fault(&self, mut code: Code) -> Trap {
         code |= Code::USER_MODE;
-        code.set(Code::CAUSED_BY_WRITE, self.access == FaultAccess::Write);
-        code.set(Code::INSTRUCTION_FETCH, self.access == FaultAccess::Execute);
+        code.set(Code::CAUSED_BY_WRITE, self.access == Access::Write);
+        code.set(Code::INSTRUCTION_FETCH, self.access == Access::Execute);
         Trap::PageFault(code)
     }
 
@@ -128,16 +129,16 @@ impl<L: Layout> Walker<'_, L> {
     fn check(&self, user: bool, writable: bool, executable: bool, key: u32) -> Result<(), Trap> {
         let allowed = user
             && match self.access {
-                FaultAccess::Read => true,
-                FaultAccess::Write => writable,
-                FaultAccess::Execute => executable,
+                Access::Read => true,
+                Access::Write => writable,
+                Access::Execute => executable,
             };
         if !allowed {
             return Err(self.fault(Code::PROTECTION_VIOLATION));
         }
         let rights = self.machine.cpus().cpus.borrow()[self.cpu].pkru >> (2 * key);
-        let denied = rights & 1 != 0 || (rights & 2 != 0 && self.access == FaultAccess::Write);
-        if denied && self.access != FaultAccess::Execute {
+        let denied = rights & 1 != 0 || (rights & 2 != 0 && self.access == Access::Write);
+        if denied && self.access != Access::Execute {
             return Err(self.fault(Code::PROTECTION_VIOLATION | Code::PROTECTION_KEY));
         }
         Ok(())
@@ -187,7 +188,7 @@ impl<L: Layout> Walker<'_, L> {
             let (mut set, key) = (0x20, (entry >> 59 & 15) as u32);
             if leaf {
                 self.check(user, writable, executable, key)?;
-                if self.access == FaultAccess::Write {
+                if self.access == Access::Write {
                     set |= 0x40;
                 }
             }
@@ -218,7 +219,7 @@ impl<L: Layout> Walker<'_, L> {
         let covers = |entry: &Translation| entry.root == self.root && address.wrapping_sub(entry.base) < entry.bytes;
         let cached = self.machine.cpus().cpus.borrow()[self.cpu].tlb.iter().find(|entry| covers(entry)).copied();
         let result = match cached {
-            Some(hit) if hit.dirty || self.access != FaultAccess::Write => {
+            Some(hit) if hit.dirty || self.access != Access::Write => {
                 self.check(true, hit.writable, hit.executable, hit.key).map(|()| hit)
             }
             _ => self.walk(address),
@@ -241,23 +242,17 @@ impl<L: Layout> Walker<'_, L> {
     }
 }
 
-type Space<'k, L> = UserSpace<'k, Machine<L>>;
+type Space<'k, L> = super::Process<'k, L>;
 
 impl<L: Layout> Machine<L> {
     /// One attempt of `cpu` to access the byte at `address`: the physical address, or the trap. Nothing is resolved.
-    pub(crate) fn attempt(
-        &self,
-        cpu: usize,
-        space: &Space<'_, L>,
-        address: u64,
-        access: FaultAccess,
-    ) -> Result<u64, Trap> {
+    pub(crate) fn attempt(&self, cpu: usize, space: &Space<'_, L>, address: u64, access: Access) -> Result<u64, Trap> {
         self.protocol().runs_on(space.root());
         Walker { machine: self, cpu, root: space.root(), levels: space.mm().levels(), access }.translate(address)
     }
 
     /// An access with its faults resolved.
-    fn access(&self, cpu: usize, space: &Space<'_, L>, address: u64, access: FaultAccess) -> Result<u64, FaultError> {
+    fn access(&self, cpu: usize, space: &Space<'_, L>, address: u64, access: Access) -> Result<u64, FaultError> {
         for _ in 0..MAX_RETRIES {
             match self.attempt(cpu, space, address, access) {
                 Ok(physical) => return Ok(physical),
@@ -274,7 +269,7 @@ impl<L: Layout> Machine<L> {
     pub(crate) fn load(&self, cpu: usize, space: &Space<'_, L>, address: u64, length: u64) -> Result<u64, FaultError> {
         let mut bytes = [0; 8];
         for i in 0..length {
-            bytes[i as usize] = self.memory().read(self.access(cpu, space, address + i, FaultAccess::Read)?);
+            bytes[i as usize] = self.memory().read(self.access(cpu, space, address + i, Access::Read)?);
         }
         Ok(u64::from_le_bytes(bytes))
     }
@@ -288,10 +283,10 @@ impl<L: Layout> Machine<L> {
         value: u64,
         length: u64,
     ) -> Result<(), FaultError> {
-        self.access(cpu, space, address, FaultAccess::Write)?;
-        self.access(cpu, space, address + length - 1, FaultAccess::Write)?;
+        self.access(cpu, space, address, Access::Write)?;
+        self.access(cpu, space, address + length - 1, Access::Write)?;
         for i in 0..length {
-            let physical = self.access(cpu, space, address + i, FaultAccess::Write)?;
+            let physical = self.access(cpu, space, address + i, Access::Write)?;
             self.memory().write(physical, value.to_le_bytes()[i as usize]);
         }
         Ok(())
@@ -299,7 +294,7 @@ impl<L: Layout> Machine<L> {
 
     /// User code on `cpu` executes the byte at `address`.
     pub(crate) fn execute(&self, cpu: usize, space: &Space<'_, L>, address: u64) -> Result<(), FaultError> {
-        self.access(cpu, space, address, FaultAccess::Execute).map(|_| ())
+        self.access(cpu, space, address, Access::Execute).map(|_| ())
     }
 
     /// CPU 0 loads one byte.

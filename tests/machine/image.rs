@@ -75,7 +75,7 @@ fn process_image<L: Layout>(process: &Process<'_, L>) -> ProcessImage {
             }
         }
     });
-    ProcessImage { root: process.root(), vmas, charged: process.pin_limit().used() }
+    ProcessImage { root: process.root(), vmas, charged: process.budget().used() }
 }
 
 impl Image {

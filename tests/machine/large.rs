@@ -21,7 +21,7 @@ impl<L: Layout> Machine<L> {
 
     /// Maps `frame`, whose reference the entry takes over, with the low bits `bits` (rights and software bits).
     pub(crate) fn install(&self, process: &Process<'_, L>, address: u64, size: LeafSize, frame: Pfn, bits: u64) {
-        let mut tables = Tables::lock(self, process.mm());
+        let mut tables = Tables::lock(process.mm());
         let page = pagepin::PageAddr::containing(address);
         // SAFETY: the tests' addresses lie in the user half.
         let at = unsafe { tables.place(page, size) }.unwrap();

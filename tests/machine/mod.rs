@@ -16,11 +16,12 @@ mod memory;
 mod one_thread;
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use pagepin::frame::{Layout, PageFrame, Wide};
 use pagepin::pin::{self, GotPages, PhysRun, PinError, PinFlags, PinnedPages, pin_user_pages, pin_user_pages_fast};
 use pagepin::space::{SpaceOptions, UserSpace};
-use pagepin::{Counters, Env, FlatFrameTable, FrameTable, Levels, Pfn, Rights, UserRange};
+use pagepin::{Counters, Env, FlatFrameTable, FrameTable, Levels, Pfn, PinLimit, Rights, UserRange};
 use spin::relax::RelaxStrategy;
 
 pub(crate) use addresses::{A, FAR, FOREIGN, LARGE, PAGE, UNTOUCHED};
@@ -44,9 +45,11 @@ pub(crate) const RX: Rights = Rights::READ.union(Rights::EXECUTE);
 pub(crate) const NONE: Rights = Rights::empty();
 
 /// A process of the machine.
-pub(crate) type Process<'m, L> = UserSpace<'m, Machine<L>>;
+pub(crate) type Process<'m, L> = UserSpace<&'m Machine<L>, Arc<PinLimit>>;
 /// What the pin family returns here.
-pub(crate) type Pins<'m, L, X> = PinnedPages<'m, Machine<L>, X, Vec<PhysRun>>;
+pub(crate) type Pins<'p, 'm, L, X> = PinnedPages<'p, Process<'m, L>, X, Vec<PhysRun>>;
+/// What the get family returns here.
+pub(crate) type Gets<'p, 'm, L> = GotPages<'p, &'m Machine<L>, Vec<PhysRun>>;
 
 /// There is one thread: whoever waits for a lock waits for ever.
 pub(crate) struct Deadlock;
@@ -181,12 +184,18 @@ impl<L: Layout> Machine<L> {
 
     /// An empty process.
     pub(crate) fn process_with(&self, options: SpaceOptions) -> Process<'_, L> {
-        UserSpace::new(self, options).unwrap()
+        // A limit of all there is would count none.
+        self.process_within(u64::MAX - 1, options)
     }
 
-    /// An empty process with `levels`. Its pins are counted; a limit of all there is would count none.
+    /// An empty process that may have so many pages pinned.
+    pub(crate) fn process_within(&self, limit: u64, options: SpaceOptions) -> Process<'_, L> {
+        UserSpace::with_budget(self, options, Arc::new(PinLimit::new(limit))).unwrap()
+    }
+
+    /// An empty process with `levels`.
     pub(crate) fn process_of(&self, levels: Levels) -> Process<'_, L> {
-        self.process_with(SpaceOptions { levels, pin_limit: u64::MAX - 1, ..SpaceOptions::default() })
+        self.process_with(SpaceOptions { levels, ..SpaceOptions::default() })
     }
 
     /// A process with `pages` readable and writable pages at [`A`], each holding a number from `first` on.
@@ -198,35 +207,35 @@ impl<L: Layout> Machine<L> {
     }
 
     /// Pins with the form that starts without locks.
-    pub(crate) fn pin<'m, X: pin::Access>(
-        &'m self,
-        process: &'m Process<'m, L>,
+    pub(crate) fn pin<'p, 'm, X: pin::PinAccess>(
+        &self,
+        process: &'p Process<'m, L>,
         address: u64,
         length: u64,
-    ) -> Result<Pins<'m, L, X>, PinError> {
-        pin_user_pages_fast(self, process, range(process, address, length), PinFlags::empty(), runs(64))
+    ) -> Result<Pins<'p, 'm, L, X>, PinError> {
+        pin_user_pages_fast(process, X::default(), range(process, address, length), PinFlags::empty(), runs(64))
     }
 
     /// Pins under the locks.
-    pub(crate) fn pin_slow<'m, X: pin::Access>(
-        &'m self,
-        process: &'m Process<'m, L>,
+    pub(crate) fn pin_slow<'p, 'm, X: pin::PinAccess>(
+        &self,
+        process: &'p Process<'m, L>,
         address: u64,
         length: u64,
         flags: PinFlags,
-    ) -> Result<Pins<'m, L, X>, PinError> {
-        pin_user_pages(self, process, range(process, address, length), flags, runs(64))
+    ) -> Result<Pins<'p, 'm, L, X>, PinError> {
+        pin_user_pages(process, X::default(), range(process, address, length), flags, runs(64))
     }
 
     /// References, without locks if possible.
-    pub(crate) fn reference<'m, X: pin::Access>(
-        &'m self,
-        process: &'m Process<'m, L>,
+    pub(crate) fn reference<'p, 'm, X: pin::PinAccess>(
+        &self,
+        process: &'p Process<'m, L>,
         address: u64,
         length: u64,
-    ) -> Result<GotPages<'m, Self, Vec<PhysRun>>, PinError> {
+    ) -> Result<Gets<'p, 'm, L>, PinError> {
         let range = range(process, address, length);
-        pin::get_user_pages_fast::<X, _, _, _>(self, process, range, PinFlags::empty(), runs(64))
+        pin::get_user_pages_fast(process, X::default(), range, PinFlags::empty(), runs(64))
     }
 }
 

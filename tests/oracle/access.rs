@@ -1,6 +1,7 @@
 //! What user code does: loads, stores, instruction fetches, and faults that no instruction causes.
 
-use pagepin::fault::{Fault, FaultAccess, FaultError};
+use pagepin::Access;
+use pagepin::fault::{Fault, FaultError};
 use pagepin::frame::Layout;
 
 use super::model::{Page, key_denies, whole_pages};
@@ -9,17 +10,17 @@ use crate::machine::PAGE;
 
 impl<L: Layout> World<'_, L> {
     /// What a fault at `address` comes to, and the page.
-    fn faults(&self, who: usize, address: u64, access: FaultAccess) -> Result<Page<'_>, FaultError> {
+    fn faults(&self, who: usize, address: u64, access: Access) -> Result<Page<'_>, FaultError> {
         let page = self.processes[who].1.page(address).ok_or(FaultError::NoVma)?;
         page.permits(access)?;
         Ok(page)
     }
 
     /// The same for an access of `cpu`, whose protection keys have a say, though not in instruction fetches.
-    fn accesses(&self, who: usize, address: u64, access: FaultAccess, cpu: usize) -> Result<Page<'_>, FaultError> {
+    fn accesses(&self, who: usize, address: u64, access: Access, cpu: usize) -> Result<Page<'_>, FaultError> {
         let page = self.faults(who, address, access)?;
-        let denied = key_denies(self.pkru[cpu], page.mapping.key, access == FaultAccess::Write);
-        if denied && access != FaultAccess::Execute { Err(FaultError::ProtectionKey) } else { Ok(page) }
+        let denied = key_denies(self.pkru[cpu], page.mapping.key, access == Access::Write);
+        if denied && access != Access::Execute { Err(FaultError::ProtectionKey) } else { Ok(page) }
     }
 
     fn judge_access<T>(&self, result: Result<T, FaultError>, wanted: Result<T, FaultError>) -> Effect
@@ -48,7 +49,7 @@ impl<L: Layout> World<'_, L> {
             return Effect::Nothing;
         }
         let result = self.machine.load(cpu, &self.processes[who].0, address, 1);
-        let wanted = self.accesses(who, address, FaultAccess::Read, cpu).map(|page| match page.register(address) {
+        let wanted = self.accesses(who, address, Access::Read, cpu).map(|page| match page.register(address) {
             Some(register) => self.registers.get(&register).copied().unwrap_or(0),
             None => page.bytes().unwrap().get(address),
         });
@@ -60,7 +61,7 @@ impl<L: Layout> World<'_, L> {
             return Effect::Nothing;
         }
         let result = self.machine.store(cpu, &self.processes[who].0, address, u64::from(byte), 1);
-        let page = self.accesses(who, address, FaultAccess::Write, cpu);
+        let page = self.accesses(who, address, Access::Write, cpu);
         let effect = self.judge_access(result, page.map(|_| ()));
         let places = page.map(|page| (page.register(address), page.bytes()));
         match (result, places) {
@@ -76,13 +77,13 @@ impl<L: Layout> World<'_, L> {
             return Effect::Nothing;
         }
         let result = self.machine.execute(cpu, &self.processes[who].0, address);
-        let wanted = self.accesses(who, address, FaultAccess::Execute, cpu).map(|_| ());
+        let wanted = self.accesses(who, address, Access::Execute, cpu).map(|_| ());
         self.judge_access(result, wanted)
     }
 
     /// A fault at any address, which hardware might not report.
     pub(super) fn wild_fault(&mut self, who: usize, address: u64, bits: u8) -> Effect {
-        let access = [FaultAccess::Read, FaultAccess::Write, FaultAccess::Execute][usize::from(bits % 3)];
+        let access = [Access::Read, Access::Write, Access::Execute][usize::from(bits % 3)];
         let (key_denied, malformed_table) = (bits & 64 != 0, bits & 128 != 0);
         let result = self.processes[who].0.fault(Fault { address, access, key_denied, malformed_table });
         if malformed_table || key_denied {

@@ -79,8 +79,8 @@ impl<L: Layout> World<'_, L> {
         let mut blocks = Blocks::default();
         for (who, (process, model)) in self.processes.iter().enumerate() {
             process.with_vmas(&mut |vmas| check_vmas(model, |page| vmas.vma_at(page)));
-            let limited = self.options.pin_limit != u64::MAX;
-            assert_eq!(process.pin_limit().used(), if limited { model.charged } else { 0 }, "the budget");
+            let limited = self.limited();
+            assert_eq!(process.budget().used(), if limited { model.charged } else { 0 }, "the budget");
             check_entries::<L>(model, self.seen.leaves(who), &mut blocks);
         }
         for (frame, bytes) in self.pins.iter().flat_map(|dma| &dma.pages) {

@@ -67,6 +67,7 @@ enum Effect {
 struct World<'m, L: Layout> {
     machine: &'m Machine<L>,
     options: SpaceOptions,
+    pin_limit: u64,
     processes: Vec<(Process<'m, L>, Model)>,
     /// Processes there were so far.
     forked: usize,
@@ -118,6 +119,11 @@ impl<L: Layout> World<'_, L> {
         }
     }
 
+    /// Whether there is a limit for pins; without one they are not counted.
+    fn limited(&self) -> bool {
+        self.pin_limit != u64::MAX
+    }
+
     /// Whether this operation was refused memory.
     fn starved(&self) -> bool {
         self.machine.memory().refusals() > self.refusals
@@ -140,11 +146,12 @@ fn run_in<L: Layout>(script: Script) {
     PKRU.set(0);
     let key_rights: fn() -> KeyRights = || KeyRights::from_pkru(PKRU.get());
     let key_rights = Some(key_rights);
-    let options = SpaceOptions { levels, protect_policy, pin_limit, key_rights, ..SpaceOptions::default() };
+    let options = SpaceOptions { levels, protect_policy, key_rights, ..SpaceOptions::default() };
     let mut world = World {
         machine: &machine,
         options,
-        processes: vec![(machine.process_with(options), Model::default())],
+        pin_limit,
+        processes: vec![(machine.process_within(pin_limit, options), Model::default())],
         forked: 1,
         pins: Vec::new(),
         gets: Vec::new(),

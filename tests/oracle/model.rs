@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use pagepin::fault::{FaultAccess, FaultError};
+use pagepin::Access;
+use pagepin::fault::FaultError;
 use pagepin::space::SpaceError;
 use pagepin::{Levels, Pfn, RangeError, Rights};
 
@@ -54,12 +55,12 @@ impl Page<'_> {
     }
 
     /// Whether a page fault on it can be resolved.
-    pub(crate) fn permits(&self, access: FaultAccess) -> Result<(), FaultError> {
+    pub(crate) fn permits(&self, access: Access) -> Result<(), FaultError> {
         let rights = self.mapping.rights;
         let permitted = match access {
-            FaultAccess::Read => !rights.is_empty(),
-            FaultAccess::Write => rights.contains(Rights::WRITE),
-            FaultAccess::Execute => rights.contains(Rights::EXECUTE),
+            Access::Read => !rights.is_empty(),
+            Access::Write => rights.contains(Rights::WRITE),
+            Access::Execute => rights.contains(Rights::EXECUTE),
         };
         if permitted { Ok(()) } else { Err(FaultError::AccessDenied) }
     }

@@ -1,8 +1,10 @@
 //! Pins and gets in all their forms: which pages, in which frames, and why no more.
 
-use pagepin::frame::Layout;
-use pagepin::pin::{self, Access, PhysRun, PinError, PinFlags, RawGets, RawPins, Read, Write};
-use pagepin::{Pfn, PinBudget, PinTerm, Rights, UserRange};
+use std::sync::Arc;
+
+use pagepin::frame::{Dirty, Layout};
+use pagepin::pin::{self, PhysRun, PinAccess, PinError, PinFlags, RawGets, RawPins, Read, Write};
+use pagepin::{Pfn, PinLimit, Rights, UserRange};
 
 use super::contents::Bytes;
 use super::decode::Acquire;
@@ -16,9 +18,9 @@ pub(super) struct Dma {
     pub(super) raw: Raw,
     /// Each page's frame and, in the model, the bytes it is another name for.
     pub(super) pages: Vec<(Pfn, Bytes)>,
-    /// The process that is charged for them, and for how long.
+    /// The process that took them, and what is charged for them, which outlives it.
     owner: usize,
-    term: PinTerm,
+    budget: Arc<PinLimit>,
 }
 
 pub(super) enum Raw {
@@ -80,7 +82,6 @@ impl<L: Layout> World<'_, L> {
     pub(super) fn pin(&mut self, who: usize, wanted: &Acquire) -> Effect {
         let (process, model) = &self.processes[who];
         let Ok(range) = process.range(wanted.start, wanted.length) else { return Effect::Nothing };
-        let limited = self.options.pin_limit != u64::MAX;
         let result = if wanted.write {
             self.pin_for::<Write>(who, range, wanted).map(|(raw, runs, stopped)| (Raw::Write(raw), runs, stopped))
         } else {
@@ -90,23 +91,28 @@ impl<L: Layout> World<'_, L> {
             assert_eq!(result.err(), Some(PinError::InvalidFlags));
             return Effect::Nothing;
         }
-        if limited && model.charged + range.pages() > self.options.pin_limit {
+        if self.limited() && model.charged + range.pages() > self.pin_limit {
             assert_eq!(result.err(), Some(PinError::BudgetExceeded));
             return Effect::Nothing;
         }
         let (pages, effect) = self.judge_acquired(who, range, wanted, true, &result);
         let Ok((raw, ..)) = result else { return effect };
-        let term = if wanted.flags.contains(PinFlags::LONGTERM) { PinTerm::Long } else { PinTerm::Short };
-        let model = &mut self.processes[who].1;
+        let (process, model) = &mut self.processes[who];
+        let budget = process.budget().clone();
         model.charged += pages.len() as u64;
         let owner = model.id;
-        self.pins.push(Dma { raw, pages, owner, term });
+        self.pins.push(Dma { raw, pages, owner, budget });
         effect
     }
 
-    fn pin_for<X: Access>(&self, who: usize, range: UserRange, wanted: &Acquire) -> Acquired<RawPins<X, Vec<PhysRun>>> {
+    fn pin_for<X: PinAccess>(
+        &self,
+        who: usize,
+        range: UserRange,
+        wanted: &Acquire,
+    ) -> Acquired<RawPins<X, Vec<PhysRun>>> {
         let process = &self.processes[who].0;
-        let pins: Pins<'_, L, X> = forms::pin(wanted.form, self.machine, process, range, wanted.flags, wanted.buffer)?;
+        let pins: Pins<'_, '_, L, X> = forms::pin(wanted.form, process, range, wanted.flags, wanted.buffer)?;
         let (runs, stopped) = (pins.runs().to_vec(), pins.stopped());
         assert_eq!(pins.pages(), frames(&runs).count() as u64);
         assert!(stopped.is_none_or(|stopped| stopped.page_index == pins.pages()));
@@ -125,7 +131,7 @@ impl<L: Layout> World<'_, L> {
         let process = &self.processes[who].0;
         let Ok(range) = process.range(wanted.start, wanted.length) else { return Effect::Nothing };
         let get = if wanted.write { forms::get::<Write, L> } else { forms::get::<Read, L> };
-        let gets = get(wanted.form, self.machine, process, range, wanted.flags, wanted.buffer);
+        let gets = get(wanted.form, process, range, wanted.flags, wanted.buffer);
         let result = gets.map(|gets| {
             let (runs, stopped) = (gets.runs().to_vec(), gets.stopped());
             (gets.into_raw(), runs, stopped.map(|stopped| stopped.reason))
@@ -204,19 +210,17 @@ impl<L: Layout> World<'_, L> {
         if self.pins.is_empty() {
             return Effect::Nothing;
         }
-        let Dma { raw, pages, owner, term } = self.pins.swap_remove(index % self.pins.len());
-        if let Some((process, model)) = self.processes.iter_mut().find(|(_, model)| model.id == owner) {
-            // Who takes raw pins takes the charge over.
-            process.pin_limit().uncharge(pages.len() as u64, term);
+        let Dma { raw, pages, owner, budget } = self.pins.swap_remove(index % self.pins.len());
+        if let Some((_, model)) = self.processes.iter_mut().find(|(_, model)| model.id == owner) {
             model.charged -= pages.len() as u64;
         }
         match raw {
             // SAFETY: pinned through this machine, and given back once.
-            Raw::Read(raw) => unsafe { pin::unpin_user_pages(self.machine, raw) },
+            Raw::Read(raw) => unsafe { drop(pin::unpin_user_pages(self.machine, &budget, raw, Dirty::No)) },
             Raw::Write(raw) => {
                 let heads: Vec<_> = super::check::heads(raw.runs()).collect();
                 // SAFETY: as above.
-                unsafe { pin::unpin_user_pages(self.machine, raw) };
+                unsafe { drop(pin::unpin_user_pages(self.machine, &budget, raw, Dirty::Yes)) };
                 let words = heads.into_iter().map(|head| self.machine.word(head).snapshot());
                 assert!(words.into_iter().all(|word| word.is_free() || word.dirty), "what a device wrote is lost");
             }

@@ -1,10 +1,11 @@
 //! Operations on VMAs: map, unmap, protect, discard, fork, exit.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use pagepin::frame::Layout;
 use pagepin::space::{ForkError, ProtectPolicy, SpaceError, Unmapped};
-use pagepin::{PageAddr, Pfn, Rights};
+use pagepin::{PageAddr, Pfn, PinLimit, Rights};
 
 use super::model::{Backing, cleared, whole_pages};
 use super::{Effect, World};
@@ -132,7 +133,7 @@ impl<L: Layout> World<'_, L> {
             return Effect::Nothing;
         }
         let (process, model) = &self.processes[who];
-        let forked = process.fork();
+        let forked = process.fork_with_budget(Arc::new(PinLimit::new(self.pin_limit)));
         if self.starved() {
             assert_eq!(forked.err(), Some(ForkError::NoMemory));
             return Effect::Nothing;

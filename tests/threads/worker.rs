@@ -3,11 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use pagepin::fault::{Fault, FaultAccess, FaultError};
-use pagepin::frame::Layout;
+use pagepin::Access;
+use pagepin::fault::{Fault, FaultError};
+use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{self, PhysRun, PinError, PinFlags, RawPins, Read, Write};
 use pagepin::space::{SpaceError, SpaceOptions};
-use pagepin::{PAGE_SIZE, Pfn, ReadSide, Rights, UserRange, UserSpace};
+use pagepin::{PAGE_SIZE, Pfn, ReadSide, Rights, Unlimited, UserRange, UserSpace};
 
 use crate::kernel::{Kernel, THREADS, run_as_cpu};
 use crate::marks::{MARKED_PAGES, Marks};
@@ -25,7 +26,7 @@ const RW: Rights = Rights::READ.union(Rights::WRITE);
 
 /// An address space and what its quiet pages hold.
 pub(crate) struct Space<'k, L: Layout, R: ReadSide + Sync> {
-    space: UserSpace<'k, Kernel<'k, L, R>>,
+    space: UserSpace<&'k Kernel<'k, L, R>>,
     marks: Marks,
 }
 
@@ -111,13 +112,7 @@ impl<'w, 'k, L: Layout, R: ReadSide + Sync> Worker<'w, 'k, L, R> {
         let page = self.below(MARKED_PAGES as u64);
         let range = pages(space, QUIET + page * PAGE_SIZE, 1);
         let flags = PinFlags::empty();
-        let pins = match pin::pin_user_pages_fast::<Write, _, _, _>(
-            self.kernel,
-            &space.space,
-            range,
-            flags,
-            vec![PhysRun::default(); 1],
-        ) {
+        let pins = match pin::pin_user_pages_fast(&space.space, Write, range, flags, vec![PhysRun::default(); 1]) {
             Ok(pins) => pins.into_raw(),
             Err(error) => return expected(error),
         };
@@ -136,9 +131,9 @@ impl<'w, 'k, L: Layout, R: ReadSide + Sync> Worker<'w, 'k, L, R> {
         let range = pages(space, QUIET + first * PAGE_SIZE, count);
         let (flags, runs) = (PinFlags::empty(), vec![PhysRun::default(); MARKED_PAGES]);
         let pins = if self.below(4) == 0 {
-            pin::pin_user_pages_fast_only::<Read, _, _, _>(self.kernel, &space.space, range, flags, runs)
+            pin::pin_user_pages_fast_only(&space.space, Read, range, flags, runs)
         } else {
-            pin::pin_user_pages_fast::<Read, _, _, _>(self.kernel, &space.space, range, flags, runs)
+            pin::pin_user_pages_fast(&space.space, Read, range, flags, runs)
         };
         match pins {
             Ok(pins) => {
@@ -157,7 +152,7 @@ impl<'w, 'k, L: Layout, R: ReadSide + Sync> Worker<'w, 'k, L, R> {
         let range = self.some_noisy_pages(space);
         let runs = vec![PhysRun::default(); NOISY_PAGES as usize];
         let flags = PinFlags::empty();
-        match pin::pin_user_pages_fast::<Write, _, _, _>(self.kernel, &space.space, range, flags, runs) {
+        match pin::pin_user_pages_fast(&space.space, Write, range, flags, runs) {
             Ok(pins) => {
                 let pins = pins.into_raw();
                 self.value += 1;
@@ -174,7 +169,7 @@ impl<'w, 'k, L: Layout, R: ReadSide + Sync> Worker<'w, 'k, L, R> {
     fn reference(&mut self, space: &Space<'k, L, R>) {
         let range = self.some_noisy_pages(space);
         let (flags, runs) = (PinFlags::empty(), vec![PhysRun::default(); NOISY_PAGES as usize]);
-        match pin::get_user_pages_fast::<Read, _, _, _>(self.kernel, &space.space, range, flags, runs) {
+        match pin::get_user_pages_fast(&space.space, Read, range, flags, runs) {
             Ok(gets) => {
                 for frame in frames(gets.runs()) {
                     let poison = u64::from_ne_bytes([0xde; 8]);
@@ -190,7 +185,7 @@ impl<'w, 'k, L: Layout, R: ReadSide + Sync> Worker<'w, 'k, L, R> {
         let quiet = self.below(2) == 0;
         let (base, count) = if quiet { (QUIET, MARKED_PAGES as u64) } else { (NOISY, NOISY_PAGES) };
         let address = base + self.below(count) * PAGE_SIZE;
-        let access = if self.below(2) == 0 { FaultAccess::Read } else { FaultAccess::Write };
+        let access = if self.below(2) == 0 { Access::Read } else { Access::Write };
         let result = space.space.fault(Fault { address, access, key_denied: false, malformed_table: false });
         assert!(matches!(result, Ok(_) | Err(FaultError::NoVma | FaultError::AccessDenied)), "{result:?}");
     }
@@ -255,7 +250,7 @@ impl<'w, 'k, L: Layout, R: ReadSide + Sync> Worker<'w, 'k, L, R> {
             assert!(possible, "{frame:?} was pinned and holds {found:#x} instead of {:#x} or more", held.value);
         }
         // SAFETY: pinned through this kernel, and given back once.
-        unsafe { pin::unpin_user_pages(self.kernel, held.pins) };
+        unsafe { pin::unpin_user_pages(self.kernel, &Unlimited, held.pins, Dirty::Yes) };
     }
 
     /// Gives everything back.

@@ -10,9 +10,9 @@ mod scene;
 use std::fmt::{self, Debug};
 
 use pagepin::frame::Layout;
-use pagepin::pin::{Access, GotPages, PhysRun, PinError};
+use pagepin::pin::{PinAccess, PinError};
 
-use crate::machine::{Image, Machine, Pins, Process};
+use crate::machine::{Gets, Image, Machine, Pins, Process};
 
 pub(crate) use obstacle::Obstacle;
 pub(crate) use operations::{fault, fork_vmas, operations};
@@ -24,21 +24,21 @@ pub(crate) use scene::{
 };
 
 /// What an operation that succeeded left in the caller's hands.
-pub(crate) trait Kept<'s, L: Layout> {
+pub(crate) trait Kept<'m, L: Layout> {
     /// A process, to be looked at with those of the scene.
-    fn process(&self) -> Option<&Process<'s, L>> {
+    fn process(&self) -> Option<&Process<'m, L>> {
         None
     }
 }
 
 impl<L: Layout> Kept<'_, L> for () {}
-impl<'s, L: Layout> Kept<'s, L> for Process<'s, L> {
-    fn process(&self) -> Option<&Process<'s, L>> {
+impl<'m, L: Layout> Kept<'m, L> for Process<'m, L> {
+    fn process(&self) -> Option<&Process<'m, L>> {
         Some(self)
     }
 }
-impl<'s, L: Layout, X: Access> Kept<'s, L> for Pins<'s, L, X> {}
-impl<'s, L: Layout> Kept<'s, L> for GotPages<'s, Machine<L>, Vec<PhysRun>> {}
+impl<'m, L: Layout, X: PinAccess> Kept<'m, L> for Pins<'_, 'm, L, X> {}
+impl<'m, L: Layout> Kept<'m, L> for Gets<'_, 'm, L> {}
 
 /// Why an operation failed.
 #[derive(Debug)]
@@ -49,10 +49,10 @@ pub(crate) struct Refused {
 }
 
 /// What an operation came to.
-pub(crate) type Done<'s, L> = Result<Box<dyn Kept<'s, L> + 's>, Refused>;
+pub(crate) type Done<'s, 'm, L> = Result<Box<dyn Kept<'m, L> + 's>, Refused>;
 
 /// The outcome of an operation that does everything or nothing.
-pub(crate) fn done<'s, L: Layout, T: Kept<'s, L> + 's, E: Debug>(result: Result<T, E>) -> Done<'s, L> {
+pub(crate) fn done<'s, 'm, L: Layout, T: Kept<'m, L> + 's, E: Debug>(result: Result<T, E>) -> Done<'s, 'm, L> {
     match result {
         Ok(kept) => Ok(Box::new(kept)),
         Err(error) => Err(Refused { why: format!("{error:?}"), ready_pages: 0 }),
@@ -60,7 +60,9 @@ pub(crate) fn done<'s, L: Layout, T: Kept<'s, L> + 's, E: Debug>(result: Result<
 }
 
 /// A pin of a whole range, or nothing. What was pinned when it stopped short is given back.
-pub(crate) fn complete<'s, L: Layout, X: Access>(result: Result<Pins<'s, L, X>, PinError>) -> Done<'s, L> {
+pub(crate) fn complete<'s, 'm: 's, L: Layout, X: PinAccess>(
+    result: Result<Pins<'s, 'm, L, X>, PinError>,
+) -> Done<'s, 'm, L> {
     match result {
         Ok(pins) => match pins.stopped() {
             None => Ok(Box::new(pins)),
@@ -75,7 +77,7 @@ pub(crate) fn complete<'s, L: Layout, X: Access>(result: Result<Pins<'s, L, X>, 
     }
 }
 
-type Run<L> = Box<dyn for<'s> Fn(&'s Machine<L>, &'s Scene<'s, L>, u64) -> Done<'s, L>>;
+type Run<L> = Box<dyn for<'s, 'm> Fn(&'m Machine<L>, &'s Scene<'m, L>, u64) -> Done<'s, 'm, L>>;
 
 /// A public operation of the library on a scene.
 pub(crate) struct Operation<L: Layout> {
@@ -95,7 +97,7 @@ pub(crate) fn operation<L: Layout>(
     name: impl Into<String>,
     allocations: u64,
     scene: for<'m> fn(&'m Machine<L>) -> Scene<'m, L>,
-    run: impl for<'s> Fn(&'s Machine<L>, &'s Scene<'s, L>) -> Done<'s, L> + 'static,
+    run: impl for<'s, 'm> Fn(&'m Machine<L>, &'s Scene<'m, L>) -> Done<'s, 'm, L> + 'static,
 ) -> Operation<L> {
     operation_on(name, allocations, 0, scene, move |machine, scene, _| run(machine, scene))
 }
@@ -106,7 +108,7 @@ pub(crate) fn operation_on<L: Layout>(
     allocations: u64,
     pages: u64,
     scene: for<'m> fn(&'m Machine<L>) -> Scene<'m, L>,
-    run: impl for<'s> Fn(&'s Machine<L>, &'s Scene<'s, L>, u64) -> Done<'s, L> + 'static,
+    run: impl for<'s, 'm> Fn(&'m Machine<L>, &'s Scene<'m, L>, u64) -> Done<'s, 'm, L> + 'static,
 ) -> Operation<L> {
     Operation { name: name.into(), allocations, pages, frames: 128, scene, run: Box::new(run) }
 }
@@ -118,7 +120,7 @@ impl<L: Layout> Operation<L> {
     }
 
     /// Calls `look` with the scene on a machine of its own.
-    pub(crate) fn on_scene<R>(&self, look: impl FnOnce(&Machine<L>, &Scene<'_, L>) -> R) -> R {
+    pub(crate) fn on_scene<R>(&self, look: impl for<'m> FnOnce(&'m Machine<L>, &Scene<'m, L>) -> R) -> R {
         let machine = Machine::new(self.frames);
         let scene = (self.scene)(&machine);
         look(&machine, &scene)
@@ -135,13 +137,13 @@ impl<L: Layout> Operation<L> {
         })
     }
 
-    fn succeed<'s>(
+    fn succeed<'s, 'm>(
         &self,
-        machine: &'s Machine<L>,
-        scene: &'s Scene<'s, L>,
+        machine: &'m Machine<L>,
+        scene: &'s Scene<'m, L>,
         pages: u64,
         when: impl fmt::Display,
-    ) -> Box<dyn Kept<'s, L> + 's> {
+    ) -> Box<dyn Kept<'m, L> + 's> {
         (self.run)(machine, scene, pages).unwrap_or_else(|refused| panic!("{}, {when}: {refused:?}", self.name))
     }
 

@@ -47,7 +47,7 @@ impl Obstacle {
             }
             Self::Pinned(address) => word(address).try_pin().unwrap(),
             Self::Damaged { .. } => self.flip(machine, scene),
-            Self::Charged(pages) => scene.process().pin_limit().charge(pages, PinTerm::Short).unwrap(),
+            Self::Charged(pages) => scene.process().budget().charge(pages, PinTerm::Short).unwrap(),
             Self::ManyVmas { from, count } => {
                 // A page apart, so that they do not merge.
                 (0..count).for_each(|index| scene.process().map(from + 2 * index * PAGE, PAGE, RW).unwrap());
@@ -73,7 +73,7 @@ impl Obstacle {
             }
             Self::Pinned(address) => assert!(word(address).unpin(Dirty::No).is_ok()),
             Self::Damaged { .. } => self.flip(machine, scene),
-            Self::Charged(pages) => scene.process().pin_limit().uncharge(pages, PinTerm::Short),
+            Self::Charged(pages) => scene.process().budget().uncharge(pages, PinTerm::Short),
             Self::ManyVmas { from, count } => _ = scene.process().unmap(from, 2 * count * PAGE).unwrap(),
         }
     }

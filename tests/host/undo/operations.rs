@@ -1,10 +1,13 @@
 //! Every public operation that makes, changes or takes away mappings, but for the pin family.
 
-use pagepin::fault::{Fault, FaultAccess, FaultError, FaultOutcome};
+use std::sync::Arc;
+
+use pagepin::Access;
+use pagepin::fault::{Fault, FaultError, FaultOutcome};
 use pagepin::frame::Layout;
 use pagepin::paging::Tables;
 use pagepin::space::{self, KernelHalf, ProtectPolicy, SpaceOptions, UserSpace, free_tables, protect_pages, zap_pages};
-use pagepin::{AddressSpace, Backing, LeafSize, PageAddr, Pfn, Rights, handle_fault};
+use pagepin::{AddressSpace, Backing, LeafSize, PageAddr, Pfn, PinLimit, Rights, handle_fault};
 
 use super::scene::{
     contended, empty, five_levels, forked, four_pages, furnished, gap, kernel_entry, large, orphaned, populated,
@@ -17,7 +20,7 @@ use crate::machine::{A, FAR, FOREIGN, LARGE, Machine, NONE, PAGE, Process, R, RW
 pub(crate) fn fault<L: Layout>(
     process: &Process<'_, L>,
     address: u64,
-    access: FaultAccess,
+    access: Access,
 ) -> Result<FaultOutcome, FaultError> {
     process.fault(Fault { address, access, key_denied: false, malformed_table: false })
 }
@@ -27,47 +30,51 @@ fn faulting<L: Layout>(
     allocations: u64,
     scene: for<'m> fn(&'m Machine<L>) -> Scene<'m, L>,
     address: u64,
-    access: FaultAccess,
+    access: Access,
 ) -> Operation<L> {
     operation(name, allocations, scene, move |_, scene| done(fault(scene.process(), address, access).map(drop)))
 }
 
 /// Fork by a kernel with VMAs of its own, into a child that it has made; it gets rid of the child's tables on failure.
-pub(crate) fn fork_vmas<'s, L: Layout>(machine: &'s Machine<L>, scene: &'s Scene<'s, L>, end: u64) -> Done<'s, L> {
+pub(crate) fn fork_vmas<'s, 'm, L: Layout>(
+    machine: &'m Machine<L>,
+    scene: &'s Scene<'m, L>,
+    end: u64,
+) -> Done<'s, 'm, L> {
     let [parent, child] = &scene.processes[..] else { panic!("a parent and a child") };
-    let vma = OwnVmas::new(machine, parent, (A, end), RW, Backing::Anonymous).vma;
+    let vma = OwnVmas::new(parent, (A, end), RW, Backing::Anonymous).vma;
     // SAFETY: the VMA is the parent's, there is one thread, and the child is new.
-    let result = unsafe { space::fork_vmas(machine, parent.mm(), child.mm(), &[vma]) };
+    let result = unsafe { space::fork_vmas(parent.mm(), child.mm(), &[vma]) };
     if result.is_err() {
         assert_eq!(machine.leaves(child).0, [], "tables, but nothing in them");
         // SAFETY: nobody uses the child.
-        unsafe { free_tables(machine, child.mm()) };
+        unsafe { free_tables(child.mm()) };
     }
     done(result.map(drop))
 }
 
-fn map_foreign<'s, L: Layout>(process: &Process<'s, L>, rights: Rights) -> Done<'s, L> {
+fn map_foreign<'s, 'm, L: Layout>(process: &'s Process<'m, L>, rights: Rights) -> Done<'s, 'm, L> {
     // SAFETY: registers of the emulated machine.
     done(unsafe { process.map_foreign(FOREIGN, 4 * PAGE, Pfn::new(0xfee1), rights) })
 }
 
-fn place<'s, L: Layout>(machine: &'s Machine<L>, process: &'s Process<'s, L>, size: LeafSize) -> Done<'s, L> {
-    let mut tables = Tables::lock(machine, process.mm());
+fn place<'s, 'm, L: Layout>(process: &'s Process<'m, L>, size: LeafSize) -> Done<'s, 'm, L> {
+    let mut tables = Tables::lock(process.mm());
     // SAFETY: a page of the user half.
     done(unsafe { tables.place(PageAddr::containing(LARGE), size) }.map(drop))
 }
 
 /// Foreign memory that is mapped on demand.
-fn demand<'s, L: Layout>(machine: &'s Machine<L>, process: &'s Process<'s, L>) -> Done<'s, L> {
-    let vmas = OwnVmas::new(machine, process, (UNTOUCHED, UNTOUCHED + PAGE), RW, Backing::Foreign);
-    let access = FaultAccess::Write;
+fn demand<'s, 'm, L: Layout>(process: &'s Process<'m, L>) -> Done<'s, 'm, L> {
+    let vmas = OwnVmas::new(process, (UNTOUCHED, UNTOUCHED + PAGE), RW, Backing::Foreign);
+    let access = Access::Write;
     let fault = Fault { address: UNTOUCHED, access, key_denied: false, malformed_table: false };
-    done(handle_fault(machine, &vmas, fault).map(drop))
+    done(handle_fault(&vmas, fault).map(drop))
 }
 
 /// See the [module text](self).
 pub(crate) fn operations<L: Layout>() -> Vec<Operation<L>> {
-    use FaultAccess::{Read, Write};
+    use Access::{Read, Write};
     [spaces(), forks(), without_memory()]
         .into_iter()
         .flatten()
@@ -81,7 +88,7 @@ pub(crate) fn operations<L: Layout>() -> Vec<Operation<L>> {
             faulting("write a shared page", 1, forked, A + 3 * PAGE, Write),
             faulting("write what was shared", 0, orphaned, A, Write),
             faulting("write a large leaf", 1, large, LARGE + 7 * PAGE, Write).with_large_memory(),
-            operation("touch foreign memory", 3, empty, |machine, scene| demand(machine, scene.process())),
+            operation("touch foreign memory", 3, empty, |_, scene| demand(scene.process())),
         ])
         .collect()
 }
@@ -91,7 +98,11 @@ fn spaces<L: Layout>() -> Vec<Operation<L>> {
         operation("new", 1, empty, |machine, scene| {
             // SAFETY: it has as many levels, outlives the new one, and maps nothing in the kernel's half.
             let kernel_half = Some(unsafe { KernelHalf::new(scene.process().root()) });
-            done(UserSpace::new(machine, SpaceOptions { kernel_half, ..SpaceOptions::default() }))
+            done(UserSpace::with_budget(
+                machine,
+                SpaceOptions { kernel_half, ..SpaceOptions::default() },
+                Arc::new(PinLimit::new(u64::MAX)),
+            ))
         }),
         operation("map_foreign", 4, empty, |_, scene| map_foreign(scene.process(), RW)),
         operation("map_foreign without rights", 4, empty, |_, scene| map_foreign(scene.process(), NONE)),
@@ -102,12 +113,8 @@ fn spaces<L: Layout>() -> Vec<Operation<L>> {
             // SAFETY: registers of the emulated machine.
             done(unsafe { scene.process().map_foreign(start, length, Pfn::new(0xfee6), RW) })
         }),
-        operation("Tables::place a page", 3, empty, |machine, scene| {
-            place(machine, scene.process(), LeafSize::Size4KiB)
-        }),
-        operation("Tables::place a large leaf", 2, empty, |machine, scene| {
-            place(machine, scene.process(), LeafSize::Size2MiB)
-        }),
+        operation("Tables::place a page", 3, empty, |_, scene| place(scene.process(), LeafSize::Size4KiB)),
+        operation("Tables::place a large leaf", 2, empty, |_, scene| place(scene.process(), LeafSize::Size2MiB)),
     ]
 }
 
@@ -135,21 +142,21 @@ fn without_memory<L: Layout>() -> Vec<Operation<L>> {
         operation("protect, less", 0, furnished, |_, scene| done(scene.process().protect(A, 5 * PAGE, R))),
         operation("protect, nothing", 0, contended, |_, scene| done(scene.process().protect(A, 5 * PAGE, NONE))),
         operation("protect, more", 0, contended, |_, scene| done(scene.process().protect(A, 5 * PAGE, RW))),
-        operation("protect_pages", 0, populated, |machine, scene| {
+        operation("protect_pages", 0, populated, |_, scene| {
             let process = scene.process();
-            let vma = OwnVmas::new(machine, process, (A, A + 6 * PAGE), RW, Backing::Anonymous).vma;
+            let vma = OwnVmas::new(process, (A, A + 6 * PAGE), RW, Backing::Anonymous).vma;
             let pages = range(process, A, 6 * PAGE);
             // SAFETY: the VMA is the process's, and there is one thread.
-            done(unsafe { protect_pages(machine, process.mm(), pages, &[vma], R, ProtectPolicy::Allow) })
+            done(unsafe { protect_pages(process.mm(), pages, &[vma], R, ProtectPolicy::Allow) })
         }),
-        operation("zap_pages", 0, populated, |machine, scene| {
+        operation("zap_pages", 0, populated, |_, scene| {
             let pages = range(scene.process(), A, 6 * PAGE);
             // SAFETY: checked by the process, and there is one thread.
-            done(unsafe { zap_pages(machine, scene.process().mm(), pages, true) }.map(drop))
+            done(unsafe { zap_pages(scene.process().mm(), pages, true) }.map(drop))
         }),
-        operation("free_tables", 0, contended, |machine, scene| {
+        operation("free_tables", 0, contended, |_, scene| {
             // SAFETY: there is one thread.
-            unsafe { free_tables(machine, scene.process().mm()) };
+            unsafe { free_tables(scene.process().mm()) };
             done::<L, _, ()>(Ok(()))
         }),
     ]

@@ -2,49 +2,51 @@
 
 use pagepin::frame::Layout;
 use pagepin::paging::{TableError, Tables};
-use pagepin::{AddressSpace, Backing, Entry, ForeignFault, LeafSize, Mm, PageAddr, Pfn, Rights, Vma, Vmas};
+use pagepin::{
+    Access, AddressSpace, Backing, Entry, ForeignFault, LeafSize, Mm, PageAddr, Pfn, Rights, Unlimited, Vma, Vmas,
+};
 
 use crate::machine::{Machine, Process};
 
 /// One VMA of the kernel's own over the tables of a process. There is one thread, so the lock is none.
-pub(crate) struct OwnVmas<'s, L: Layout> {
-    machine: &'s Machine<L>,
-    process: &'s Process<'s, L>,
+pub(crate) struct OwnVmas<'s, 'm, L: Layout> {
+    process: &'s Process<'m, L>,
     pub(crate) vma: Vma,
 }
 
-impl<'s, L: Layout> OwnVmas<'s, L> {
-    pub(crate) fn new(
-        machine: &'s Machine<L>,
-        process: &'s Process<'s, L>,
-        (start, end): (u64, u64),
-        rights: Rights,
-        backing: Backing,
-    ) -> Self {
+impl<'s, 'm, L: Layout> OwnVmas<'s, 'm, L> {
+    pub(crate) fn new(process: &'s Process<'m, L>, (start, end): (u64, u64), rights: Rights, backing: Backing) -> Self {
         let (start, end) = (PageAddr::containing(start), PageAddr::containing(end));
-        Self { machine, process, vma: Vma { start, end, rights, max_rights: Rights::all(), backing, key: 0 } }
+        Self { process, vma: Vma { start, end, rights, max_rights: Rights::all(), backing, key: 0 } }
     }
 }
 
 // SAFETY: one thread changes VMAs and mappings, and not while it looks.
-unsafe impl<L: Layout> AddressSpace<Machine<L>> for OwnVmas<'_, L> {
-    fn mm(&self) -> &Mm<Machine<L>> {
+unsafe impl<'m, L: Layout> AddressSpace for OwnVmas<'_, 'm, L> {
+    type Kernel = &'m Machine<L>;
+    type Budget = Unlimited;
+
+    fn mm(&self) -> &Mm<&'m Machine<L>> {
         self.process.mm()
     }
 
     fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) {
         look(self);
     }
+
+    fn budget(&self) -> &Unlimited {
+        &Unlimited
+    }
 }
 
 // SAFETY: there is one VMA.
-unsafe impl<L: Layout> Vmas for OwnVmas<'_, L> {
+unsafe impl<L: Layout> Vmas for OwnVmas<'_, '_, L> {
     fn vma_at(&self, page: PageAddr) -> Option<Vma> {
         self.vma.contains(page).then_some(self.vma)
     }
 
-    fn fault_foreign(&self, page: PageAddr, _: Rights) -> Result<(), ForeignFault> {
-        let mut tables = Tables::lock(self.machine, self.process.mm());
+    fn fault_foreign(&self, page: PageAddr, _: Access) -> Result<(), ForeignFault> {
+        let mut tables = Tables::lock(self.process.mm());
         // SAFETY: a page of the VMA, which lies in the user half.
         let at = unsafe { tables.place(page, LeafSize::Size4KiB) }.map_err(|error| match error {
             TableError::NoMemory => ForeignFault::NoMemory,

@@ -1,7 +1,7 @@
 //! The pin family on every kind of page that a fault has to make ready first.
 
 use pagepin::frame::Layout;
-use pagepin::pin::{self, Access, PinFlags, Read, Write};
+use pagepin::pin::{self, PinAccess, PinFlags, Read, Write};
 use pagepin::{Backing, LeafSize};
 
 use super::scene::{contended, empty, forked, four_pages, furnished, large, one_by_one, without_zero_frame};
@@ -13,7 +13,7 @@ use crate::machine::{A, FAR, FOREIGN, LARGE, Machine, PAGE, RW, UNTOUCHED, range
 const BUFFER: usize = 8;
 
 /// A pin of the first pages from `address` on.
-pub(crate) fn pinning<X: Access, L: Layout>(
+pub(crate) fn pinning<X: PinAccess, L: Layout>(
     name: &str,
     form: Form,
     allocations: u64,
@@ -23,13 +23,13 @@ pub(crate) fn pinning<X: Access, L: Layout>(
 ) -> Operation<L> {
     let access = if X::WRITES { "write" } else { "read" };
     let name = format!("{form:?} {access} pin of {name}");
-    operation_on(name, allocations, pages, scene, move |machine, scene, pages| {
+    operation_on(name, allocations, pages, scene, move |_, scene, pages| {
         let range = range(scene.process(), address, pages * PAGE);
-        complete(forms::pin::<X, L>(form, machine, scene.process(), range, flags, BUFFER))
+        complete(forms::pin::<X, L>(form, scene.process(), range, flags, BUFFER))
     })
 }
 
-fn getting<X: Access, L: Layout>(
+fn getting<X: PinAccess, L: Layout>(
     name: &str,
     form: Form,
     allocations: u64,
@@ -38,10 +38,10 @@ fn getting<X: Access, L: Layout>(
 ) -> Operation<L> {
     let access = if X::WRITES { "write" } else { "read" };
     let name = format!("{form:?} {access} get of {name}");
-    operation_on(name, allocations, pages, scene, move |machine, scene, pages| {
+    operation_on(name, allocations, pages, scene, move |_, scene, pages| {
         let (process, none) = (scene.process(), PinFlags::empty());
         let range = range(process, address, pages * PAGE);
-        let gets = forms::get::<X, L>(form, machine, process, range, none, BUFFER);
+        let gets = forms::get::<X, L>(form, process, range, none, BUFFER);
         let Ok(gets) = gets else { return done(gets) };
         match gets.stopped() {
             None => Ok(Box::new(gets)),
@@ -66,12 +66,12 @@ pub(crate) fn pins<L: Layout>() -> Vec<Operation<L>> {
             all.push(forced("a shared page, forced", 1, contended, (A + 3 * PAGE, 1)));
         }
     }
-    all.push(operation_on("pin in a kernel's own VMA", 7, 4, empty, |machine, scene, pages| {
+    all.push(operation_on("pin in a kernel's own VMA", 7, 4, empty, |_, scene, pages| {
         let vmas = (UNTOUCHED, UNTOUCHED + 4 * PAGE);
-        let vmas = OwnVmas::new(machine, scene.process(), vmas, RW, Backing::Anonymous);
+        let vmas = OwnVmas::new(scene.process(), vmas, RW, Backing::Anonymous);
         let range = range(scene.process(), UNTOUCHED, pages * PAGE);
         let none = PinFlags::empty();
-        let pins = pin::pin_user_pages_fast::<Write, _, _, _>(machine, &vmas, range, none, runs(BUFFER));
+        let pins = pin::pin_user_pages_fast(&vmas, Write, range, none, runs(BUFFER));
         let ready_pages = pins.as_ref().map_or(0, |pins| pins.pages());
         match pins.and_then(|pins| pins.complete()) {
             // The VMAs are this closure's, so the pins end with it.
@@ -82,7 +82,7 @@ pub(crate) fn pins<L: Layout>() -> Vec<Operation<L>> {
     all
 }
 
-fn of_access<X: Access, L: Layout>(form: Form) -> Vec<Operation<L>> {
+fn of_access<X: PinAccess, L: Layout>(form: Form) -> Vec<Operation<L>> {
     let (none, long) = (PinFlags::empty(), PinFlags::LONGTERM);
     let large_leaf = LeafSize::Size2MiB.bytes();
     let last_of_first = LARGE + large_leaf - PAGE;

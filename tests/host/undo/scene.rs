@@ -1,9 +1,9 @@
 //! Where operations are tried: processes with a bit of everything, and pins that others hold.
 
-use pagepin::frame::Layout;
-use pagepin::pin::{self, GotPages, PhysRun, RawGets, RawPins, Read, Write};
+use pagepin::frame::{Dirty, Layout};
+use pagepin::pin::{self, PhysRun, RawGets, RawPins, Read, Write};
 use pagepin::space::{ProtectPolicy, SpaceOptions};
-use pagepin::{LeafSize, Levels, Pfn};
+use pagepin::{LeafSize, Levels, Pfn, Unlimited};
 
 use crate::machine::{A, FAR, FOREIGN, Image, LARGE, Machine, NONE, PAGE, Process, R, RW};
 
@@ -33,14 +33,14 @@ impl<'m, L: Layout> Scene<'m, L> {
     }
 
     fn referenced(mut self, address: u64) -> Self {
-        let gets: GotPages<'_, _, _> = self.machine.reference::<Read>(self.process(), address, PAGE).unwrap();
+        let gets = self.machine.reference::<Read>(self.process(), address, PAGE).unwrap();
         let gets = gets.into_raw();
         self.gets.push(gets);
         self
     }
 
     /// The machine with all processes, and `more` of them.
-    pub(crate) fn image(&self, machine: &Machine<L>, more: Option<&Process<'_, L>>) -> Image {
+    pub(crate) fn image(&self, machine: &Machine<L>, more: Option<&Process<'m, L>>) -> Image {
         machine.image(&self.processes.iter().chain(more).collect::<Vec<_>>())
     }
 }
@@ -48,7 +48,9 @@ impl<'m, L: Layout> Scene<'m, L> {
 impl<L: Layout> Drop for Scene<'_, L> {
     fn drop(&mut self) {
         // SAFETY: taken through this machine, and given back once.
-        self.write_pins.drain(..).for_each(|pins| unsafe { pin::unpin_user_pages(self.machine, pins) });
+        self.write_pins.drain(..).for_each(|pins| unsafe {
+            pin::unpin_user_pages(self.machine, &Unlimited, pins, Dirty::Yes);
+        });
         // SAFETY: as above.
         self.gets.drain(..).for_each(|gets| unsafe { pin::put_user_pages(self.machine, gets) });
     }
@@ -151,16 +153,16 @@ pub(crate) fn forked<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
 
 /// Six pages, of which a policy forbids to take rights from those that are pinned.
 pub(crate) fn refusing<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
-    with_options(machine, SpaceOptions { protect_policy: ProtectPolicy::RefusePinned, ..SpaceOptions::default() })
+    let policy = SpaceOptions { protect_policy: ProtectPolicy::RefusePinned, ..SpaceOptions::default() };
+    six_pages(machine, machine.process_with(policy))
 }
 
 /// Six pages, of which four may be pinned.
 pub(crate) fn limited<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
-    with_options(machine, SpaceOptions { pin_limit: 4, ..SpaceOptions::default() })
+    six_pages(machine, machine.process_within(4, SpaceOptions::default()))
 }
 
-fn with_options<L: Layout>(machine: &Machine<L>, options: SpaceOptions) -> Scene<'_, L> {
-    let process = machine.process_with(options);
+fn six_pages<'m, L: Layout>(machine: &'m Machine<L>, process: Process<'m, L>) -> Scene<'m, L> {
     process.map(A, 6 * PAGE, RW).unwrap();
     machine.put_pages(&process, A, 6, 10);
     Scene::new(machine, [process])

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pagepin::fault::FaultAccess;
+use pagepin::Access;
 use pagepin::{CurrentCpu, Entry, FlushRange, LeafSize, Pfn, ReadSide, Shootdown};
 
 use super::{PAGE, Side, ThisCpu};
@@ -28,12 +28,12 @@ impl Cpus {
         cpu: usize,
         root: Pfn,
         page: u64,
-        access: FaultAccess,
+        access: Access,
         walk: impl FnOnce() -> Option<Entry>,
         touch: impl FnOnce(Pfn) -> T,
     ) -> Option<T> {
         let mut tlb = self.lock(cpu);
-        let permits = |entry: &Entry| entry.is_present() && (access == FaultAccess::Read || entry.is_writable());
+        let permits = |entry: &Entry| entry.is_present() && (access == Access::Read || entry.is_writable());
         let cached = tlb.0.get(&(root, page)).copied();
         let entry = cached.filter(permits).or_else(|| walk().filter(permits))?;
         tlb.0.insert((root, page), entry);

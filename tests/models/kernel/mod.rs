@@ -10,7 +10,8 @@ mod memory;
 use std::cell::Cell;
 use std::sync::Arc;
 
-use pagepin::fault::{Fault, FaultAccess, FaultError};
+use pagepin::Access;
+use pagepin::fault::{Fault, FaultError};
 use pagepin::{Counters, CurrentCpu, Entry, Env, EpochReadSide, LeafSize, Pfn, ReadSide, UserSpace};
 use spin::relax::Spin;
 
@@ -116,9 +117,9 @@ impl<R: Side> Kernel<R> {
     /// User code accesses `page` through this CPU's TLB, with as many faults as it takes.
     pub(crate) fn access<T>(
         &self,
-        space: &UserSpace<'_, Self>,
+        space: &UserSpace<&'static Self>,
         page: u64,
-        access: FaultAccess,
+        access: Access,
         touch: impl Fn(Pfn) -> T,
     ) -> Result<T, FaultError> {
         for _ in 0..MOST_FAULTS {
@@ -133,18 +134,18 @@ impl<R: Side> Kernel<R> {
     }
 
     /// The frame that `page` maps now.
-    pub(crate) fn mapped(&self, space: &UserSpace<'_, Self>, page: u64) -> Option<Pfn> {
+    pub(crate) fn mapped(&self, space: &UserSpace<&'static Self>, page: u64) -> Option<Pfn> {
         self.entry(space, page).map(|entry| entry.leaf_frame(LeafSize::Size4KiB))
     }
 
     /// The entry of `page`, if it has a frame, be it out of hardware's reach.
-    fn entry(&self, space: &UserSpace<'_, Self>, page: u64) -> Option<Entry> {
+    fn entry(&self, space: &UserSpace<&'static Self>, page: u64) -> Option<Entry> {
         self.memory.walk(space.root(), page).filter(|entry| entry.has_frame())
     }
 
     /// INV-1 to INV-3 over all address spaces there are, and that their entries and `pinned`, frame by frame, explain
     /// every reference.
-    pub(crate) fn audit(&self, spaces: &[&UserSpace<'_, Self>], pinned: &[Pfn]) {
+    pub(crate) fn audit(&self, spaces: &[&UserSpace<&'static Self>], pinned: &[Pfn]) {
         let entries = || spaces.iter().flat_map(|space| PAGES.iter().filter_map(|page| self.entry(space, *page)));
         for entry in entries().filter(|entry| !entry.is_special()) {
             let frame = entry.leaf_frame(LeafSize::Size4KiB);

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use pagepin::fault::FaultAccess;
+use pagepin::Access;
+use pagepin::frame::Dirty;
 use pagepin::pin::{
-    Access, PhysRun, PinFlags, PinnedPages, RawPins, Read, get_user_pages_fast_only, pin_user_pages_fast,
+    PhysRun, PinAccess, PinFlags, PinnedPages, RawPins, Read, get_user_pages_fast_only, pin_user_pages_fast,
     pin_user_pages_fast_only, unpin_user_pages,
 };
-use pagepin::{Pfn, Rights, SpaceOptions, UserRange, UserSpace};
+use pagepin::{Pfn, Rights, SpaceOptions, Unlimited, UserRange, UserSpace};
 
 use super::kernel::{Kernel, PAGE, Side};
 
-pub(crate) type Space<R> = Arc<UserSpace<'static, Kernel<R>>>;
+pub(crate) type Space<R> = Arc<UserSpace<&'static Kernel<R>>>;
 pub(crate) type Pins<A> = RawPins<A, [PhysRun; 2]>;
 
 impl<R: Side> Kernel<R> {
@@ -24,40 +25,40 @@ impl<R: Side> Kernel<R> {
     }
 
     /// User code loads from `page`, through this CPU's TLB.
-    pub(crate) fn read(&self, space: &UserSpace<'_, Self>, page: u64) -> u64 {
-        let value = self.access(space, page, FaultAccess::Read, |frame| self.memory.load(frame, 0));
+    pub(crate) fn read(&self, space: &UserSpace<&'static Self>, page: u64) -> u64 {
+        let value = self.access(space, page, Access::Read, |frame| self.memory.load(frame, 0));
         value.expect("the page can be faulted in")
     }
 
     /// User code stores to `page`, through this CPU's TLB.
-    pub(crate) fn write(&self, space: &UserSpace<'_, Self>, page: u64, value: u64) {
-        let done = self.access(space, page, FaultAccess::Write, |frame| self.memory.store(frame, 0, value));
+    pub(crate) fn write(&self, space: &UserSpace<&'static Self>, page: u64, value: u64) {
+        let done = self.access(space, page, Access::Write, |frame| self.memory.store(frame, 0, value));
         done.expect("the page can be faulted in");
     }
 
     /// Pins the first `pages` pages, or as many as there are, without locks.
-    pub(crate) fn pin_fast_only<A: Access>(&self, space: &UserSpace<'_, Self>, pages: u64) -> Option<Pins<A>> {
+    pub(crate) fn pin_fast_only<A: PinAccess>(&self, space: &UserSpace<&'static Self>, pages: u64) -> Option<Pins<A>> {
         let (range, runs) = (range(pages), [PhysRun::default(); 2]);
-        pin_user_pages_fast_only(self, space, range, PinFlags::empty(), runs).ok().map(PinnedPages::into_raw)
+        pin_user_pages_fast_only(space, A::default(), range, PinFlags::empty(), runs).ok().map(PinnedPages::into_raw)
     }
 
     /// Pins the first `pages` pages, under the lock if need be.
-    pub(crate) fn pin_fast<A: Access>(&self, space: &UserSpace<'_, Self>, pages: u64) -> Option<Pins<A>> {
+    pub(crate) fn pin_fast<A: PinAccess>(&self, space: &UserSpace<&'static Self>, pages: u64) -> Option<Pins<A>> {
         let (range, runs) = (range(pages), [PhysRun::default(); 2]);
-        pin_user_pages_fast(self, space, range, PinFlags::empty(), runs).ok().map(PinnedPages::into_raw)
+        pin_user_pages_fast(space, A::default(), range, PinFlags::empty(), runs).ok().map(PinnedPages::into_raw)
     }
 
-    pub(crate) fn unpin<A: Access>(&self, pins: Option<Pins<A>>) {
+    pub(crate) fn unpin<A: PinAccess>(&self, pins: Option<Pins<A>>) {
         if let Some(pins) = pins {
             // SAFETY: they were taken through this kernel, of which there is one.
-            unsafe { unpin_user_pages(self, pins) };
+            unsafe { unpin_user_pages(self, &Unlimited, pins, Dirty::Yes) };
         }
     }
 
     /// What page 1 holds, through a reference that is taken and given back without locks.
-    pub(crate) fn get_fast_only_and_load(&self, space: &UserSpace<'_, Self>) -> Option<u64> {
+    pub(crate) fn get_fast_only_and_load(&self, space: &UserSpace<&'static Self>) -> Option<u64> {
         let runs = [PhysRun::default(); 1];
-        let got = get_user_pages_fast_only::<Read, _, _, _>(self, space, range(1), PinFlags::empty(), runs).ok()?;
+        let got = get_user_pages_fast_only(space, Read, range(1), PinFlags::empty(), runs).ok()?;
         Some(self.memory.load(got.runs()[0].first(), 0))
     }
 }
@@ -66,6 +67,6 @@ fn range(pages: u64) -> UserRange {
     UserRange::new(pagepin::Levels::Four.user_half(), PAGE, pages * PAGE).expect("user pages")
 }
 
-pub(crate) fn first_frame<A: Access>(pins: &Pins<A>) -> Pfn {
+pub(crate) fn first_frame<A: PinAccess>(pins: &Pins<A>) -> Pfn {
     pins.runs()[0].first()
 }

@@ -49,7 +49,7 @@ fn walk_and_collapse() {
 /// caller gets the table.
 fn take_out(kernel: &Kernel<Epoch>, space: &Space<Epoch>) -> Pfn {
     let page = kernel.mapped(space, 1).expect("a page");
-    let mut tables = Tables::lock(kernel, space.mm());
+    let mut tables = Tables::lock(space.mm());
     let (at, entry) = kernel.memory.above(space.root(), 1).expect("a table");
     let slot = Slot { at, entry, level: LeafSize::Size2MiB.level(), page: PageAddr::containing(PAGE) };
     // SAFETY: the entry above was found under this lock, and is flushed at once. It is no leaf, but only a release would

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use pagepin::fault::{FaultAccess, FaultError};
+use pagepin::Access;
+use pagepin::fault::FaultError;
 use pagepin::space::{ForkError, SpaceError};
 use pagepin::{CurrentCpu, Rights, SpaceOptions, UserSpace};
 use shuttle::rand::{Rng, thread_rng};
@@ -25,7 +26,7 @@ pub(crate) fn extent(pages: std::ops::RangeInclusive<u64>) -> (u64, u64) {
 
 pub(crate) struct Mm<R: Side> {
     pub(crate) kernel: &'static Kernel<R>,
-    pub(crate) space: UserSpace<'static, Kernel<R>>,
+    pub(crate) space: UserSpace<&'static Kernel<R>>,
     pub(crate) bytes: Arc<Bytes>,
 }
 
@@ -43,7 +44,7 @@ impl<R: Side> Mm<R> {
     /// User code writes to `page`, if it may.
     pub(crate) fn write(&self, page: u64) {
         let cpu = ThisCpu.current_cpu();
-        expected(self.kernel.access(&self.space, page, FaultAccess::Write, |frame| {
+        expected(self.kernel.access(&self.space, page, Access::Write, |frame| {
             let value = self.bytes.next_value();
             self.kernel.memory.store(frame, cpu, value);
             self.bytes.wrote(page, cpu, value);
@@ -52,7 +53,7 @@ impl<R: Side> Mm<R> {
 
     /// User code reads all of `page`, if it may.
     pub(crate) fn read(&self, page: u64) {
-        expected(self.kernel.access(&self.space, page, FaultAccess::Read, |frame| {
+        expected(self.kernel.access(&self.space, page, Access::Read, |frame| {
             for word in 0..WORDS {
                 self.bytes.check(page, word, self.kernel.memory.load(frame, word));
             }

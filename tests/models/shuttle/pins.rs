@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use pagepin::frame::Dirty;
 use pagepin::pin::{
-    self, Access, PhysRun, PinError, PinFlags, PinnedPages, RawPins, Read, Write, get_user_pages_fast_only,
+    self, PhysRun, PinAccess, PinError, PinFlags, PinnedPages, RawPins, Read, Write, get_user_pages_fast_only,
     unpin_user_pages,
 };
-use pagepin::{CurrentCpu, Pfn, UserRange};
+use pagepin::{CurrentCpu, Pfn, Unlimited, UserRange};
 
 use super::bytes::Bytes;
 use super::checker::WORDS;
@@ -48,15 +49,15 @@ impl<R: Side> Mm<R> {
         Some(Held { kernel: self.kernel, bytes: Arc::clone(&self.bytes), first, raw })
     }
 
-    fn raw<A: Access>(&self, form: Form, range: UserRange) -> Option<RawPins<A, Vec<PhysRun>>> {
-        let (kernel, space, none) = (self.kernel, &self.space, PinFlags::empty());
+    fn raw<A: PinAccess>(&self, form: Form, range: UserRange) -> Option<RawPins<A, Vec<PhysRun>>> {
+        let (space, none) = (&self.space, PinFlags::empty());
         let runs = vec![PhysRun::default(); range.pages() as usize];
         let pinned = match form {
-            Form::FastOnly => pin::pin_user_pages_fast_only(kernel, space, range, none, runs),
-            Form::Fast => pin::pin_user_pages_fast(kernel, space, range, none, runs),
-            Form::Forced if A::WRITES => pin::pin_user_pages(kernel, space, range, PinFlags::FORCE, runs),
-            Form::Slow | Form::Forced => pin::pin_user_pages(kernel, space, range, none, runs),
-            Form::Remote => pin::pin_user_pages_remote(kernel, space, range, none, runs),
+            Form::FastOnly => pin::pin_user_pages_fast_only(space, A::default(), range, none, runs),
+            Form::Fast => pin::pin_user_pages_fast(space, A::default(), range, none, runs),
+            Form::Forced if A::WRITES => pin::pin_user_pages(space, A::default(), range, PinFlags::FORCE, runs),
+            Form::Slow | Form::Forced => pin::pin_user_pages(space, A::default(), range, none, runs),
+            Form::Remote => pin::pin_user_pages_remote(space, A::default(), range, none, runs),
         };
         match pinned {
             Ok(pages) => Some(PinnedPages::into_raw(pages)),
@@ -73,9 +74,7 @@ impl<R: Side> Mm<R> {
     pub(crate) fn get(&self, page: u64) {
         let range = self.space.range(page * PAGE, PAGE).expect("user pages");
         let runs = [PhysRun::default(); 1];
-        if let Ok(got) =
-            get_user_pages_fast_only::<Read, _, _, _>(self.kernel, &self.space, range, PinFlags::empty(), runs)
-        {
+        if let Ok(got) = get_user_pages_fast_only(&self.space, Read, range, PinFlags::empty(), runs) {
             let frame = got.runs()[0].first();
             (0..WORDS).for_each(|word| self.bytes.check_owner(page, self.kernel.memory.load(frame, word)));
         }
@@ -119,9 +118,9 @@ impl<R: Side> Held<R> {
         self.read();
         match self.raw {
             // SAFETY: taken through this kernel, and given back once.
-            Raw::Read(raw) => unsafe { unpin_user_pages(self.kernel, raw) },
+            Raw::Read(raw) => unsafe { drop(unpin_user_pages(self.kernel, &Unlimited, raw, Dirty::No)) },
             // SAFETY: as above.
-            Raw::Write(raw) => unsafe { unpin_user_pages(self.kernel, raw) },
+            Raw::Write(raw) => unsafe { drop(unpin_user_pages(self.kernel, &Unlimited, raw, Dirty::Yes)) },
         }
     }
 }

@@ -48,7 +48,7 @@ impl AddressSpace {
     }
 
     fn fill(&self, page: PageAddr, block: Pfn) -> Result<(), Error> {
-        let mut tables = Tables::lock(kernel(), self.space.mm());
+        let mut tables = Tables::lock(self.space.mm());
         // SAFETY: a VMA contains the page, so it lies in the user half.
         let at = unsafe { tables.place(page, LARGE) }.map_err(|error| errors::space(error.into()))?;
         if !tables.find(page).is_ok_and(|slot| slot.at == at && slot.entry.is_empty()) {

@@ -36,7 +36,7 @@ pub fn init() {
 
 /// One process's memory.
 pub struct AddressSpace {
-    space: UserSpace<'static, Kernel>,
+    space: UserSpace<&'static Kernel>,
     twin: twin::Choice,
 }
 
@@ -67,7 +67,7 @@ impl AddressSpace {
         self.space.root().address()
     }
 
-    pub fn user_space(&self) -> &UserSpace<'static, Kernel> {
+    pub fn user_space(&self) -> &UserSpace<&'static Kernel> {
         &self.space
     }
 
@@ -114,7 +114,7 @@ impl AddressSpace {
             let start = addr + index as u64 * memory::PAGE;
             let range = self.space.range(start, part.len() as u64).map_err(|_| Error::Fault)?;
             let (force, buffer) = (pin::PinFlags::FORCE, [pin::PhysRun::default(); 2]);
-            pin::pin_user_pages_remote::<pin::Write, _, _, _>(kernel(), &self.space, range, force, buffer)
+            pin::pin_user_pages_remote(&self.space, pin::Write, range, force, buffer)
                 .and_then(pin::PinnedPages::complete)
                 .map_err(errors::pin)?
                 .copy_from(0, part)
@@ -152,8 +152,8 @@ impl AddressSpace {
     }
 
     fn mapped(&self, page: PageAddr) -> Result<Option<picture::Mapped>, Error> {
-        let mm = pagepin::AddressSpace::<Kernel>::mm(&self.space);
-        let slot = Tables::lock(kernel(), mm).find(page).map_err(|_| Error::Fault)?;
+        let mm = pagepin::AddressSpace::mm(&self.space);
+        let slot = Tables::lock(mm).find(page).map_err(|_| Error::Fault)?;
         Ok(picture::Mapped::of(slot))
     }
 }

@@ -1,12 +1,12 @@
 //! What a process's devices may use.
 
-use alloc::{sync::Arc, vec, vec::Vec};
+use alloc::{vec, vec::Vec};
 
 use pagepin::pin::{
-    Access, GotPages, PhysRun, PinFlags, PinnedPages, RawGets, RawPins, Read, Write, get_user_pages_fast,
+    GotPages, Owner, PhysRun, PinAccess, PinFlags, PinnedPages, PinnedRange, RawGets, Read, Write, get_user_pages_fast,
     get_user_pages_remote, pin_user_pages_fast, pin_user_pages_remote, put_user_pages,
 };
-use pagepin::{AddressSpace as _, UserRange};
+use pagepin::{Unlimited, UserRange};
 use pagepin_abi::{Error, PIN_KEEP_CACHED, PIN_LONGTERM, PIN_PLAIN, PIN_READ, PIN_WRITE};
 
 use super::{AddressSpace, Kernel, errors, kernel};
@@ -20,9 +20,6 @@ type Segments = Vec<(u64, u64)>;
 
 /// User memory lent to a device. Ends with the value.
 pub struct Pin {
-    /// Whose budget it is charged to. Also keeps nothing alive that unmapping would
-    /// take away: the pin alone keeps the frames.
-    space: Arc<AddressSpace>,
     held: Option<Held>,
     /// What the device reaches of it, where an IOMMU decides that.
     lent: Option<Lent>,
@@ -38,18 +35,19 @@ pub enum Whose {
     Others,
 }
 
-type Raw<A> = RawPins<A, Vec<PhysRun>>;
+type Owned<A> = PinnedRange<Owner<&'static Kernel, Unlimited>, A, Vec<PhysRun>>;
 
-/// Raw, because the table of handles outlives the borrow of the address space.
+/// Owned, because the table of handles outlives the borrow of the address space.
+#[expect(dead_code, reason = "the pins are only kept until they are dropped")]
 enum Held {
-    Read(Raw<Read>),
-    Write(Raw<Write>),
+    Read(Owned<Read>),
+    Write(Owned<Write>),
     /// What a kernel without pins takes: the frame stays allocated, and that is all.
     Plain(RawGets<Vec<PhysRun>>),
 }
 
 impl Pin {
-    pub fn new(space: &Arc<AddressSpace>, whose: Whose, addr: u64, len: u64, flags: u64) -> Result<Self, Error> {
+    pub fn new(space: &AddressSpace, whose: Whose, addr: u64, len: u64, flags: u64) -> Result<Self, Error> {
         let known = PIN_READ | PIN_WRITE | PIN_LONGTERM | PIN_PLAIN | PIN_KEEP_CACHED;
         if flags & !known != 0 || flags & (PIN_READ | PIN_WRITE) == 0 {
             return Err(Error::Invalid);
@@ -64,15 +62,15 @@ impl Pin {
             (true, true) => Self::plain::<Write>(space, whose, range)?,
             (true, false) => Self::plain::<Read>(space, whose, range)?,
             (false, true) => {
-                let (raw, segments) = Self::pinned::<Write>(space, whose, range, long)?;
-                (Held::Write(raw), segments)
+                let (pins, segments) = Self::pinned::<Write>(space, whose, range, long)?;
+                (Held::Write(pins), segments)
             }
             (false, false) => {
-                let (raw, segments) = Self::pinned::<Read>(space, whose, range, long)?;
-                (Held::Read(raw), segments)
+                let (pins, segments) = Self::pinned::<Read>(space, whose, range, long)?;
+                (Held::Read(pins), segments)
             }
         };
-        let mut pin = Self { space: space.clone(), held: Some(held), lent: None, segments, writable };
+        let mut pin = Self { held: Some(held), lent: None, segments, writable };
         // From here on the frames stay, so now the device may reach them.
         pin.lent = Lent::new(&pin.segments, writable)?;
         if let Some(lent) = pin.lent.as_mut().filter(|_| flags & PIN_KEEP_CACHED != 0) {
@@ -81,28 +79,28 @@ impl Pin {
         Ok(pin)
     }
 
-    fn pinned<A: Access>(
+    fn pinned<A: PinAccess>(
         space: &AddressSpace,
         whose: Whose,
         range: UserRange,
         flags: PinFlags,
-    ) -> Result<(Raw<A>, Segments), Error> {
+    ) -> Result<(Owned<A>, Segments), Error> {
         let buffer = vec![PhysRun::default(); range.pages() as usize];
         let pinned = match whose {
-            Whose::Own => pin_user_pages_fast::<A, _, _, _>(kernel(), &space.space, range, flags, buffer),
-            Whose::Others => pin_user_pages_remote::<A, _, _, _>(kernel(), &space.space, range, flags, buffer),
+            Whose::Own => pin_user_pages_fast(&space.space, A::default(), range, flags, buffer),
+            Whose::Others => pin_user_pages_remote(&space.space, A::default(), range, flags, buffer),
         };
         let pinned = pinned.and_then(PinnedPages::complete).map_err(errors::pin)?;
         let segments = pinned.byte_runs().map(|run| (run.address, run.length)).collect();
-        Ok((pinned.into_raw(), segments))
+        Ok((pinned.into_owned(), segments))
     }
 
-    fn plain<A: Access>(space: &AddressSpace, whose: Whose, range: UserRange) -> Result<(Held, Segments), Error> {
+    fn plain<A: PinAccess>(space: &AddressSpace, whose: Whose, range: UserRange) -> Result<(Held, Segments), Error> {
         let buffer = vec![PhysRun::default(); range.pages() as usize];
         let none = PinFlags::empty();
-        let got: Result<GotPages<'_, Kernel, _>, _> = match whose {
-            Whose::Own => get_user_pages_fast::<A, _, _, _>(kernel(), &space.space, range, none, buffer),
-            Whose::Others => get_user_pages_remote::<A, _, _, _>(kernel(), &space.space, range, none, buffer),
+        let got: Result<GotPages<'_, &'static Kernel, _>, _> = match whose {
+            Whose::Own => get_user_pages_fast(&space.space, A::default(), range, none, buffer),
+            Whose::Others => get_user_pages_remote(&space.space, A::default(), range, none, buffer),
         };
         let got = got.map_err(errors::pin)?;
         if let Some(stopped) = got.stopped() {
@@ -147,15 +145,10 @@ impl Drop for Pin {
         // First the device loses its access, cached translations included; only then may
         // the frames become somebody else's.
         drop(self.lent.take());
-        let budget = self.space.space.budget();
-        match self.held.take() {
-            // SAFETY: taken through the same kernel, charged to this space's budget.
-            Some(Held::Read(raw)) => drop(unsafe { PinnedPages::from_raw(kernel(), budget, raw) }),
-            // SAFETY: as above.
-            Some(Held::Write(raw)) => drop(unsafe { PinnedPages::from_raw(kernel(), budget, raw) }),
+        // Owned pins release themselves.
+        if let Some(Held::Plain(raw)) = self.held.take() {
             // SAFETY: taken through the same kernel.
-            Some(Held::Plain(raw)) => unsafe { put_user_pages(kernel(), raw) },
-            None => {}
+            unsafe { put_user_pages(kernel(), raw) };
         }
     }
 }

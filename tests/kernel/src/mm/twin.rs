@@ -13,7 +13,7 @@ use spin::mutex::SpinMutex;
 use x86_64::structures::idt::PageFaultErrorCode;
 
 use super::{
-    AddressSpace, Kernel, kernel,
+    AddressSpace, kernel,
     picture::Mapped,
     platform::{self, put},
 };
@@ -77,7 +77,7 @@ const WRITABLE: u64 = 1 << 1;
 
 /// Stores an entry, if it still is what it was; the twins leave out other things.
 fn replace_entry(space: &AddressSpace, mapped: &Mapped, page: PageAddr, bits: u64) -> bool {
-    let tables = Tables::lock(kernel(), pagepin::AddressSpace::<Kernel>::mm(&space.space));
+    let tables = Tables::lock(pagepin::AddressSpace::mm(&space.space));
     if !tables.find(page).is_ok_and(|slot| slot.entry == mapped.slot.entry) {
         return false;
     }

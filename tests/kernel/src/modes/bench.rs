@@ -6,15 +6,12 @@
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::{arch::asm, hint::black_box, mem};
 
-use pagepin::pin::{
-    PhysRun, PinFlags, PinnedPages, Read, Write, pin_user_pages, pin_user_pages_fast, unpin_user_run_dirty,
+use pagepin::pin::{PhysRun, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast, unpin_user_run};
+use pagepin::{
+    Access, Entry, FrameKind, FrameSource, FrameTable, LeafSize, Ownership, Rights, UserRange, UserSpace, fault::Fault,
+    frame::Dirty, paging::Tables,
 };
 use pagepin::{AddressSpace as _, Env, PageAddr, PhysMap};
-use pagepin::{
-    Entry, FrameKind, FrameSource, FrameTable, LeafSize, Ownership, Rights, UserRange, UserSpace,
-    fault::{Fault, FaultAccess},
-    paging::Tables,
-};
 
 use crate::{
     memory::PAGE,
@@ -85,13 +82,13 @@ impl Subject {
         this.space().map(VMA, pages * PAGE, Rights::READ | Rights::WRITE).expect("room for a VMA");
         for page in 0..pages {
             let address = VMA + order(page) * PAGE;
-            let fault = Fault { address, access: FaultAccess::Write, key_denied: false, malformed_table: false };
+            let fault = Fault { address, access: Access::Write, key_denied: false, malformed_table: false };
             this.space().fault(fault).expect("memory for a page");
         }
         this
     }
 
-    fn space(&self) -> &UserSpace<'static, Kernel> {
+    fn space(&self) -> &UserSpace<&'static Kernel> {
         self.0.user_space()
     }
 
@@ -117,19 +114,13 @@ fn scattered(page: u64) -> u64 {
 
 /// Pins the ranges for writing, one call each. The pins are left to `unpin_all`.
 #[inline(never)]
-fn pin_all(
-    kernel: &Kernel,
-    space: &UserSpace<'static, Kernel>,
-    ranges: &[UserRange],
-    buffers: &mut [PhysRun],
-    slow: bool,
-) {
+fn pin_all(space: &UserSpace<&'static Kernel>, ranges: &[UserRange], buffers: &mut [PhysRun], slow: bool) {
     let per_call = buffers.len() / ranges.len();
     for (range, buffer) in ranges.iter().zip(buffers.chunks_exact_mut(per_call)) {
         let flags = PinFlags::empty();
-        let pinned: Result<PinnedPages<'_, Kernel, Write, _>, _> = match slow {
-            false => pin_user_pages_fast(kernel, space, *range, flags, buffer),
-            true => pin_user_pages(kernel, space, *range, flags, buffer),
+        let pinned = match slow {
+            false => pin_user_pages_fast(space, Write, *range, flags, buffer),
+            true => pin_user_pages(space, Write, *range, flags, buffer),
         };
         // As a driver that keeps the runs and looks at nothing else.
         match pinned {
@@ -145,7 +136,7 @@ fn unpin_all(kernel: &Kernel, buffers: &[PhysRun], per_call: usize) {
     for buffer in buffers.chunks_exact(per_call) {
         for run in buffer.iter().take_while(|run| run.pages() != 0) {
             // SAFETY: `pin_all` took these pins through this kernel; nobody else gives them back.
-            unsafe { unpin_user_run_dirty(kernel, *run) };
+            unsafe { unpin_user_run(kernel, *run, Dirty::Yes) };
         }
     }
 }
@@ -153,7 +144,7 @@ fn unpin_all(kernel: &Kernel, buffers: &[PhysRun], per_call: usize) {
 /// Pin and unpin of `ranges`: ticks of each.
 fn pin_and_unpin(subject: &Subject, ranges: &[UserRange], per_call: usize, slow: bool) -> (u64, u64) {
     let mut buffers = vec![PhysRun::default(); ranges.len() * per_call];
-    let pinned = ticks(|| pin_all(kernel(), subject.space(), ranges, &mut buffers, slow));
+    let pinned = ticks(|| pin_all(subject.space(), ranges, &mut buffers, slow));
     let held: u64 = buffers.iter().map(PhysRun::pages).sum();
     assert_eq!(held, ranges.iter().map(|range| range.pages()).sum::<u64>(), "everything was pinned");
     (pinned, ticks(|| unpin_all(kernel(), &buffers, per_call)))
@@ -187,7 +178,7 @@ fn large(leaves: u64) -> (u64, u64) {
         let head = kernel().frames().frame(block).expect("a frame of the pool");
         head.hand_out(FrameKind::Anonymous, size.order(), Ownership::Exclusive).expect("a free frame");
         let page = PageAddr::containing(VMA + leaf * HUGE);
-        let mut tables = Tables::lock(kernel(), subject.space().mm());
+        let mut tables = Tables::lock(subject.space().mm());
         // SAFETY: the VMA lies in the user half.
         let at = unsafe { tables.place(page, size) }.expect("memory for a table");
         // SAFETY: the VMA is new; the block is ours and exclusive, and the entry owns it now.
@@ -241,7 +232,7 @@ fn unshare() {
         let flags = PinFlags::empty();
         let mut pinned = None;
         let taken = ticks(|| {
-            pinned = pin_user_pages_fast::<Read, _, _, _>(kernel(), &child, range, flags, &mut buffer[..]).ok();
+            pinned = pin_user_pages_fast(&child, Read, range, flags, &mut buffer[..]).ok();
         });
         assert!(pinned.is_some_and(|pinned| pinned.pages() == pages));
         taken

@@ -4,9 +4,9 @@
 use alloc::{boxed::Box, format};
 
 use pagepin::{
-    FlatFrameTable, FrameAllocatorSource, FrameSource, OffsetPhysMap, PageFrame, Pfn, Platform, Rights, SingleCpu,
-    SpaceOptions, UserSpace,
-    fault::{Fault, FaultAccess, FaultOutcome},
+    Access, FlatFrameTable, FrameAllocatorSource, FrameSource, OffsetPhysMap, PageFrame, Pfn, Platform, Rights,
+    SingleCpu, SpaceOptions, UserSpace,
+    fault::{Fault, FaultOutcome},
     pin::{PhysRun, PinFlags, PinnedPages, Write, pin_user_pages_fast},
 };
 use x86_64::structures::paging::{FrameAllocator, FrameDeallocator, PhysFrame, Size4KiB};
@@ -62,7 +62,7 @@ pub fn ready_made_parts_work() -> Outcome {
 }
 
 fn write_fault(address: u64) -> Fault {
-    Fault { address, access: FaultAccess::Write, key_denied: false, malformed_table: false }
+    Fault { address, access: Access::Write, key_denied: false, malformed_table: false }
 }
 
 fn life_of_two(kernel: &OneCpu) -> Outcome {
@@ -70,10 +70,9 @@ fn life_of_two(kernel: &OneCpu) -> Outcome {
     let parent = UserSpace::new(kernel, SpaceOptions::default()).map_err(|_| why("a space"))?;
     parent.map(VMA, 2 * memory::PAGE, Rights::READ | Rights::WRITE).map_err(|_| why("map"))?;
     let range = parent.range(VMA + 100, memory::PAGE).map_err(|_| why("a range"))?;
-    let pinned =
-        pin_user_pages_fast::<Write, _, _, _>(kernel, &parent, range, PinFlags::empty(), [PhysRun::default(); 2])
-            .and_then(PinnedPages::complete)
-            .map_err(|error| format!("pin: {error}"))?;
+    let pinned = pin_user_pages_fast(&parent, Write, range, PinFlags::empty(), [PhysRun::default(); 2])
+        .and_then(PinnedPages::complete)
+        .map_err(|error| format!("pin: {error}"))?;
     pinned.copy_from(0, b"device").map_err(|_| why("a copy"))?;
     let child = parent.fork().map_err(|_| why("fork"))?;
     drop(pinned);

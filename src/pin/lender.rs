@@ -1,0 +1,70 @@
+//! Who lent the pages: where a guard finds the kernel that takes them back and the budget they are charged to.
+
+use crate::env::{AddressSpace, Env, PinBudget};
+
+/// What a guard gives its pages back to: the address space they were pinned in ([`&S`](AddressSpace)), or an [`Owner`],
+/// which is independent of it.
+pub trait Lender: sealed::Sealed {
+    /// The kernel whose frames are pinned.
+    type Kernel: Env;
+    /// Who pays.
+    type Budget: PinBudget;
+
+    /// The kernel whose frames are pinned.
+    fn kernel(&self) -> &Self::Kernel;
+    /// Who pays.
+    fn budget(&self) -> &Self::Budget;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl<S: AddressSpace + ?Sized> sealed::Sealed for &S {}
+
+impl<S: AddressSpace + ?Sized> Lender for &S {
+    type Kernel = S::Kernel;
+    type Budget = S::Budget;
+
+    #[inline(always)]
+    fn kernel(&self) -> &S::Kernel {
+        self.mm().env()
+    }
+
+    #[inline(always)]
+    fn budget(&self) -> &S::Budget {
+        (**self).budget()
+    }
+}
+
+/// A kernel and a budget of one's own: what is left of an address space for pins that may outlive it.
+/// [`Pinned::into_owned`](super::Pinned::into_owned) makes one from the address space that was charged.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<K, C> {
+    kernel: K,
+    budget: C,
+}
+
+impl<K, C> Owner<K, C> {
+    /// For pins that come back through [`Pinned::from_raw`](super::Pinned::from_raw).
+    pub const fn new(kernel: K, budget: C) -> Self {
+        Self { kernel, budget }
+    }
+}
+
+impl<K, C> sealed::Sealed for Owner<K, C> {}
+
+impl<K: Env, C: PinBudget> Lender for Owner<K, C> {
+    type Kernel = K;
+    type Budget = C;
+
+    #[inline(always)]
+    fn kernel(&self) -> &K {
+        &self.kernel
+    }
+
+    #[inline(always)]
+    fn budget(&self) -> &C {
+        &self.budget
+    }
+}
