@@ -25,26 +25,31 @@ const RULE: &str = "------------------------------------------------------------
 
 /// What the two runs of a scene came to.
 struct Result {
-    letter: char,
-    title: &'static str,
     /// Names of the test of the library and of its twin.
     tests: [&'static str; 2],
     library: Outcome,
     twin: Outcome,
 }
 
-pub fn run(report: &mut dyn FnMut(&str, Outcome)) {
+/// All scenes, or those whose letters follow `scenes=`.
+pub fn run(options: &str, report: &mut dyn FnMut(&str, Outcome)) {
+    let letters = options.strip_prefix("scenes=");
+    let wanted = |letter: char| letters.is_none_or(|letters| letters.contains(letter));
     println!("");
     INTRODUCTION.iter().for_each(|line| println!("  {line}"));
     println!("");
     mm::print_memory("memory before");
     let before = mm::free_frame_count();
-    let mut results: Vec<_> = CARDS.iter().filter_map(play).collect();
-    results.push(play_storm());
+    let mut results: Vec<_> = CARDS.iter().filter(|card| wanted(card.letter)).filter_map(play).collect();
+    if wanted('f') {
+        results.push(play_storm());
+    }
     println!("\n{RULE}\n");
     mm::print_memory("memory after");
     let after = mm::free_frame_count();
-    summarize(&results, before == after);
+    if before == after && results.iter().all(|result| result.library.is_ok() && result.twin.is_ok()) {
+        println!("\n  Every twin has lost something, and pagepin nothing. All memory is free again.\n");
+    }
     for Result { tests, library, twin, .. } in results {
         report(tests[0], library);
         report(tests[1], twin);
@@ -54,6 +59,7 @@ pub fn run(report: &mut dyn FnMut(&str, Outcome)) {
 }
 
 fn head(letter: char, title: &str) {
+    println!("@scene {letter} begin {title}");
     println!("\n{RULE}\nScene {letter}.  {title}\n{RULE}\n");
 }
 
@@ -67,49 +73,40 @@ fn play(card: &'static Card) -> Option<Result> {
     }
     println!("\n  TWIN: {}.\n", card.twin);
     let twin = card.run(true, true);
-    match &twin {
-        Ok(()) => println!("  => The twin has lost {}.", card.loss),
-        Err(why) => println!("  => NOT what the twin should do: {why}"),
-    }
+    judge_twin(card.letter, &twin, card.loss);
     println!("\n  PAGEPIN: {}.\n", card.library);
     let library = card.run(false, true);
-    match &library {
-        Ok(()) => println!("  => Nothing is lost."),
-        Err(why) => println!("  => FAILED: {why}"),
+    judge_library(card.letter, &library, "Nothing is lost.");
+    Some(Result { tests: [card.test(false), card.test(true)], library, twin })
+}
+
+/// The twin has to lose something.
+fn judge_twin(letter: char, twin: &Outcome, loss: &str) {
+    match twin {
+        Ok(()) => println!("  => The twin has lost {loss}.\n@scene {letter} twin ok {loss}"),
+        Err(why) => println!("  => NOT what the twin should do: {why}\n@scene {letter} twin FAILED {why}"),
     }
-    let tests = [card.test(false), card.test(true)];
-    Some(Result { letter: card.letter, title: card.title, tests, library, twin })
+}
+
+fn judge_library(letter: char, library: &Outcome, praise: &str) {
+    match library {
+        Ok(()) => println!("  => {praise}\n@scene {letter} library ok"),
+        Err(why) => println!("  => FAILED: {why}\n@scene {letter} library FAILED {why}"),
+    }
 }
 
 fn play_storm() -> Result {
     let title = "All CPUs at once, thousands of random operations";
-    head('f', title);
+    let letter = 'f';
+    head(letter, title);
     println!("  Every CPU runs a process, with a second thread that pins the same memory. They map, unmap,");
     println!("  protect, fork, write, pin and let devices write, in an order that a seed decides, and each");
     println!("  knows what every byte must be, in base pages, in leaves of 2 MiB, and in a device's memory.");
     println!("\n  TWIN: plain references for the devices.\n");
     let twin = storm::run_once(storm::first_seed(), storm::TWIN_ROUNDS, true);
-    match &twin {
-        Ok(()) => println!("  => The twin has lost bytes."),
-        Err(why) => println!("  => NOT what the twin should do: {why}"),
-    }
+    judge_twin(letter, &twin, "bytes");
     println!("\n  PAGEPIN: pins.\n");
     let library = storm::run_once(storm::first_seed(), storm::ROUNDS, false);
-    match &library {
-        Ok(()) => println!("  => Every byte is right, every count is zero, and every frame is back."),
-        Err(why) => println!("  => FAILED: {why}"),
-    }
-    Result { letter: 'f', title, tests: storm::TESTS, library, twin }
-}
-
-fn summarize(results: &[Result], balanced: bool) {
-    println!("\n  {:<75}{:<8}pagepin", "", "twin");
-    for Result { letter, title, library, twin, .. } in results {
-        let twin = if twin.is_ok() { "loses" } else { "UNCLEAR" };
-        let library = if library.is_ok() { "keeps" } else { "FAILED" };
-        println!("  {letter}. {title:<72}{twin:<8}{library}");
-    }
-    if balanced && results.iter().all(|result| result.library.is_ok() && result.twin.is_ok()) {
-        println!("\n  Every twin has lost something, and pagepin nothing. All memory is free again.\n");
-    }
+    judge_library(letter, &library, "Every byte is right, every count is zero, and every frame is back.");
+    Result { tests: storm::TESTS, library, twin }
 }

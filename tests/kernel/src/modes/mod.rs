@@ -49,7 +49,6 @@ pub fn run(mode: &str) -> bool {
             scenes::run(&mut |name, outcome| score.count(name, outcome));
             storm::run_short(&mut |name, outcome| score.count(name, outcome));
         }
-        "demo" => demo::run(&mut |name, outcome| score.count(name, outcome)),
         "iommu" => iommu::run(&mut |name, outcome| score.count(name, outcome)),
         "bench" => {
             bench::run();
@@ -57,14 +56,20 @@ pub fn run(mode: &str) -> bool {
                 score.count(name, expect(run_program(program, bench::copy_ticks()), Status::Exited(0)));
             }
         }
-        _ if mode.split(':').next() == Some("storm") => {
-            let options = mode.split_once(':').map_or("", |(_, options)| options);
-            storm::run(options, &mut |name, outcome| score.count(name, outcome));
-        }
-        other => score.count("mode", Err(alloc::format!("unknown: {other}"))),
+        _ => run_with_options(mode, &mut score),
     }
     println!("@done passed={} failed={}", score.passed, score.failed);
     score.failed == 0
+}
+
+/// Modes that may be followed by a colon and options.
+fn run_with_options(mode: &str, score: &mut Score) {
+    let (name, options) = mode.split_once(':').unwrap_or((mode, ""));
+    match name {
+        "demo" => demo::run(options, &mut |name, outcome| score.count(name, outcome)),
+        "storm" => storm::run(options, &mut |name, outcome| score.count(name, outcome)),
+        other => score.count("mode", Err(alloc::format!("unknown: {other}"))),
+    }
 }
 
 /// Runs a program and all its descendants to their end, this CPU helping.
