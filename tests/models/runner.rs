@@ -28,7 +28,9 @@ const FAILED: i32 = 3;
 
 static EXECUTIONS: AtomicU64 = AtomicU64::new(0);
 
-pub(crate) fn main(models: &[Model]) -> ExitCode {
+/// `names` is the list of `names.txt`, which tells what there is before anything is built.
+pub(crate) fn main(models: &[Model], names: &str) -> ExitCode {
+    assert!(models.iter().map(|model| model.name).eq(names.lines()), "names.txt does not list these models");
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {

@@ -27,5 +27,5 @@ fn main() -> std::process::ExitCode {
         table_free::MODELS,
         collapse::MODELS,
     ];
-    runner::main(&models.concat())
+    runner::main(&models.concat(), include_str!("names.txt"))
 }

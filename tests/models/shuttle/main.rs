@@ -29,6 +29,6 @@ fn main() -> std::process::ExitCode {
             println!("nothing was noticed");
             std::process::ExitCode::SUCCESS
         }
-        _ => runner::main(&scenarios),
+        _ => runner::main(&scenarios, include_str!("names.txt")),
     }
 }
