@@ -6,37 +6,53 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
-use crate::kernel::{self, KernelToolchain, Profile};
+use crate::image;
+use crate::kernel::Profile;
 use crate::linux::{self, FIGURES, Figure};
-use crate::qemu::{Boot, Cpus, Echo};
-use crate::setup::Need;
+use crate::protocol::Line;
+use crate::qemu::{Boot, Cpus, Echo, Image, Outcome};
+use crate::report::Details;
+use crate::screen::{self, Show};
+use crate::steps::{Steps, Summary};
 use crate::table::{self, Align};
+
+const LIMIT: Duration = Duration::from_secs(600);
 
 type Measured = [(String, f64)];
 
 /// A missed target is a result, not a failure; a missing or unbelievable measurement is one.
-pub(crate) fn run(project: &Path) -> Result<bool> {
-    let toolchain = KernelToolchain::prepare(project, Need::Boot)?;
-    let image = toolchain.build_image(Profile::Release)?;
-    let outcome =
-        Boot { image: &image, mode: "bench", cpus: Cpus::Counted, limit: Duration::from_secs(600), echo: Echo::Human }
-            .run()?;
-    let well = kernel::ended_well(&outcome);
-    let measured = &outcome.transcript.bench;
+pub(crate) fn run(project: &Path) -> (Steps, Details) {
+    let mut steps = Steps::new(project, image::STEPS + 1);
+    let mut details = Details::new();
+    if let Some(image) = image::build(&mut steps, project, Profile::Release) {
+        let measured = steps.value("measure", Show::Last, || measure(project, &image));
+        details.insert("figures".to_owned(), object(&measured.unwrap_or_default()).into());
+    }
+    (steps, details)
+}
 
-    println!("\n{}", render(measured));
-    println!("{}", linux::PROVENANCE);
-    println!("This run: {}.", toolchain.emulator_version());
+fn measure(project: &Path, image: &Image) -> Result<(Summary, Vec<(String, f64)>)> {
+    let boot = Boot { image, mode: "bench", cpus: Cpus::Counted, limit: LIMIT, echo: Echo::Human };
+    let total = Some(FIGURES.len() as u64);
+    let mut seen = 0;
+    let Outcome { transcript, failure } = boot.run_with(|line| {
+        seen += u64::from(matches!(line, Line::Bench { .. }));
+        screen::progress(seen, total.max(Some(seen)), "figures");
+    })?;
+    let measured = transcript.bench;
+    screen::say(format!("\n{}\n{}", render(&measured), linux::PROVENANCE));
+    screen::say(format!("This run: {}.", image.emulator_version()));
     let path = project.join("target/bench.json");
-    std::fs::write(&path, json(measured)?).with_context(|| format!("writing {}", path.display()))?;
-    println!("Figures are in target/bench.json.");
+    std::fs::write(&path, json(&measured)?).with_context(|| format!("writing {}", path.display()))?;
+    screen::say("Figures are in target/bench.json.\n");
 
-    let mut complaints = complaints(measured);
-    let transcript = &outcome.transcript;
+    let mut complaints = complaints(&measured);
+    complaints.extend(failure);
     complaints.extend(transcript.garbled.iter().map(|line| format!("unreadable: {line}")));
     complaints.extend(transcript.failures.iter().map(|(name, why)| format!("{name}: {why}")));
-    complaints.iter().for_each(|complaint| println!("FAILED: {complaint}"));
-    Ok(well && complaints.is_empty())
+    let failed = complaints.len() as u64;
+    let note = if failed == 0 { format!("{} figures", measured.len()) } else { complaints.join("\n") };
+    Ok((Summary { note, passed: measured.len() as u64, failed }, measured))
 }
 
 fn value(measured: &Measured, key: &str) -> Option<f64> {
@@ -104,8 +120,11 @@ fn number(value: f64) -> String {
 
 /// One flat object, one number a key.
 fn json(measured: &Measured) -> Result<String> {
-    let object: Map<String, Value> = measured.iter().map(|(key, value)| (key.clone(), Value::from(*value))).collect();
-    Ok(serde_json::to_string_pretty(&object)? + "\n")
+    Ok(serde_json::to_string_pretty(&object(measured))? + "\n")
+}
+
+fn object(measured: &Measured) -> Map<String, Value> {
+    measured.iter().map(|(key, value)| (key.clone(), Value::from(*value))).collect()
 }
 
 #[cfg(test)]

@@ -1,133 +1,148 @@
 //! `cargo xtask test`: every check in one run, each timed, none skipped because an earlier one failed.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow};
+use clap::builder::PossibleValuesParser;
 
-use crate::child::{self, Stream, succeed};
+use crate::child::succeed;
 use crate::childenv::host_cargo;
+use crate::host_tests;
 use crate::kernel::{self, KernelToolchain, Profile};
-use crate::loom;
 use crate::powerset;
-use crate::qemu::IOMMU_MODE;
-use crate::screen;
+use crate::qemu::{IOMMU_MODE, Image};
+use crate::screen::Show;
 use crate::setup::Need;
-use crate::shuttle;
 use crate::steps::{Steps, Summary};
+use crate::{loom, shuttle};
 
 /// How long a run of the kernel's tests may take.
 const KERNEL_LIMIT: Duration = Duration::from_secs(600);
 
-/// Returns whether everything passed; it has then printed all there is to know.
-pub(crate) fn run(project: &Path) -> bool {
-    let mut steps = Steps::default();
-    let cargo = || host_cargo(project);
-    let mut toolchain = Err(anyhow!("set-up did not run"));
+/// One check.
+pub(crate) struct Check {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    run: fn(&mut Checkout) -> Result<Summary>,
+}
 
-    steps.run("set-up", || {
-        toolchain = KernelToolchain::prepare(project, Need::Lint);
-        // The steps below need the error once more, so only its text stays here.
-        toolchain.as_ref().map(|_| Summary::default()).map_err(|error| anyhow!("{error:#}"))
-    });
-    let toolchain = toolchain.map_err(|_| "set-up failed");
-    let kernel = || toolchain.as_ref().map_err(|why| anyhow!(*why));
+/// All checks, in the order in which they run.
+pub(crate) const CHECKS: &[Check] = &[
+    Check { name: "set-up", about: "what the machine lacks for the kernel", run: |c| c.set_up() },
+    Check { name: "format", about: "rustfmt on everything", run: |c| c.format() },
+    Check { name: "lint", about: "clippy on all but the kernel", run: |c| c.lint() },
+    Check { name: "lint-kernel", about: "clippy on the test kernel", run: |c| c.lint_kernel() },
+    Check { name: "host-tests", about: "unit tests and tests on an emulated machine", run: |c| c.host_tests() },
+    Check { name: "moved-bits", about: "the same with other software bits in the entries", run: |c| c.moved_bits() },
+    Check { name: "doc-tests", about: "the examples of the documentation", run: |c| c.doc_tests() },
+    Check { name: "docs", about: "the documentation builds without a warning", run: |c| c.docs() },
+    Check { name: "features", about: "every set of features compiles", run: |c| powerset::check(&|| c.cargo()) },
+    Check { name: "models", about: "the loom models and their twins", run: |c| loom::check(&c.project) },
+    Check { name: "scenarios", about: "the shuttle scenarios and their twins", run: |c| shuttle::check(&c.project) },
+    Check { name: "kernel-tests", about: "the test kernel in QEMU", run: |c| c.kernel_tests("test") },
+    Check { name: "iommu-tests", about: "the same kernel behind an IOMMU", run: |c| c.kernel_tests(IOMMU_MODE) },
+];
 
-    steps.run("format", || {
-        let arguments = ["fmt", "--all", "--check"];
-        let host = succeed(cargo().args(arguments));
+/// The names for the command line, which refuses others.
+pub(crate) fn names() -> PossibleValuesParser {
+    PossibleValuesParser::new(CHECKS.iter().map(|check| check.name))
+}
+
+/// Runs the checks in `wanted`; none: all.
+pub(crate) fn run(project: &Path, wanted: &[String]) -> Steps {
+    let chosen = chosen(wanted);
+    let mut steps = Steps::new(project, chosen.len());
+    let mut checkout = Checkout { project: project.to_owned(), toolchain: None, image: None };
+    for check in chosen {
+        steps.run(check.name, Show::Last, || (check.run)(&mut checkout));
+    }
+    steps
+}
+
+fn chosen(wanted: &[String]) -> Vec<&'static Check> {
+    CHECKS.iter().filter(|check| wanted.is_empty() || wanted.iter().any(|name| name == check.name)).collect()
+}
+
+/// What is checked, and what some checks leave for others.
+struct Checkout {
+    project: PathBuf,
+    /// Or why there is none.
+    toolchain: Option<Result<KernelToolchain, String>>,
+    image: Option<Image>,
+}
+
+impl Checkout {
+    fn cargo(&self) -> std::process::Command {
+        host_cargo(&self.project)
+    }
+
+    /// Sets the machine up for the kernel, unless that was tried before.
+    fn toolchain(&mut self) -> Result<&KernelToolchain> {
+        let project = &self.project;
+        let prepare = || KernelToolchain::prepare(project, Need::Lint).map_err(|error| format!("{error:#}"));
+        self.toolchain.get_or_insert_with(prepare).as_ref().map_err(|why| anyhow!("{why}"))
+    }
+
+    fn set_up(&mut self) -> Result<Summary> {
+        Ok(Summary::note(self.toolchain()?.description()))
+    }
+
+    fn format(&mut self) -> Result<Summary> {
+        let format =
+            |place: &str| succeed(self.cargo().args(["fmt", "--all", "--check"]).current_dir(self.project.join(place)));
         // The others are looked at even when the library is not in order: one run should show everything.
-        let kernel = succeed(cargo().args(arguments).current_dir(project.join("tests/kernel")));
-        succeed(cargo().args(arguments).current_dir(project.join("fuzz")))?;
-        kernel.and(host)?;
+        let results = [".", "tests/kernel", "fuzz"].map(format);
+        results.into_iter().collect::<Result<()>>()?;
         Ok(Summary::note("library, xtask, kernel, fuzz"))
-    });
-    steps.run("lint", || {
+    }
+
+    fn lint(&mut self) -> Result<Summary> {
         let all = ["clippy", "--workspace", "--all-targets", "--all-features"];
-        succeed(cargo().args(all).args(["--", "-D", "warnings"]))?;
-        Ok(Summary::note("library, xtask"))
-    });
-    steps.run("lint kernel", || {
-        let toolchain = kernel()?;
+        succeed(self.cargo().args(all).args(["--", "-D", "warnings"]))?;
+        Ok(Summary::note("library, models, xtask"))
+    }
+
+    fn lint_kernel(&mut self) -> Result<Summary> {
+        let toolchain = self.toolchain()?;
         toolchain.lint()?;
         Ok(Summary::note(if toolchain.clippy() {
             "clippy"
         } else {
             "no clippy for this toolchain: compiler warnings only"
         }))
-    });
-    steps.run("host tests", || {
+    }
+
+    fn host_tests(&mut self) -> Result<Summary> {
         // Documentation tests are the next step's.
         let all = ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--examples"];
-        host_tests(host_cargo(project).args(["test", "--no-fail-fast"]).args(all), true)
-    });
-    steps.run("moved bits", || {
+        host_tests::run(self.cargo().args(["test", "--no-fail-fast"]).args(all), true)
+    }
+
+    fn moved_bits(&mut self) -> Result<Summary> {
         // The library with the software bits of page-table entries elsewhere, on the same machine.
-        let mut cargo = host_cargo(project);
+        let mut cargo = self.cargo();
         cargo.args(["test", "--all-features", "--test", "host", "--target-dir", "target/moved-bits"]);
-        host_tests(cargo.env("PAGEPIN_SOFTWARE_BITS", "11,58,54,9"), true)
-    });
-    steps.run("doc tests", || {
-        host_tests(host_cargo(project).args(["test", "--workspace", "--all-features", "--doc"]), false)
-    });
-    steps.run("docs", || {
+        host_tests::run(cargo.env("PAGEPIN_SOFTWARE_BITS", "11,58,54,9"), true)
+    }
+
+    fn doc_tests(&mut self) -> Result<Summary> {
+        host_tests::run(self.cargo().args(["test", "--workspace", "--all-features", "--doc"]), false)
+    }
+
+    fn docs(&mut self) -> Result<Summary> {
         let arguments = ["doc", "--workspace", "--no-deps", "--all-features"];
-        succeed(cargo().args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
+        succeed(self.cargo().args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
         Ok(Summary::default())
-    });
-    steps.run("features", || {
-        let count = powerset::check(&cargo)?;
-        Ok(Summary::note(format!("{count} subsets")))
-    });
-    steps.run("models", || {
-        if !loom::run(project, &[])? {
-            bail!("a model failed, or a negative twin was not caught");
-        }
-        Ok(Summary::note("every model held, every twin was caught"))
-    });
-    steps.run("scenarios", || {
-        if !shuttle::run(project, &[], &shuttle::Schedules::default())? {
-            bail!("a scenario failed, or a negative twin was not caught");
-        }
-        Ok(Summary::note("every scenario held, every twin was caught"))
-    });
-    let mut image = None;
-    steps.run("kernel tests", || {
-        kernel::tests(image.insert(kernel()?.build_image(Profile::Release)?), "test", KERNEL_LIMIT)
-    });
-    steps.run("iommu tests", || {
-        kernel::tests(image.as_ref().context("the kernel was not built")?, IOMMU_MODE, KERNEL_LIMIT)
-    });
-    steps.close()
-}
-
-/// Runs `cargo test`, shows its output as it comes and adds up the results of all its test programs.
-fn host_tests(cargo: &mut Command, must_run: bool) -> Result<Summary> {
-    let (mut passed, mut failed) = (0, 0);
-    let status = child::watch(cargo, |stream, line| {
-        screen::output(line);
-        if let Some((good, bad)) = test_result(line).filter(|_| stream == Stream::Out) {
-            passed += good;
-            failed += bad;
-        }
-    })?;
-    if must_run && passed + failed == 0 {
-        bail!("no test ran ({status})");
     }
-    if !status.success() && failed == 0 {
-        // A test program that aborts, or a target that does not build, prints no result line.
-        failed = 1;
-    }
-    let note = if failed > 0 { format!("cargo test: {status}") } else { format!("{passed} tests") };
-    Ok(Summary { note, passed, failed })
-}
 
-/// Passed and failed of a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
-fn test_result(line: &str) -> Option<(u64, u64)> {
-    let (_, counts) = line.trim().strip_prefix("test result: ")?.split_once(". ")?;
-    let count = |word: &str| counts.split(';').find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok());
-    Some((count("passed")?, count("failed")?))
+    fn kernel_tests(&mut self, mode: &str) -> Result<Summary> {
+        let image = match self.image.take() {
+            Some(image) => image,
+            None => self.toolchain()?.build_image(Profile::Release)?,
+        };
+        kernel::tests(self.image.insert(image), mode, KERNEL_LIMIT)
+    }
 }
 
 #[cfg(test)]
@@ -135,12 +150,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn result_lines_of_cargo_test_are_read() {
-        let line = "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out";
-        assert_eq!(test_result(line), Some((12, 0)));
-        let line = "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out";
-        assert_eq!(test_result(line), Some((3, 2)));
-        assert_eq!(test_result("test foo ... ok"), None);
-        assert_eq!(test_result("test result: ok. 12 pas"), None);
+    fn checks_have_names_of_their_own_that_are_file_names() {
+        for (index, check) in CHECKS.iter().enumerate() {
+            assert!(check.name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{}", check.name);
+            assert!(CHECKS.iter().skip(index + 1).all(|other| other.name != check.name));
+        }
+    }
+
+    #[test]
+    fn only_the_checks_asked_for_run_in_their_order() {
+        let wanted = ["docs", "format"].map(str::to_owned);
+        assert_eq!(chosen(&wanted).iter().map(|check| check.name).collect::<Vec<_>>(), ["format", "docs"]);
+        assert_eq!(chosen(&[]).len(), CHECKS.len());
     }
 }

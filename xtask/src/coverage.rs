@@ -10,37 +10,65 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::child::succeed;
+use crate::host_tests;
 use crate::nightly;
 use crate::page::{self, Page};
+use crate::screen::{self, Show};
 use crate::setup::{self, Tool};
+use crate::steps::{Steps, Summary};
 
 const TOOL: Tool =
     Tool { name: "cargo-llvm-cov", version: "0.9.1", why: "it runs the tests and collects what they reached" };
 const PAGE: &str = "docs/COVERAGE.md";
 const HEADINGS: [&str; 7] = ["file", "lines", "not reached", "%", "branches", "not taken", "%"];
 
-pub(crate) fn run(project: &Path) -> Result<bool> {
-    nightly::ensure(project)?;
-    let program = setup::tool(project, &TOOL)?;
-    let tools = nightly::llvm_tools(project)?;
-    let report = project.join("target/coverage.json");
-    let command = |what: &str, arguments: &[&str]| {
-        let mut command: Command = nightly::run(project, &program);
-        command.args(["llvm-cov", what, "--branch"]).args(arguments);
-        command.env("CARGO_TARGET_DIR", project.join("target/coverage"));
-        command.env("LLVM_COV", tools.join("llvm-cov")).env("LLVM_PROFDATA", tools.join("llvm-profdata"));
-        command
+pub(crate) fn run(project: &Path) -> Steps {
+    let mut steps = Steps::new(project, 3);
+    let set_up = || {
+        nightly::ensure(project)?;
+        let (program, tools) = (setup::tool(project, &TOOL)?, nightly::llvm_tools(project)?);
+        Ok((Summary::default(), Coverage { project, program, tools }))
     };
-    let tests = ["--no-report", "--package", "pagepin", "--all-features", "--lib", "--test", "host"];
-    succeed(&command("test", &tests))?;
-    succeed(command("report", &["--json", "--summary-only", "--output-path"]).arg(&report))?;
-    succeed(&command("report", &["--show-missing-lines"]))?;
-    let text = std::fs::read_to_string(&report).with_context(|| format!("reading {}", report.display()))?;
-    let table = table(&serde_json::from_str(&text)?, project)?;
-    let file = project.join(PAGE);
-    std::fs::write(&file, Page::read(&file)?.with(&table)?).with_context(|| format!("writing {PAGE}"))?;
-    println!("{table}");
-    Ok(true)
+    let Some(coverage) = steps.value("set-up", Show::Last, set_up) else { return steps };
+    if steps.run("tests", Show::Last, || coverage.test()) {
+        steps.run("report", Show::All, || coverage.report());
+    }
+    steps
+}
+
+struct Coverage<'p> {
+    project: &'p Path,
+    program: PathBuf,
+    tools: PathBuf,
+}
+
+impl Coverage<'_> {
+    fn command(&self, what: &str) -> Command {
+        let mut command: Command = nightly::run(self.project, &self.program);
+        command.args(["llvm-cov", what, "--branch"]);
+        command.env("CARGO_TARGET_DIR", self.project.join("target/coverage"));
+        let (cov, profdata) = (self.tools.join("llvm-cov"), self.tools.join("llvm-profdata"));
+        command.env("LLVM_COV", cov).env("LLVM_PROFDATA", profdata);
+        command
+    }
+
+    fn test(&self) -> Result<Summary> {
+        let tests = ["--no-report", "--package", "pagepin", "--all-features", "--lib", "--test", "host"];
+        host_tests::run(self.command("test").args(tests), true)
+    }
+
+    /// Prints what nothing has reached, and writes the page.
+    fn report(&self) -> Result<Summary> {
+        let report = self.project.join("target/coverage.json");
+        succeed(self.command("report").args(["--json", "--summary-only", "--output-path"]).arg(&report))?;
+        succeed(self.command("report").arg("--show-missing-lines"))?;
+        let text = std::fs::read_to_string(&report).with_context(|| format!("reading {}", report.display()))?;
+        let table = table(&serde_json::from_str(&text)?, self.project)?;
+        let file = self.project.join(PAGE);
+        std::fs::write(&file, Page::read(&file)?.with(&table)?).with_context(|| format!("writing {PAGE}"))?;
+        screen::output(&table);
+        Ok(Summary::note(PAGE))
+    }
 }
 
 /// The page's table from `llvm-cov export`'s summary.

@@ -1,13 +1,15 @@
 //! `cargo xtask fuzz`: libFuzzer makes up operations for the oracle of the host tests.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::child;
 use crate::nightly::{self, TARGET};
-use crate::screen;
+use crate::screen::{self, Show};
+use crate::steps::{Steps, Summary};
 
 /// Longest input: one byte for the machine and as many operations as a script has (`tests/oracle`).
 const MAX_LENGTH: u64 = 1 + 9 * 100;
@@ -22,14 +24,44 @@ struct Progress {
     features: u64,
 }
 
-/// Returns whether nothing was found.
-pub(crate) fn run(project: &Path, seconds: u64) -> Result<bool> {
-    nightly::ensure(project)?;
-    let cargo_fuzz = nightly::cargo_fuzz(project)?;
+pub(crate) fn run(project: &Path, seconds: u64) -> Steps {
+    let mut steps = Steps::new(project, 2);
+    let set_up = || {
+        nightly::ensure(project)?;
+        Ok((Summary::default(), nightly::cargo_fuzz(project)?))
+    };
+    if let Some(program) = steps.value("set-up", Show::Last, set_up) {
+        steps.run("fuzz", Show::All, || fuzz(project, &program, seconds));
+    }
+    steps
+}
+
+fn fuzz(project: &Path, program: &Path, seconds: u64) -> Result<Summary> {
+    let command = command(project, program, seconds)?;
+    let (mut progress, mut shown) = (Progress::default(), Instant::now());
+    let status = child::watch(&command, |_, line| {
+        if !progress.read(line) {
+            return screen::output(line);
+        }
+        screen::log(line);
+        screen::progress(progress.executions, None, "executions");
+        if shown.elapsed() >= INTERVAL {
+            shown = Instant::now();
+            screen::show(&progress.to_string());
+        }
+    })?;
+    if !status.success() {
+        bail!(
+            "{progress}\nOnce it is mended, keep the input as fuzz/regressions/<name>.script: the host tests run those."
+        );
+    }
+    Ok(Summary { note: progress.to_string(), passed: 1, failed: 0 })
+}
+
+fn command(project: &Path, program: &Path, seconds: u64) -> Result<Command> {
     let found = project.join("target/fuzz/corpus");
     std::fs::create_dir_all(&found).with_context(|| format!("making {}", found.display()))?;
-    println!("=== fuzz: {seconds} s");
-    let mut command = nightly::run(project, cargo_fuzz);
+    let mut command = nightly::run(project, program);
     // The machine of the tests checks memory itself; an address sanitizer would only make it slower.
     command.args(["run", "operations", "--sanitizer", "none", "--release", "--target", TARGET]);
     command.args(["--target-dir", "target/fuzz"]).arg(&found).args([
@@ -39,21 +71,7 @@ pub(crate) fn run(project: &Path, seconds: u64) -> Result<bool> {
     ]);
     command.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={MAX_LENGTH}"));
     command.args(["-print_final_stats=1", "-timeout=60", "-len_control=0"]);
-    let (mut progress, mut shown) = (Progress::default(), Instant::now());
-    let status = child::watch(&command, |_, line| {
-        if !progress.read(line) {
-            screen::output(line);
-        } else if shown.elapsed() >= INTERVAL {
-            shown = Instant::now();
-            println!("{progress}");
-        }
-    })?;
-    let good = status.success();
-    println!("=== fuzz: {progress}: {}", if good { "nothing found" } else { "FAILED" });
-    if !good {
-        println!("Once it is mended, keep the input as fuzz/regressions/<name>.script: the host tests run those.");
-    }
-    Ok(good)
+    Ok(command)
 }
 
 impl Progress {

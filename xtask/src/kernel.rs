@@ -1,4 +1,4 @@
-//! Builds the test kernel's boot image, and the two commands that only boot it.
+//! Builds the test kernel's boot image, and boots it for tests.
 //!
 //! `tests/kernel` is a workspace of its own for a bare-metal target; its `.cargo/config.toml` says how it is built.
 //! First come the ring-3 programs, whose ELF file the kernel embeds, then the kernel, then the bootloader around it.
@@ -48,10 +48,9 @@ pub(crate) struct KernelToolchain {
 }
 
 impl KernelToolchain {
-    /// Fetches what is missing for `need` and says which toolchain it came to.
+    /// Fetches what is missing for `need`.
     pub(crate) fn prepare(project: &Path, need: Need) -> Result<Self> {
         let programs = setup::prepare(project, need)?;
-        println!("{}", programs.description());
         Ok(Self { project: project.to_owned(), programs })
     }
 
@@ -60,9 +59,9 @@ impl KernelToolchain {
         self.programs.clippy
     }
 
-    /// QEMU's version.
-    pub(crate) fn emulator_version(&self) -> String {
-        self.programs.emulator_version()
+    /// Which compiler it is, and where it comes from.
+    pub(crate) fn description(&self) -> String {
+        self.programs.description()
     }
 
     fn command(&self, program: &Path) -> Command {
@@ -126,55 +125,23 @@ impl KernelToolchain {
     }
 }
 
-/// `cargo xtask demo`
-pub(crate) fn demo(project: &Path) -> Result<bool> {
-    let image = KernelToolchain::prepare(project, Need::Boot)?.build_image(Profile::Release)?;
-    let outcome = Boot {
-        image: &image,
-        mode: "demo",
-        cpus: Cpus::Threads(4),
-        limit: Duration::from_secs(300),
-        echo: Echo::Human,
-    }
-    .run()?;
-    Ok(ended_well(&outcome))
-}
-
-/// `cargo xtask kernel`
-pub(crate) fn develop(project: &Path, mode: &str, smp: u32, profile: Profile) -> Result<bool> {
-    let image = KernelToolchain::prepare(project, Need::Boot)?.build_image(profile)?;
-    let cpus = if mode == "bench" { Cpus::Counted } else { Cpus::Threads(smp) };
-    let limit = Duration::from_secs(3600);
-    let outcome = Boot { image: &image, mode, cpus, limit, echo: Echo::Raw }.run()?;
-    if let Some(failure) = &outcome.failure {
-        println!("{failure}");
-    }
-    Ok(outcome.failure.is_none())
-}
-
 /// Boots a mode that runs tests, on four CPUs. The note of the result says what was wrong.
 pub(crate) fn tests(image: &Image, mode: &str, limit: Duration) -> Result<Summary> {
     let outcome = Boot { image, mode, cpus: Cpus::Threads(4), limit, echo: Echo::Human }.run()?;
+    Ok(judge(&outcome))
+}
+
+/// What the kernel's tests came to, which are not believed if the boot as such has failed.
+pub(crate) fn judge(outcome: &Outcome) -> Summary {
     let mut objections = outcome.transcript.objections();
-    if !ended_well(&outcome) {
-        objections.extend(outcome.failure.clone());
-    }
+    objections.extend(outcome.failure.clone());
     let transcript = &outcome.transcript;
     let (passed, failing) = (transcript.passed, transcript.failed());
     let failed = if failing == 0 && !objections.is_empty() { 1 } else { failing };
     let named = transcript.failures.iter().map(|(name, why)| format!("{name}: {why}"));
     let complaints: Vec<String> = named.chain(objections).collect();
     let note = if complaints.is_empty() { format!("{passed} tests") } else { complaints.join("\n") };
-    Ok(Summary { note, passed, failed })
-}
-
-/// Says why a boot failed, if it did.
-pub(crate) fn ended_well(outcome: &Outcome) -> bool {
-    if let Some(failure) = &outcome.failure {
-        outcome.print_tail();
-        println!("{failure}");
-    }
-    outcome.failure.is_none()
+    Summary { note, passed, failed }
 }
 
 /// The path in bootimage's closing line, "Created bootimage for `name` at `path`".

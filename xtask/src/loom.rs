@@ -1,19 +1,36 @@
 //! `cargo xtask loom`: the models of `tests/models/loom`, a package that compiles the library's sources on loom's atomics.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
 
-use crate::child;
 use crate::childenv::host_cargo;
-use crate::screen;
+use crate::models;
+use crate::screen::Show;
+use crate::steps::{Steps, Summary};
 
-/// Returns whether every model held and every negative twin was caught; the test program has printed them all.
-/// `models` are parts of the names of those to run; none: all.
-pub(crate) fn run(project: &Path, models: &[String]) -> Result<bool> {
-    println!("building the models (to run them takes minutes)");
+pub(crate) const NAMES: &str = include_str!("../../tests/models/loom/names.txt");
+
+/// A part of a model's name, for the command line.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    models::part(text, NAMES)
+}
+
+/// Runs the models whose names have one of these parts; none: all.
+pub(crate) fn run(project: &Path, parts: &[String]) -> Steps {
+    let mut steps = Steps::new(project, 1);
+    steps.run("models", Show::All, || models::run(&cargo(project, parts), "models"));
+    steps
+}
+
+/// All models, as a check.
+pub(crate) fn check(project: &Path) -> Result<Summary> {
+    models::run(&cargo(project, &[]), "models")
+}
+
+fn cargo(project: &Path, parts: &[String]) -> Command {
     let mut cargo = host_cargo(project);
-    cargo.args(["run", "--release", "--package", "pagepin-loom", "--"]).args(models);
-    let status = child::watch(&cargo, |_, line| screen::output(line))?;
-    Ok(status.success())
+    cargo.args(["run", "--release", "--package", "pagepin-loom", "--"]).args(parts);
+    cargo
 }

@@ -11,8 +11,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::child;
 use crate::page::{self, Page};
-use crate::screen;
+use crate::screen::{self, Show};
 use crate::setup::{self, Tool};
+use crate::steps::{Steps, Summary};
 
 const TOOL: Tool = Tool { name: "cargo-mutants", version: "27.1.0", why: "it changes the library in small ways" };
 const PAGE: &str = "docs/MUTANTS.md";
@@ -33,34 +34,54 @@ struct Score {
     survivors: u64,
 }
 
-/// Runs the campaign over `places` (files and directories; none: all of the library). Whether every survivor is a reviewed one, and
-/// every reviewed one survives.
-pub(crate) fn run(project: &Path, places: &[String], jobs: Option<usize>) -> Result<bool> {
-    let page_file = project.join(PAGE);
-    let page = Page::read(&page_file)?;
+/// Runs the campaign over `places` (files and directories; none: all of the library). Every survivor has to be a reviewed
+/// one, and every reviewed one has to survive.
+pub(crate) fn run(project: &Path, places: &[String], jobs: Option<usize>) -> Steps {
+    let mut steps = Steps::new(project, 4);
     let jobs = jobs.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
-    let campaign = Campaign { program: setup::tool(project, &TOOL)?, project, places, jobs };
-    println!("=== mutants: an hour or two for all of them; {} has the details", campaign.output().display());
-    let mut outcomes = campaign.pass(&[], &SLOW, &[("PROPTEST_CASES", FEW_CASES)])?;
-    if !(outcomes.survivors.is_empty() && outcomes.timeouts.is_empty()) {
-        println!("=== mutants: what the quick tests let pass, with all of them");
+    let tool = steps.value("set-up", Show::Last, || Ok((Summary::default(), setup::tool(project, &TOOL)?)));
+    let Some(program) = tool else { return steps };
+    let campaign = Campaign { program, project, places, jobs };
+    let quick = steps.value("quick-tests", Show::All, || {
+        let outcomes = campaign.pass(&[], &SLOW, &[("PROPTEST_CASES", FEW_CASES)])?;
+        Ok((Summary::note("details in target/mutants"), outcomes))
+    });
+    let Some(mut outcomes) = quick else { return steps };
+    let slow = steps.run("all-tests", Show::All, || {
+        if outcomes.survivors.is_empty() && outcomes.timeouts.is_empty() {
+            return Ok(Summary::note("the quick tests let none pass"));
+        }
         let second = campaign.pass(&["--iterate"], &[], &[])?;
         outcomes.caught.extend(second.caught);
         outcomes.unviable.extend(second.unviable);
         (outcomes.timeouts, outcomes.survivors) = (second.timeouts, second.survivors);
+        Ok(Summary::note("what the quick tests let pass"))
+    });
+    if slow {
+        steps.run("review", Show::All, || review(project, &outcomes));
     }
+    steps
+}
+
+/// Writes the page, and compares what survives with what it says.
+fn review(project: &Path, outcomes: &Outcomes) -> Result<Summary> {
+    let page_file = project.join(PAGE);
+    let page = Page::read(&page_file)?;
     let measured = outcomes.scores();
     let reviewed: Vec<String> =
         reviewed(&page.text).into_iter().filter(|mutant| measured.contains_key(file(mutant))).collect();
     let surprises = unmatched(&outcomes.survivors, &reviewed);
     let outdated = unmatched(&reviewed, &outcomes.survivors);
-    surprises.iter().for_each(|mutant| println!("survives, and nobody has said why it may: {mutant}"));
-    outdated.iter().for_each(|mutant| println!("is caught, and {PAGE} says it survives: {mutant}"));
+    let say = |what: &str, mutant: &String| screen::output(&format!("{what}: {mutant}"));
+    surprises.iter().for_each(|mutant| say("survives, and nobody has said why it may", mutant));
+    outdated.iter().for_each(|mutant| say(&format!("is caught, and {PAGE} says it survives"), mutant));
     let scores = merged(page.measured(), measured);
     let table = render(&scores);
     std::fs::write(&page_file, page.with(&table)?).with_context(|| format!("writing {PAGE}"))?;
-    println!("{table}\n{} not reviewed, {} outdated", surprises.len(), outdated.len());
-    Ok(surprises.is_empty() && outdated.is_empty())
+    screen::output(&table);
+    let note = format!("{} not reviewed, {} outdated", surprises.len(), outdated.len());
+    let (passed, failed) = (outcomes.caught.len() as u64, (surprises.len() + outdated.len()) as u64);
+    Ok(Summary { note, passed, failed })
 }
 
 struct Campaign<'a> {
@@ -71,13 +92,9 @@ struct Campaign<'a> {
 }
 
 impl Campaign<'_> {
-    fn output(&self) -> PathBuf {
-        self.project.join("target/mutants")
-    }
-
     /// One run of `cargo-mutants` with all tests but those that `skipped` names.
     fn pass(&self, arguments: &[&str], skipped: &[&str], environment: &[(&str, &str)]) -> Result<Outcomes> {
-        let output = self.output();
+        let output = self.project.join("target/mutants");
         std::fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
         let mut mutants = setup::selected(Command::new(&self.program), self.project);
         mutants.current_dir(self.project).args(["mutants", "--package", "pagepin", "--colors", "never"]);

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::child::{self, succeed};
 use crate::childenv;
+use crate::screen;
 use crate::setup::{self, Tool};
 
 /// The only target that the campaigns run on; naming it keeps their flags away from build scripts.
@@ -20,8 +21,8 @@ pub(crate) fn ensure(project: &Path) -> Result<()> {
     match child::output(&probe) {
         Ok(output) if output.status.success() => Ok(()),
         Ok(_) => {
-            println!(
-                "set-up: installing the nightly toolchain, from rustup's servers; stable has neither sanitizers nor branch coverage"
+            screen::say(
+                "set-up: installing the nightly toolchain, from rustup's servers; stable has neither sanitizers nor branch coverage",
             );
             succeed(rustup(project).args(["toolchain", "install", "nightly", "--profile", "minimal"]))
         }
@@ -60,7 +61,7 @@ pub(crate) fn llvm_tools(project: &Path) -> Result<PathBuf> {
     if !setup::rustup_may_download() {
         return setup::coverage_tools(project, major);
     }
-    println!("set-up: adding llvm-tools to the nightly toolchain, from rustup's servers: llvm-cov");
+    screen::say("set-up: adding llvm-tools to the nightly toolchain, from rustup's servers: llvm-cov");
     succeed(rustup(project).args(["component", "add", "--toolchain", "nightly", "llvm-tools"]))?;
     Ok(own)
 }

@@ -6,6 +6,11 @@
 //! @test <name> ok
 //! @test <name> FAILED <why>
 //! @bench <key> <number>
+//! @scene <letter> begin <title>
+//! @scene <letter> twin ok <what it has lost>
+//! @scene <letter> twin FAILED <why>
+//! @scene <letter> library ok
+//! @scene <letter> library FAILED <why>
 //! @done passed=<n> failed=<n>
 //! ```
 //!
@@ -24,6 +29,10 @@ pub(crate) enum Line {
         key: String,
         value: f64,
     },
+    Scene {
+        letter: char,
+        news: News,
+    },
     Done {
         passed: u64,
         failed: u64,
@@ -32,6 +41,17 @@ pub(crate) enum Line {
     Other,
     /// A machine line cut short or garbled: whatever it reported is lost.
     Garbled(String),
+}
+
+/// What happens in a scene of the demo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum News {
+    /// With its title.
+    Begin(String),
+    /// What the twin has lost, or why that did not work.
+    Twin(Result<String, String>),
+    /// Why the library has failed, if it has.
+    Library(Result<(), String>),
 }
 
 pub(crate) fn parse(line: &str) -> Line {
@@ -43,6 +63,7 @@ pub(crate) fn parse(line: &str) -> Line {
     let parsed = match verb {
         "test" => parse_test(rest),
         "bench" => parse_bench(rest),
+        "scene" => parse_scene(rest),
         "done" => parse_done(rest),
         _ => Some(Line::Other),
     };
@@ -70,6 +91,24 @@ fn parse_bench(rest: &str) -> Option<Line> {
     Some(Line::Bench { key: key.to_owned(), value })
 }
 
+fn parse_scene(rest: &str) -> Option<Line> {
+    let (letter, rest) = rest.split_once(' ')?;
+    let (event, rest) = rest.split_once(' ')?;
+    let mut letters = letter.chars();
+    let (letter, None) = (letters.next()?, letters.next()) else { return None };
+    let (word, text) = rest.split_once(' ').unwrap_or((rest, ""));
+    let failure = || text.to_owned();
+    let news = match (event, word) {
+        ("begin", _) if !rest.is_empty() => News::Begin(rest.to_owned()),
+        ("twin", "ok") if !text.is_empty() => News::Twin(Ok(text.to_owned())),
+        ("twin", "FAILED") => News::Twin(Err(failure())),
+        ("library", "ok") if text.is_empty() => News::Library(Ok(())),
+        ("library", "FAILED") => News::Library(Err(failure())),
+        _ => return None,
+    };
+    Some(Line::Scene { letter, news })
+}
+
 fn parse_done(rest: &str) -> Option<Line> {
     let mut words = rest.split_ascii_whitespace();
     let passed = words.next()?.strip_prefix("passed=")?.parse().ok()?;
@@ -92,7 +131,7 @@ pub(crate) struct Transcript {
 impl Transcript {
     pub(crate) fn record(&mut self, line: &Line) {
         match line {
-            Line::Human(_) | Line::Other => {}
+            Line::Human(_) | Line::Other | Line::Scene { .. } => {}
             Line::Test { failure: None, .. } => self.passed += 1,
             Line::Test { name, failure: Some(why) } => self.failures.push((name.clone(), why.clone())),
             Line::Bench { key, value } => match self.bench.iter_mut().find(|(known, _)| known == key) {
@@ -150,8 +189,26 @@ mod tests {
     }
 
     #[test]
+    fn news_of_scenes_are_understood() {
+        let news = |line| match parse(line) {
+            Line::Scene { letter: 'a', news } => news,
+            other => panic!("{line:?} was taken for {other:?}"),
+        };
+        assert_eq!(news("@scene a begin A device writes"), News::Begin("A device writes".to_owned()));
+        assert_eq!(news("@scene a twin ok the device's bytes"), News::Twin(Ok("the device's bytes".to_owned())));
+        assert_eq!(news("@scene a twin FAILED it lost nothing"), News::Twin(Err("it lost nothing".to_owned())));
+        assert_eq!(news("@scene a library ok"), News::Library(Ok(())));
+        assert_eq!(news("@scene a library FAILED why"), News::Library(Err("why".to_owned())));
+        for line in ["@scene ab library ok", "@scene a library okay", "@scene a twin ok", "@scene a begin ", "@scene"] {
+            assert_eq!(parse(line), Line::Garbled(line.to_owned()));
+        }
+    }
+
+    #[test]
     fn every_truncation_of_a_machine_line_is_no_success() {
-        for whole in ["@test fork_keeps_pins ok", "@bench unpin_4k 12.5", "@done passed=31 failed=0"] {
+        for whole in
+            ["@test fork_keeps_pins ok", "@bench unpin_4k 12.5", "@done passed=31 failed=0", "@scene a library ok"]
+        {
             for end in 1..whole.len() {
                 match parse(&whole[..end]) {
                     Line::Other | Line::Garbled(_) => {}

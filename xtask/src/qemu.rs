@@ -1,6 +1,5 @@
 //! Boots the image in QEMU and collects what the kernel reports.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,6 +8,8 @@ use anyhow::Result;
 
 use crate::child::{Event, Running};
 use crate::protocol::{self, Line, Transcript};
+use crate::screen;
+use crate::setup;
 
 pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 
@@ -20,9 +21,6 @@ const SUCCESS: i32 = 33;
 
 /// The mode that needs a machine with an IOMMU, which the other modes do without.
 pub(crate) const IOMMU_MODE: &str = "iommu";
-
-/// How many lines are shown again when a boot is stopped or dies.
-const TAIL: usize = 40;
 
 /// How the guest's CPUs are driven.
 #[derive(Clone, Copy)]
@@ -61,17 +59,12 @@ pub(crate) struct Outcome {
     pub(crate) transcript: Transcript,
     /// Why the boot as such failed: time limit or exit status.
     pub(crate) failure: Option<String>,
-    tail: VecDeque<String>,
 }
 
-impl Outcome {
-    /// Shows the end of the output once more; after a stop, the cause is usually in there.
-    pub(crate) fn print_tail(&self) {
-        println!("--- last {} lines of the kernel's output", self.tail.len());
-        for line in &self.tail {
-            println!("  {line}");
-        }
-        println!("---");
+impl Image {
+    /// QEMU's version.
+    pub(crate) fn emulator_version(&self) -> String {
+        setup::version_line(&self.emulator).unwrap_or_default()
     }
 }
 
@@ -105,24 +98,29 @@ impl Boot<'_> {
 
     /// Runs to the end or to the time limit, printing as the kernel prints.
     pub(crate) fn run(&self) -> Result<Outcome> {
-        self.watch(Command::new(&self.image.emulator).args(self.arguments()))
+        self.run_with(|_| {})
     }
 
-    fn watch(&self, command: &Command) -> Result<Outcome> {
+    /// The same for one who wants to see each line.
+    pub(crate) fn run_with(&self, see: impl FnMut(&Line)) -> Result<Outcome> {
+        self.watch(Command::new(&self.image.emulator).args(self.arguments()), see)
+    }
+
+    fn watch(&self, command: &Command, mut see: impl FnMut(&Line)) -> Result<Outcome> {
         let deadline = Instant::now() + self.limit;
         let mut guest = Running::start(command)?;
         let mut transcript = Transcript::default();
-        let mut tail = VecDeque::new();
         let timed_out = loop {
             match guest.next(Some(deadline))? {
                 Event::Line(_, text) => {
                     let line = protocol::parse(&text);
                     transcript.record(&line);
+                    screen::log(&text);
                     self.show(&text, &line);
-                    if tail.len() == TAIL {
-                        tail.pop_front();
+                    see(&line);
+                    if matches!(line, Line::Test { .. }) && self.echo == Echo::Human {
+                        screen::progress(transcript.passed + transcript.failed(), None, "tests");
                     }
-                    tail.push_back(text);
                 }
                 Event::TimeOut => break true,
                 Event::End => break false,
@@ -134,21 +132,20 @@ impl Boot<'_> {
             Some(status) if status.code() == Some(SUCCESS) => None,
             Some(status) => Some(format!("QEMU ended with {status}, success would be {SUCCESS}")),
         };
-        Ok(Outcome { transcript, failure, tail })
+        Ok(Outcome { transcript, failure })
     }
 
     fn show(&self, text: &str, line: &Line) {
         if self.echo == Echo::Raw {
-            println!("{text}");
-            return;
+            return screen::show(text);
         }
         match line {
-            Line::Human(text) => println!("{text}"),
-            Line::Test { name, failure: None } => println!("  ok      {name}"),
-            Line::Test { name, failure: Some(why) } => println!("  FAILED  {name}: {why}"),
-            Line::Bench { key, value } => println!("  measured {key} = {value}"),
-            Line::Garbled(text) => println!("  unreadable: {text}"),
-            Line::Done { .. } | Line::Other => {}
+            Line::Human(text) => screen::show(text),
+            Line::Test { name, failure: None } => screen::show(&format!("  ok      {name}")),
+            Line::Test { name, failure: Some(why) } => screen::show(&format!("  FAILED  {name}: {why}")),
+            Line::Bench { key, value } => screen::show(&format!("  measured {key} = {value}")),
+            Line::Garbled(text) => screen::show(&format!("  unreadable: {text}")),
+            Line::Scene { .. } | Line::Done { .. } | Line::Other => {}
         }
     }
 }
@@ -196,7 +193,7 @@ mod tests {
     fn watch(script: &str, limit: Duration) -> Outcome {
         let image = &Image { disk: PathBuf::new(), emulator: PathBuf::new() };
         let boot = Boot { image, mode: "", cpus: Cpus::Counted, limit, echo: Echo::Human };
-        boot.watch(Command::new("sh").args(["-c", script])).expect("sh starts")
+        boot.watch(Command::new("sh").args(["-c", script]), |_| {}).expect("sh starts")
     }
 
     #[test]
@@ -217,7 +214,6 @@ mod tests {
             let outcome = watch(script, Duration::from_millis(300));
             assert!(start.elapsed() < Duration::from_secs(30));
             assert!(outcome.failure.is_some_and(|why| why.contains("stopped after")));
-            assert_eq!(outcome.tail.back().map(String::as_str), Some("started"));
         }
     }
 }

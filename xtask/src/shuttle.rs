@@ -2,12 +2,22 @@
 //! shuttle's atomics and locks.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
 
 use crate::child;
 use crate::childenv::host_cargo;
-use crate::screen;
+use crate::models;
+use crate::screen::Show;
+use crate::steps::{Steps, Summary};
+
+pub(crate) const NAMES: &str = include_str!("../../tests/models/shuttle/names.txt");
+
+/// A part of a scenario's name, for the command line.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    models::part(text, NAMES)
+}
 
 /// Which schedules to run.
 #[derive(Default, clap::Args)]
@@ -19,24 +29,37 @@ pub(crate) struct Schedules {
     #[arg(long)]
     seed: Option<u64>,
     /// Only the one that a failure of the named scenario has printed
-    #[arg(long, value_name = "SCHEDULE")]
+    #[arg(long, value_name = "SCHEDULE", requires = "scenarios")]
     replay: Option<String>,
 }
 
-/// Returns whether every scenario held and every negative twin was caught; the test program has printed them all.
-/// `scenarios` are parts of the names of those to run; none: all.
-pub(crate) fn run(project: &Path, scenarios: &[String], schedules: &Schedules) -> Result<bool> {
-    println!("building the scenarios");
+/// Runs the scenarios whose names have one of these parts; none: all.
+pub(crate) fn run(project: &Path, parts: &[String], schedules: &Schedules) -> Steps {
+    let mut steps = Steps::new(project, 1);
+    let cargo = cargo(project, parts, schedules);
+    steps.run("scenarios", Show::All, || match &schedules.replay {
+        // One schedule of one scenario prints what it pleases.
+        Some(_) => child::succeed(&cargo).map(|()| Summary::note("nothing was noticed")),
+        None => models::run(&cargo, "scenarios"),
+    });
+    steps
+}
+
+/// All scenarios, as a check.
+pub(crate) fn check(project: &Path) -> Result<Summary> {
+    models::run(&cargo(project, &[], &Schedules::default()), "scenarios")
+}
+
+fn cargo(project: &Path, parts: &[String], schedules: &Schedules) -> Command {
     let mut cargo = host_cargo(project);
     cargo.args(["run", "--release", "--package", "pagepin-shuttle", "--"]);
     if let Some(schedule) = &schedules.replay {
         cargo.args(["--replay", schedule]);
     }
-    cargo.args(scenarios);
+    cargo.args(parts);
     let settings = [("PAGEPIN_SHUTTLE_SCHEDULES", schedules.iterations), ("PAGEPIN_SHUTTLE_SEED", schedules.seed)];
     for (name, value) in settings {
         cargo.envs(value.map(|value| (name, value.to_string())));
     }
-    let status = child::watch(&cargo, |_, line| screen::output(line))?;
-    Ok(status.success())
+    cargo
 }

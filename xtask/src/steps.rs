@@ -1,16 +1,23 @@
-//! Named, timed steps of one run and the summary they end in.
+//! The steps of a command: numbered, timed, each with a log, and what they came to.
 
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::table::{self, Align};
+use crate::child::interrupt;
+use crate::screen::{self, ASIDE, BAD, GOOD, Show, time};
 
-/// The summary has one line a step; the whole of a long reason was printed when the step ended.
-const NOTE_WIDTH: usize = 72;
+/// How often a running step is looked at.
+const GLANCE: Duration = Duration::from_secs(1);
+/// Columns for a step's name.
+const NAME_WIDTH: usize = 14;
+/// Of a step's note in its closing line; the whole of a long reason stands above it.
+const NOTE_WIDTH: usize = 56;
 
 /// What a step that went through has to say, and the tests it ran.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub(crate) note: String,
     pub(crate) passed: u64,
@@ -23,65 +30,137 @@ impl Summary {
     }
 }
 
-struct Step {
-    name: &'static str,
-    elapsed: Duration,
-    summary: Summary,
-    ok: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Ok,
+    Failed,
+    Interrupted,
 }
 
-#[derive(Default)]
-pub(crate) struct Steps(Vec<Step>);
+impl Verdict {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "FAILED",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// A step that has ended.
+pub(crate) struct Step {
+    pub(crate) name: String,
+    pub(crate) elapsed: Duration,
+    pub(crate) summary: Summary,
+    pub(crate) verdict: Verdict,
+    pub(crate) log: PathBuf,
+}
+
+pub(crate) struct Steps {
+    project: PathBuf,
+    total: usize,
+    pub(crate) ended: Vec<Step>,
+}
 
 impl Steps {
-    pub(crate) fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<Summary>) {
-        println!("\n=== {name}");
-        let start = Instant::now();
-        let result = step();
-        let elapsed = start.elapsed();
-        let (summary, ok) = match result {
-            Ok(summary) => {
-                let ok = summary.failed == 0;
-                (summary, ok)
-            }
-            // A step that fails without a failing test still has to show in the closing count.
-            Err(error) => (Summary { note: format!("{error:#}"), passed: 0, failed: 1 }, false),
-        };
-        println!("=== {name}: {} after {:.1} s", verdict(ok), elapsed.as_secs_f64());
-        if !ok && !summary.note.is_empty() {
-            println!("{}", summary.note);
-        }
-        self.0.push(Step { name, elapsed, summary, ok });
+    pub(crate) fn new(project: &Path, total: usize) -> Self {
+        Self { project: project.to_owned(), total, ended: Vec::new() }
     }
 
-    /// Prints table and closing line; true when there is nothing to complain about.
-    pub(crate) fn close(&self) -> bool {
-        let rows: Vec<Vec<String>> = self
-            .0
-            .iter()
-            .map(|step| {
-                let note = step.summary.note.lines().next().unwrap_or_default();
-                let note: String = note.chars().take(NOTE_WIDTH).collect();
+    /// Whether the step went well. None begins after an interruption.
+    pub(crate) fn run(&mut self, name: &str, show: Show, step: impl FnOnce() -> Result<Summary>) -> bool {
+        self.value(name, show, || Ok((step()?, ()))).is_some()
+            && self.ended.last().is_some_and(|step| step.verdict == Verdict::Ok)
+    }
 
-                vec![
-                    step.name.to_owned(),
-                    verdict(step.ok).to_owned(),
-                    format!("{:.1}", step.elapsed.as_secs_f64()),
-                    note,
-                ]
-            })
-            .collect();
-        let columns = [("step", Align::Left), ("result", Align::Left), ("seconds", Align::Right), ("", Align::Left)];
-        println!("\n{}", table::render(&columns, &rows));
-        let sum = |count: fn(&Summary) -> u64| self.0.iter().map(|step| count(&step.summary)).sum();
-        let (passed, failed): (u64, u64) = (sum(|s| s.passed), sum(|s| s.failed));
-        println!("{passed} passed, {failed} failed");
-        self.0.iter().all(|step| step.ok)
+    /// The same for a step from which others need something.
+    pub(crate) fn value<T>(
+        &mut self,
+        name: &str,
+        show: Show,
+        step: impl FnOnce() -> Result<(Summary, T)>,
+    ) -> Option<T> {
+        if interrupt::received().is_some() {
+            return None;
+        }
+        let width = self.total.to_string().len();
+        let heading = format!("[{:>width$}/{}] {name}", self.ended.len() + 1, self.total);
+        let log = self.project.join("target/xtask").join(name).with_extension("log");
+        let start = Instant::now();
+        let result = screen::begin(&heading, &log, show).and_then(|()| {
+            let _alive = Heart::beat();
+            step()
+        });
+        let elapsed = start.elapsed();
+        let (summary, value) = match result {
+            Ok((summary, value)) => (summary, Some(value)),
+            // A step that fails without a failing test still has to show in the closing count.
+            Err(error) => (Summary { note: format!("{error:#}"), passed: 0, failed: 1 }, None),
+        };
+        let verdict = match (interrupt::received(), summary.failed) {
+            (Some(_), _) => Verdict::Interrupted,
+            (None, 0) => Verdict::Ok,
+            (None, _) => Verdict::Failed,
+        };
+        let step = Step { name: name.to_owned(), elapsed, summary, verdict, log };
+        if verdict == Verdict::Failed {
+            screen::log(&step.summary.note);
+        }
+        screen::end(&closing_line(&heading, width, &step), verdict == Verdict::Failed);
+        if verdict == Verdict::Failed && step.summary.note.chars().count() > NOTE_WIDTH {
+            screen::say(&step.summary.note);
+        }
+        self.ended.push(step);
+        value
+    }
+
+    pub(crate) fn passed(&self) -> u64 {
+        self.ended.iter().map(|step| step.summary.passed).sum()
+    }
+
+    pub(crate) fn failed(&self) -> u64 {
+        self.ended.iter().map(|step| step.summary.failed).sum()
+    }
+
+    /// Whether all that should have run has, and well.
+    pub(crate) fn all_well(&self) -> bool {
+        self.ended.len() == self.total && self.ended.iter().all(|step| step.verdict == Verdict::Ok)
     }
 }
 
-fn verdict(ok: bool) -> &'static str {
-    if ok { "ok" } else { "FAILED" }
+fn closing_line(heading: &str, digits: usize, step: &Step) -> String {
+    let style = if step.verdict == Verdict::Ok { GOOD } else { BAD };
+    let word = step.verdict.word();
+    let width = NAME_WIDTH + 2 * digits + 4;
+    let seconds = time(step.elapsed);
+    let note = first_line(&step.summary.note);
+    let line = format!("{heading:<width$} {style}{word:<6}{style:#} {seconds:>12}  {ASIDE}{note}{ASIDE:#}");
+    if note.is_empty() { format!("{heading:<width$} {style}{word:<6}{style:#} {seconds:>12}") } else { line }
+}
+
+/// As much of the note as a line has room for.
+pub(crate) fn first_line(note: &str) -> String {
+    let line = note.lines().next().unwrap_or_default();
+    if line.chars().count() <= NOTE_WIDTH {
+        return line.to_owned();
+    }
+    let start: String = line.chars().take(NOTE_WIDTH - 3).collect();
+    format!("{start}...")
+}
+
+/// Shows that a long step is alive, until it is dropped.
+struct Heart(#[expect(dead_code, reason = "its end is what counts")] mpsc::Sender<()>);
+
+impl Heart {
+    fn beat() -> Self {
+        let (sender, stop) = mpsc::channel();
+        std::thread::spawn(move || {
+            while stop.recv_timeout(GLANCE) == Err(RecvTimeoutError::Timeout) {
+                screen::sign_of_life();
+            }
+        });
+        Self(sender)
+    }
 }
 
 #[cfg(test)]
@@ -90,13 +169,43 @@ mod tests {
 
     use super::*;
 
+    fn steps(total: usize) -> Steps {
+        Steps::new(&std::env::temp_dir().join(format!("pagepin-xtask-{}", std::process::id())), total)
+    }
+
     #[test]
     fn step_that_fails_without_tests_counts_as_one_failure() {
-        let mut steps = Steps::default();
-        steps.run("good", || Ok(Summary { passed: 2, ..Summary::default() }));
-        assert!(steps.close());
-        steps.run("bad", || bail!("broken"));
-        assert!(!steps.close());
-        assert_eq!(steps.0.iter().map(|step| step.summary.failed).sum::<u64>(), 1);
+        let mut steps = steps(2);
+        assert!(steps.run("good", Show::Last, || Ok(Summary { passed: 2, ..Summary::default() })));
+        assert!(!steps.all_well(), "one step has not run");
+        assert!(!steps.run("bad", Show::Last, || bail!("broken")));
+        assert!(!steps.all_well());
+        assert_eq!((steps.passed(), steps.failed()), (2, 1));
+        assert!(std::fs::read_to_string(&steps.ended[1].log).unwrap().contains("broken"));
+    }
+
+    #[test]
+    fn failing_tests_fail_the_step_and_leave_its_value() {
+        let mut steps = steps(1);
+        let value = steps.value("tests", Show::Last, || Ok((Summary { failed: 3, ..Summary::default() }, 7)));
+        assert_eq!(value, Some(7));
+        assert_eq!(steps.ended[0].verdict, Verdict::Failed);
+    }
+
+    #[test]
+    fn closing_lines_stand_in_columns() {
+        let step = |name: &str, note: &str| Step {
+            name: name.to_owned(),
+            elapsed: Duration::from_millis(1500),
+            summary: Summary::note(note),
+            verdict: Verdict::Ok,
+            log: PathBuf::new(),
+        };
+        let plain = |text: String| anstream::adapter::strip_str(&text).to_string();
+        let long = plain(closing_line("[12/13] kernel-tests", 2, &step("kernel-tests", "31 tests")));
+        let short = plain(closing_line("[ 1/13] docs", 2, &step("docs", "")));
+        assert_eq!(long, "[12/13] kernel-tests   ok            1.5 s  31 tests");
+        assert_eq!(short, "[ 1/13] docs           ok            1.5 s");
+        assert_eq!(first_line(&"x".repeat(80)).len(), NOTE_WIDTH);
     }
 }

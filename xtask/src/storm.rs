@@ -3,26 +3,25 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
-
-use crate::kernel::{self, KernelToolchain, Profile};
-use crate::setup::Need;
+use crate::image;
+use crate::kernel::{self, Profile};
+use crate::screen::{self, Show};
+use crate::steps::Steps;
 
 /// Time for booting, and for the run during which the minutes are over.
 const MARGIN: Duration = Duration::from_secs(180);
 
-/// Whether every run found every byte right.
-pub(crate) fn run(project: &Path, minutes: u32, seed: Option<u32>) -> Result<bool> {
-    let image = KernelToolchain::prepare(project, Need::Boot)?.build_image(Profile::Release)?;
+pub(crate) fn run(project: &Path, minutes: u32, seed: Option<u32>) -> Steps {
+    let mut steps = Steps::new(project, image::STEPS + 1);
+    let Some(image) = image::build(&mut steps, project, Profile::Release) else { return steps };
     let seed = seed.unwrap_or_else(fresh_seed);
-    println!("storm of {minutes} minutes on 4 CPUs; `cargo xtask storm --seed {seed}` repeats its operations");
+    screen::say(format!(
+        "storm of {minutes} minutes on 4 CPUs; `cargo xtask storm --seed {seed}` repeats its operations"
+    ));
     let limit = Duration::from_secs(u64::from(minutes) * 60) + MARGIN;
-    let result = kernel::tests(&image, &mode(minutes, seed), limit)?;
-    if result.failed > 0 {
-        println!("{}", result.note);
-    }
-    println!("{} runs passed, {} failed; the first seed was {seed}", result.passed, result.failed);
-    Ok(result.failed == 0)
+    steps.run("storm", Show::All, || kernel::tests(&image, &mode(minutes, seed), limit));
+    screen::say(format!("the first seed was {seed}"));
+    steps
 }
 
 fn mode(minutes: u32, seed: u32) -> String {

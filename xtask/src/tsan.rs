@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::child;
 use crate::nightly::{self, TARGET};
-use crate::screen;
+use crate::screen::{self, Show};
+use crate::steps::{Steps, Summary};
 
 /// Tests that must pass; they share the time.
 const TESTS: [&str; 2] = ["threads_agree_with_wide_words", "threads_agree_with_split_words"];
@@ -17,25 +18,27 @@ const TWIN_SECONDS: u64 = 30;
 /// How ThreadSanitizer's reports begin.
 const REPORT: &str = "WARNING: ThreadSanitizer: data race";
 
-/// Returns whether nothing was reported but the twins.
-pub(crate) fn run(project: &Path, seconds: u64) -> Result<bool> {
-    nightly::ensure(project)?;
+/// Nothing may be reported but the twins.
+pub(crate) fn run(project: &Path, seconds: u64) -> Steps {
+    let mut steps = Steps::new(project, 1 + TESTS.len() + TWINS.len());
+    if !steps.run("set-up", Show::Last, || nightly::ensure(project).map(|()| Summary::default())) {
+        return steps;
+    }
     let each = (seconds / TESTS.len() as u64).max(1);
-    let mut good = true;
     for test in TESTS {
-        println!("\n=== {test}: {each} s");
-        let outcome = run_test(project, test, each, true)?;
-        let passed = outcome.passed && !outcome.reported;
-        println!("=== {test}: {}", if passed { "ok" } else { "FAILED" });
-        good &= passed;
+        steps.run(test, Show::Last, || match run_test(project, test, each)? {
+            Outcome { passed: true, reported: false } => Ok(Summary { passed: 1, ..Summary::note("nothing reported") }),
+            Outcome { reported: true, .. } => bail!("a data race"),
+            Outcome { passed: false, .. } => bail!("the test program failed"),
+        });
     }
     for twin in TWINS {
-        println!("\n=== {twin}: at most {TWIN_SECONDS} s");
-        let outcome = run_test(project, twin, TWIN_SECONDS, false)?;
-        println!("=== {twin}: {}", if outcome.reported { "reported, as it must be" } else { "NOT REPORTED" });
-        good &= outcome.reported;
+        steps.run(twin, Show::Last, || match run_test(project, twin, TWIN_SECONDS)?.reported {
+            true => Ok(Summary { passed: 1, ..Summary::note("reported, as it must be") }),
+            false => bail!("not reported within {TWIN_SECONDS} s"),
+        });
     }
-    Ok(good)
+    steps
 }
 
 struct Outcome {
@@ -45,15 +48,11 @@ struct Outcome {
     reported: bool,
 }
 
-fn run_test(project: &Path, test: &str, seconds: u64, show: bool) -> Result<Outcome> {
+fn run_test(project: &Path, test: &str, seconds: u64) -> Result<Outcome> {
     let mut reported = false;
     let status = child::watch(&test_command(project, test, seconds), |_, line| {
-        let report = line.contains(REPORT);
-        reported |= report;
-        // Of a twin's report the first line says enough.
-        if show || report || !reported {
-            screen::output(line);
-        }
+        reported |= line.contains(REPORT);
+        screen::output(line);
     })?;
     Ok(Outcome { passed: status.success(), reported })
 }

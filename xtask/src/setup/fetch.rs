@@ -8,18 +8,19 @@ use super::apt::{Archive, PrivateApt, Selection};
 use super::bundle::Bundle;
 use super::root::Root;
 use super::status::VIEWS;
+use crate::screen;
 
 /// Says what will be downloaded, then does it.
 pub(super) fn unpack(apt: &PrivateApt, project: &Path, bundles: &[Bundle]) -> Result<()> {
     let first = bundles.iter().map(|bundle| select(apt, bundle, 0)).collect::<Result<Vec<_>>>()?;
     for (_, selection) in &first {
         if Root::of(project, &selection.bundle.name).was_interrupted() {
-            println!("set-up: {} was left half unpacked and is unpacked anew", selection.bundle.name);
+            screen::say(format!("set-up: {} was left half unpacked and is unpacked anew", selection.bundle.name));
         }
         announce(apt, selection);
     }
     let total: u64 = first.iter().map(|(_, selection)| apt.missing_bytes(selection)).sum();
-    println!("set-up: {} to download in all", megabytes(total));
+    screen::say(format!("set-up: {} to download in all", megabytes(total)));
     first.into_iter().try_for_each(|(attempt, selection)| realize(apt, project, attempt, selection))
 }
 
@@ -41,14 +42,14 @@ fn realize(apt: &PrivateApt, project: &Path, mut attempt: usize, mut selection: 
     loop {
         let archives = apt.download(&selection)?;
         let packages: Vec<String> = selection.archives.iter().map(Archive::package).collect();
-        println!("set-up: unpacking {} packages for {}", archives.len(), selection.bundle.name);
+        screen::say(format!("set-up: unpacking {} packages for {}", archives.len(), selection.bundle.name));
         root.unpack(&selection.bundle, &archives, &packages)?;
         let Err(error) = root.verify() else { return apt.forget(&selection) };
         attempt += 1;
         if attempt == VIEWS.len() {
             return Err(error);
         }
-        println!("set-up: {error:#}; fetching more of its libraries");
+        screen::say(format!("set-up: {error:#}; fetching more of its libraries"));
         (attempt, selection) = select(apt, &selection.bundle, attempt).context("after a first attempt")?;
         announce(apt, &selection);
     }
@@ -56,12 +57,12 @@ fn realize(apt: &PrivateApt, project: &Path, mut attempt: usize, mut selection: 
 
 fn announce(apt: &PrivateApt, selection: &Selection) {
     let unpacked = selection.unpacked.as_deref().map(|size| format!(", at most {size} unpacked")).unwrap_or_default();
-    println!(
+    screen::say(format!(
         "set-up: {}: {} packages, {} to download{unpacked}",
         selection.bundle.name,
         selection.archives.len(),
         megabytes(apt.missing_bytes(selection)),
-    );
+    ));
 }
 
 fn megabytes(bytes: u64) -> String {

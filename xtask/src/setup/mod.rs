@@ -26,22 +26,28 @@ use anyhow::{Context, Result, anyhow, bail};
 use self::apt::PrivateApt;
 use self::bundle::Bundle;
 use self::machine::{Apt, Machine, Tools};
-pub(crate) use self::machine::{bootimage, rustup_may_download};
+pub(crate) use self::machine::{bootimage, rustup_may_download, version_line};
 pub(crate) use self::plan::Need;
 use self::plan::{Action, BOOTIMAGE_VERSION, Route};
 pub(crate) use self::toolchain::Toolchain;
 use crate::child::{succeed, succeed_interactively};
 use crate::childenv;
+use crate::screen::{self, Show};
+use crate::steps::{Steps, Summary};
 
 /// `cargo xtask setup`
-pub(crate) fn run(project: &Path, into_system: bool) -> Result<bool> {
-    let route = if into_system { Route::System(system::privilege()) } else { Route::Private };
-    let toolchain = ensure(project, Need::Lint, route)?;
-    println!("set-up: {}", toolchain.description());
-    println!("set-up: {}", toolchain.emulator_version());
-    let bytes = disk_usage(&machine::tools(project));
-    println!("set-up: complete; target/tools holds {} MB, and deleting it undoes everything", bytes / 1_000_000);
-    Ok(true)
+pub(crate) fn run(project: &Path, into_system: bool) -> Steps {
+    let mut steps = Steps::new(project, 1);
+    steps.run("set-up", Show::All, || {
+        let route = if into_system { Route::System(system::privilege()) } else { Route::Private };
+        let toolchain = ensure(project, Need::Lint, route)?;
+        screen::say(format!("set-up: {}", toolchain.description()));
+        screen::say(format!("set-up: {}", toolchain.emulator_version()));
+        let megabytes = disk_usage(&machine::tools(project)) / 1_000_000;
+        screen::say(format!("set-up: target/tools holds {megabytes} MB, and deleting it undoes everything"));
+        Ok(Summary::note("complete"))
+    });
+    steps
 }
 
 /// Brings the machine to the point where `need` can be met, or says what stands in the way.
@@ -98,12 +104,14 @@ impl SetUp<'_> {
         if self.done.contains(&action) {
             bail!("this has been done and the machine still lacks it; {action}");
         }
-        println!("{action}");
+        screen::say(format!("{action}"));
         match (&action, self.perform(&action)) {
             (_, Ok(())) => {}
-            (Action::RustupAdd(_), Err(error)) => println!("rustup could not: {error:#}; looking elsewhere"),
+            (Action::RustupAdd(_), Err(error)) => {
+                screen::say(format!("rustup could not: {error:#}; looking elsewhere"))
+            }
             (Action::AptUpdate(Route::Private), Err(error)) if self.apt.has_lists() => {
-                println!("set-up: not all package lists are new: {error:#}");
+                screen::say(format!("set-up: not all package lists are new: {error:#}"));
             }
             (_, Err(error)) => return Err(self.unfinished(machine, &error)),
         }
@@ -144,7 +152,7 @@ fn lock(project: &Path) -> Result<File> {
     fs::create_dir_all(&tools).with_context(|| format!("making {}", tools.display()))?;
     let file = File::create(tools.join("lock"))?;
     if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-        println!("set-up: waiting for another set-up of this directory to end");
+        screen::say("set-up: waiting for another set-up of this directory to end");
         file.lock()?;
     }
     Ok(file)
@@ -163,7 +171,7 @@ pub(crate) fn tool(project: &Path, tool: &Tool) -> Result<PathBuf> {
     let Tool { name, version, why } = tool;
     let program = machine::tool(project, name);
     if !program.is_file() {
-        println!("set-up: installing {name} {version} from crates.io into target/tools; {why}");
+        screen::say(format!("set-up: installing {name} {version} from crates.io into target/tools; {why}"));
         succeed(&install(project, name, version)).with_context(|| format!("installing {name}"))?;
     }
     Ok(program)
