@@ -1,6 +1,8 @@
 //! The local APIC through its memory-mapped registers, just what inter-processor
-//! interrupts and a wake-up timer need. (The crates for it and for the legacy
-//! controller pull in `x86_64` with features that no longer build.)
+//! interrupts and a wake-up timer need.
+//!
+//! By hand, because a nap needs the task priority ([`hold_kicks`]): `x2apic` and `x86`
+//! have that register, and no public way to write it.
 
 use x86_64::instructions::port::Port;
 
