@@ -4,6 +4,7 @@ mod assurance_page;
 mod bug_hall_page;
 mod changelog;
 mod commands;
+mod condition;
 mod links;
 mod markdown;
 mod readme_page;

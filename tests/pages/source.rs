@@ -12,6 +12,8 @@ use syn::{
     Attribute, Block, Expr, ExprLit, ImplItem, Item, Lit, Meta, Signature, Stmt, Token, TraitItem, Type, Visibility,
 };
 
+use crate::condition::is_left_out;
+
 /// How often a file says `unsafe`, by what follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -177,31 +179,6 @@ fn has_section(attributes: &[Attribute], heading: &str) -> bool {
     })
 }
 
-/// Whether an attribute keeps its item out of every normal build.
-fn is_left_out(attribute: &Attribute) -> bool {
-    attribute.path().is_ident("cfg") && attribute.parse_args().is_ok_and(|condition| holds(&condition) == Some(false))
-}
-
-/// What a condition comes to in a normal build, if that is the same in each.
-fn holds(condition: &Meta) -> Option<bool> {
-    let Meta::List(list) = condition else {
-        let never = ["test", "doctest", "pagepin_checker"];
-        return never.iter().any(|name| condition.path().is_ident(name)).then_some(false);
-    };
-    let parts = list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).ok()?;
-    let mut parts = parts.iter().map(holds);
-    if list.path.is_ident("not") {
-        return parts.next()?.map(|value| !value);
-    }
-    // One part that is `decisive` decides.
-    let decisive = list.path.is_ident("any");
-    let parts: Vec<Option<bool>> = parts.collect();
-    if parts.contains(&Some(decisive)) {
-        return Some(decisive);
-    }
-    parts.iter().all(Option::is_some).then_some(!decisive)
-}
-
 /// The type that an `impl` is for, without its path and parameters.
 fn short_name(of: &Type) -> String {
     match of {
@@ -319,21 +296,6 @@ fn only_code_is_counted() {
     );
     assert_eq!(found.counts, Counts { blocks: 1, ..Counts::default() });
     assert!(found.undocumented.is_empty() && found.duties.is_empty(), "{found:?}");
-}
-
-#[test]
-fn what_some_build_has_is_counted() {
-    let conditions = [
-        "feature = \"alloc\"",
-        "not(feature = \"alloc\")",
-        "not(pagepin_checker)",
-        "any(test, feature = \"a\")",
-        "unix",
-    ];
-    for condition in conditions {
-        let found = look(&format!("#[cfg({condition})] fn f() {{ unsafe {{}} }}"));
-        assert_eq!(found.counts.blocks, 1, "{condition}");
-    }
 }
 
 #[test]

@@ -35,7 +35,8 @@ impl Page {
     }
 }
 
-/// Cells of the rows of a Markdown table, without its heading.
+/// Cells of the rows of a table that [`table`] has written, without its heading. What stands between the marks is nothing
+/// else, so no parser of all Markdown is built before every command.
 pub(crate) fn rows(table: &str) -> Vec<Vec<&str>> {
     let lines = table.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
     lines.skip(1).map(|line| line.split('|').map(str::trim).collect()).collect()
