@@ -11,7 +11,8 @@
 //! 2. **The pin family**: [`pin_user_pages`](pin::pin_user_pages) and its forms give runs of physical memory that a device
 //!    may use, in guards that release themselves. Read pins and write pins are different types. See [`pin`].
 //! 3. **The fast walker**: pins present pages without a lock, over 4- and 5-level tables with leaves of 4 KiB, 2 MiB and
-//!    1 GiB; whatever it doubts goes to the slow path. See [`pin::pin_user_pages_fast`].
+//!    1 GiB. It reads the entry again after counting; on any mismatch it takes the slow path. See
+//!    [`pin::pin_user_pages_fast`].
 //! 4. **The fault handler**: copy-on-write, unsharing for read pins, and the fork, unmap and protect operations that must
 //!    agree with it. One pure function holds the whole decision. See [`fault`] and [`space`].
 //!
