@@ -210,7 +210,6 @@ impl UserRange {
     }
 
     /// The pages from `start` up to `end`, both from within a checked range.
-    #[cfg(feature = "alloc")]
     pub(crate) fn of_pages(start: PageAddr, end: PageAddr) -> Self {
         debug_assert!(start < end);
         Self { start: start.0, length: end.0 - start.0 }

@@ -135,4 +135,4 @@ pub use frame::{Dirty, FrameKind, Ownership, PageFrame};
 pub use rights::{Access, Rights};
 #[cfg(feature = "alloc")]
 pub use space::{KernelHalf, SpaceOptions, UserSpace};
-pub use vma::{Backing, Vma};
+pub use vma::{Backing, MapOptions, Vma, VmaError};

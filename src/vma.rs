@@ -1,8 +1,10 @@
-//! What a stretch of user address space is for: the part of a VMA that memory management asks about.
+//! VMAs: what a stretch of user address space is for, as far as memory management asks.
 
 #![forbid(unsafe_code)]
 
-use crate::addr::PageAddr;
+use core::fmt;
+
+use crate::addr::{PageAddr, UserRange};
 use crate::rights::Rights;
 
 /// What fills the pages of a VMA.
@@ -15,27 +17,150 @@ pub enum Backing {
     Foreign,
 }
 
+/// Protection keys that an entry has room for.
+const KEYS: u8 = 16;
+
+/// What a new mapping may do. Checked where it becomes a [`Vma`].
+///
+/// ```
+/// use pagepin::{MapOptions, Rights};
+/// let read_now_write_later = MapOptions::new(Rights::READ).max_rights(Rights::READ | Rights::WRITE).key(3);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapOptions {
+    rights: Rights,
+    max_rights: Rights,
+    key: u8,
+}
+
+impl MapOptions {
+    /// `rights` now, any later; protection key 0.
+    #[must_use]
+    pub const fn new(rights: Rights) -> Self {
+        Self { rights, max_rights: Rights::all(), key: 0 }
+    }
+
+    /// The rights that the mapping may ever be given (`VM_MAYREAD` and the like on Linux).
+    #[must_use]
+    pub const fn max_rights(self, max_rights: Rights) -> Self {
+        Self { max_rights, ..self }
+    }
+
+    /// The protection key of its pages (0..16).
+    #[must_use]
+    pub const fn key(self, key: u8) -> Self {
+        Self { key, ..self }
+    }
+}
+
+impl From<Rights> for MapOptions {
+    fn from(rights: Rights) -> Self {
+        Self::new(rights)
+    }
+}
+
+/// Why there can be no such [`Vma`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum VmaError {
+    /// More rights than it may ever be given.
+    RightsExceedMax,
+    /// There are 16 protection keys.
+    InvalidKey,
+}
+
+impl VmaError {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::RightsExceedMax => 13,
+            Self::InvalidKey => 22,
+        }
+    }
+}
+
+impl fmt::Display for VmaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RightsExceedMax => "more rights than the VMA may be given",
+            Self::InvalidKey => "there is no such protection key",
+        })
+    }
+}
+
+impl core::error::Error for VmaError {}
+
 /// A stretch of pages with the same rights and backing.
 ///
-/// The logical right to write is `rights`, never the W bit of an entry: a page that is copied on write is read-only in
-/// hardware and writable by right.
+/// It has at least one page, a protection key that there is, and no right beyond its `max_rights`.
+///
+/// The logical right to write is [`rights`](Self::rights), never the W bit of an entry: a page that is copied on write is
+/// read-only in hardware and writable by right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vma {
-    /// First page.
-    pub start: PageAddr,
-    /// The page after the last.
-    pub end: PageAddr,
-    /// What user code may do now.
-    pub rights: Rights,
-    /// What it may ever be given: a forced write needs `WRITE` here.
-    pub max_rights: Rights,
-    /// What fills it.
-    pub backing: Backing,
-    /// Protection key of its pages (0..16).
-    pub key: u8,
+    start: PageAddr,
+    end: PageAddr,
+    options: MapOptions,
+    backing: Backing,
 }
 
 impl Vma {
+    /// The pages of `range`.
+    ///
+    /// # Errors
+    /// [`VmaError`].
+    pub fn new(range: UserRange, backing: Backing, options: impl Into<MapOptions>) -> Result<Self, VmaError> {
+        let options = options.into();
+        if options.key >= KEYS {
+            return Err(VmaError::InvalidKey);
+        }
+        let vma = Self { start: range.first_page(), end: range.end_page(), options, backing };
+        vma.with_rights(options.rights)
+    }
+
+    /// First page.
+    #[must_use]
+    #[inline(always)]
+    pub const fn start(&self) -> PageAddr {
+        self.start
+    }
+
+    /// The page after the last.
+    #[must_use]
+    #[inline(always)]
+    pub const fn end(&self) -> PageAddr {
+        self.end
+    }
+
+    /// What user code may do now.
+    #[must_use]
+    #[inline(always)]
+    pub const fn rights(&self) -> Rights {
+        self.options.rights
+    }
+
+    /// What it may ever be given: a forced write needs `WRITE` here.
+    #[must_use]
+    #[inline(always)]
+    pub const fn max_rights(&self) -> Rights {
+        self.options.max_rights
+    }
+
+    /// What fills it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn backing(&self) -> Backing {
+        self.backing
+    }
+
+    /// Protection key of its pages (0..16).
+    #[must_use]
+    #[inline(always)]
+    pub const fn key(&self) -> u8 {
+        self.options.key
+    }
+
     /// Pages in the VMA.
     #[must_use]
     pub const fn pages(&self) -> u64 {
@@ -46,5 +171,29 @@ impl Vma {
     #[must_use]
     pub fn contains(&self, page: PageAddr) -> bool {
         self.start <= page && page < self.end
+    }
+
+    /// The same pages with other rights.
+    ///
+    /// # Errors
+    /// [`VmaError::RightsExceedMax`].
+    pub fn with_rights(self, rights: Rights) -> Result<Self, VmaError> {
+        if !self.options.max_rights.contains(rights) {
+            return Err(VmaError::RightsExceedMax);
+        }
+        Ok(Self { options: MapOptions { rights, ..self.options }, ..self })
+    }
+
+    /// The parts below `page` and from it on, if both have pages.
+    #[must_use]
+    pub fn split_at(self, page: PageAddr) -> Option<(Self, Self)> {
+        (self.start < page && page < self.end).then_some((Self { end: page, ..self }, Self { start: page, ..self }))
+    }
+
+    /// This and the VMA `upper` as one, if `upper` begins where this ends and nothing else tells them apart.
+    #[must_use]
+    pub fn try_join(self, upper: Self) -> Option<Self> {
+        let alike = self.options == upper.options && self.backing == upper.backing;
+        (self.end == upper.start && alike).then_some(Self { end: upper.end, ..self })
     }
 }

@@ -5,8 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+use crate::addr::{PAGE_SIZE, PageAddr, UserRange};
 use crate::rights::Rights;
-use crate::vma::{Backing, Vma};
+use crate::vma::{Backing, MapOptions, Vma};
 
 /// What an entry maps, by its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,12 +102,12 @@ pub enum Refusal {
 #[inline(always)]
 pub(crate) fn permits(vma: &Vma, request: Request) -> bool {
     match request {
-        Request::Read | Request::Unshare => !vma.rights.is_empty(),
-        Request::Write => vma.rights.contains(Rights::WRITE),
-        Request::Execute => vma.rights.contains(Rights::EXECUTE),
+        Request::Read | Request::Unshare => !vma.rights().is_empty(),
+        Request::Write => vma.rights().contains(Rights::WRITE),
+        Request::Execute => vma.rights().contains(Rights::EXECUTE),
         // Not where all rights were taken away: the entry of such a page must stay out of hardware's reach.
         Request::ForcedWrite => {
-            vma.max_rights.contains(Rights::WRITE) && vma.backing == Backing::Anonymous && !vma.rights.is_empty()
+            vma.max_rights().contains(Rights::WRITE) && vma.backing() == Backing::Anonymous && !vma.rights().is_empty()
         }
     }
 }
@@ -118,12 +119,12 @@ pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
     if !permits(vma, request) {
         return Action::Refuse(Refusal::Denied);
     }
-    let writable = vma.rights.contains(Rights::WRITE);
+    let writable = vma.rights().contains(Rights::WRITE);
     let writes = matches!(request, Request::Write | Request::ForcedWrite);
     // A forced write gets its own frame, but the entry never says more than the VMA does.
     let writable_after = writes && writable;
     match state {
-        State::Empty if vma.backing != Backing::Anonymous => Action::Refuse(Refusal::Foreign),
+        State::Empty if vma.backing() != Backing::Anonymous => Action::Refuse(Refusal::Foreign),
         State::Empty if matches!(request, Request::Read | Request::Execute) => Action::MapZero,
         State::Empty => Action::MapFresh { writable: writable_after },
         State::ProtNone => Action::RestoreRights,
@@ -192,10 +193,13 @@ pub fn all_rows() -> impl Iterator<Item = Row> {
         .chain(foreign_states.into_iter().map(|state| (state, Backing::Foreign)));
     states.flat_map(|(state, backing)| {
         RIGHTS.into_iter().flat_map(move |(rights, max_rights)| {
-            REQUESTS.into_iter().map(move |request| {
-                let nowhere = crate::addr::PageAddr::containing(0);
-                let vma = Vma { start: nowhere, end: nowhere, rights, max_rights, backing, key: 0 };
-                Row { state, rights, max_rights, backing, request, action: decide(state, &vma, request) }
+            let somewhere = UserRange::of_pages(PageAddr::containing(0), PageAddr::containing(PAGE_SIZE));
+            let vma = Vma::new(somewhere, backing, MapOptions::new(rights).max_rights(max_rights));
+            vma.into_iter().flat_map(move |vma| {
+                REQUESTS.into_iter().map(move |request| {
+                    let action = decide(state, &vma, request);
+                    Row { state, rights, max_rights, backing, request, action }
+                })
             })
         })
     })

@@ -96,9 +96,9 @@ fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<(State, Option<FrameRe
 
 /// The leaf for a frame in `vma`; not writable unless `writable`.
 fn leaf(frame: Pfn, size: LeafSize, vma: &Vma, writable: bool) -> Entry {
-    let mut rights = vma.rights;
+    let mut rights = vma.rights();
     rights.set(Rights::WRITE, writable);
-    Entry::leaf(frame, size, rights, vma.key)
+    Entry::leaf(frame, size, rights, vma.key())
 }
 
 /// The frame is exclusive, and stays so while the lock is held: only its mapper can share it.

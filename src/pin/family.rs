@@ -117,7 +117,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
     ) -> Result<(), PinError> {
         let first = self.range.first_page();
         let vma = vmas.vma_at(first.offset(runs.pages())).ok_or(PinError::NoVma)?;
-        let end = vma.end.min(self.range.end_page());
+        let end = vma.end().min(self.range.end_page());
         let request = self.request::<A>(&vma)?;
         match request {
             Request::Write => self.acquire_pages::<true, PIN>(&vma, end, request, runs),
@@ -168,11 +168,11 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
 
     /// What is asked of the pages of `vma`, if it permits that.
     fn request<A: PinAccess>(&self, vma: &Vma) -> Result<Request, PinError> {
-        if !self.keys.permits(vma.key, A::WRITES) {
+        if !self.keys.permits(vma.key(), A::WRITES) {
             return Err(PinError::ProtectionKey);
         }
         let request = match A::WRITES {
-            true if vma.rights.contains(Rights::WRITE) => Request::Write,
+            true if vma.rights().contains(Rights::WRITE) => Request::Write,
             true if self.flags.contains(PinFlags::FORCE) => Request::ForcedWrite,
             true => return Err(PinError::AccessDenied),
             // A read pin must see what its mm writes later; a plain reference need not, but the zero frame, which
@@ -183,7 +183,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         if !fault::permits(vma, request) {
             return Err(PinError::AccessDenied);
         }
-        if vma.backing == Backing::Foreign { Err(PinError::NotPinnable) } else { Ok(request) }
+        if vma.backing() == Backing::Foreign { Err(PinError::NotPinnable) } else { Ok(request) }
     }
 }
 

@@ -5,6 +5,7 @@ use core::fmt;
 use super::{ProtectError, ZapError};
 use crate::addr::{PageAddr, RangeError};
 use crate::paging::TableError;
+use crate::vma::VmaError;
 
 /// Why an operation on a [`UserSpace`](super::UserSpace) failed. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub enum SpaceError {
     Pinned(PageAddr),
     /// The range begins or ends inside a large leaf.
     LargeLeaf,
+    /// There is no such protection key.
+    InvalidKey,
     /// The address space has as many VMAs as it may have.
     TooManyVmas,
     /// Out of memory.
@@ -37,7 +40,8 @@ impl fmt::Display for SpaceError {
             Self::Pinned(page) => return ProtectError::Pinned(*page).fmt(f),
             Self::Overlap => "the range overlaps a VMA",
             Self::NoVma => "some page is in no VMA",
-            Self::AccessDenied => "more rights than the VMA may be given",
+            Self::AccessDenied => return VmaError::RightsExceedMax.fmt(f),
+            Self::InvalidKey => return VmaError::InvalidKey.fmt(f),
             Self::LargeLeaf => "the range begins or ends inside a large leaf",
             Self::TooManyVmas => "too many VMAs",
             Self::NoMemory => "out of memory",
@@ -52,6 +56,15 @@ impl core::error::Error for SpaceError {}
 impl From<RangeError> for SpaceError {
     fn from(error: RangeError) -> Self {
         Self::Range(error)
+    }
+}
+
+impl From<VmaError> for SpaceError {
+    fn from(error: VmaError) -> Self {
+        match error {
+            VmaError::RightsExceedMax => Self::AccessDenied,
+            VmaError::InvalidKey => Self::InvalidKey,
+        }
     }
 }
 

@@ -137,7 +137,7 @@ impl<K: Env> Fork<'_, K> {
     fn share_vma(&mut self, vma: &Vma) -> Result<(), ForkError> {
         // The visitor needs the whole of `self`, the iteration only the parent's tables, which it does not change.
         let Self { env, parent, child, protected, forked } = self;
-        for_each_chunk(parent, vma.start, vma.end, |chunk| {
+        for_each_chunk(parent, vma.start(), vma.end(), |chunk| {
             let mut pass = Pass { env: *env, parent, child, protected, forked };
             match pass.share_chunk(chunk) {
                 Ok(()) => ControlFlow::Continue(()),
@@ -149,9 +149,9 @@ impl<K: Env> Fork<'_, K> {
     /// Takes back what the child got of `vma`, and gives the parent back what it had.
     fn undo_vma(&mut self, vma: &Vma) {
         let Self { env, parent, child, .. } = self;
-        let undone: Result<(), TableError> = for_each_chunk(child, vma.start, vma.end, |chunk| {
+        let undone: Result<(), TableError> = for_each_chunk(child, vma.start(), vma.end(), |chunk| {
             // Found as it was when it was shared, not by a search that refuses entries which the sharing took as they are.
-            let Ok(Some(shared)) = first_chunk(parent, chunk.page, vma.end) else { return ControlFlow::Continue(()) };
+            let Ok(Some(shared)) = first_chunk(parent, chunk.page, vma.end()) else { return ControlFlow::Continue(()) };
             for i in 0..chunk.count {
                 let at = chunk.at(i);
                 let entry = child.load(at);

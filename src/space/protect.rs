@@ -85,8 +85,8 @@ pub unsafe fn protect_pages<K: Env>(
     }
     let mut weakened = false;
     for vma in vmas {
-        let change = Change { rights, key: vma.key, backing: vma.backing };
-        let (mut next, end) = (vma.start.max(first), vma.end.min(end));
+        let change = Change { rights, key: vma.key(), backing: vma.backing() };
+        let (mut next, end) = (vma.start().max(first), vma.end().min(end));
         // One table at a time, so that the tables can be changed between two looks at their shape.
         while let Some(chunk) = first_chunk(&tables, next, end)? {
             weakened |= change.apply(&mut tables, chunk);

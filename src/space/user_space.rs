@@ -18,7 +18,7 @@ use crate::paging::Tables;
 use crate::pin::{PinAccess, PinError, PinFlags, PinnedRange, RunBuffer, pin_user_pages_fast};
 use crate::primitive::RwLock;
 use crate::rights::Rights;
-use crate::vma::{Backing, Vma};
+use crate::vma::{Backing, MapOptions, Vma};
 
 /// Choices that hold for an address space and its children.
 #[derive(Clone, Copy, Debug)]
@@ -107,30 +107,15 @@ impl<K: Env, C> UserSpace<K, C> {
         UserRange::new(self.options.levels.user_half(), start, length)
     }
 
-    /// Zero-filled private memory, present on first use.
+    /// Zero-filled private memory, present on first use. `options` are its [`Rights`], or [`MapOptions`] that say more.
     ///
     /// # Errors
-    /// [`SpaceError::Range`], `Overlap`, `TooManyVmas`, `NoMemory`.
-    pub fn map(&self, start: u64, length: u64, rights: Rights) -> Result<(), SpaceError> {
-        self.map_with_key(start, length, rights, Rights::all(), 0)
-    }
-
-    /// As [`UserSpace::map`], with an upper bound on later rights and with a protection key.
-    ///
-    /// # Errors
-    /// As [`UserSpace::map`], and [`SpaceError::AccessDenied`] if `rights` exceed `may`.
-    pub fn map_with_key(
-        &self,
-        start: u64,
-        length: u64,
-        rights: Rights,
-        max_rights: Rights,
-        key: u8,
-    ) -> Result<(), SpaceError> {
+    /// [`SpaceError::Range`], `AccessDenied` (more rights than it may ever be given), `InvalidKey`, `Overlap`,
+    /// `TooManyVmas`, `NoMemory`.
+    pub fn map(&self, start: u64, length: u64, options: impl Into<MapOptions>) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
+        let vma = Vma::new(range, Backing::Anonymous, options)?;
         let mut vmas = self.vmas.write();
-        let (start, end) = (range.first_page(), range.end_page());
-        let vma = Vma { start, end, rights, max_rights, backing: Backing::Anonymous, key };
         vmas.make_room(&vma)?;
         vmas.insert(vma);
         Ok(())
@@ -146,9 +131,9 @@ impl<K: Env, C> UserSpace<K, C> {
     /// User code may access those frames with `rights` for as long as they are mapped.
     pub unsafe fn map_foreign(&self, start: u64, length: u64, first: Pfn, rights: Rights) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
-        let (start, end) = (range.first_page(), range.end_page());
+        let start = range.first_page();
+        let vma = Vma::new(range, Backing::Foreign, MapOptions::new(rights).max_rights(rights))?;
         let mut vmas = self.vmas.write();
-        let vma = Vma { start, end, rights, max_rights: rights, backing: Backing::Foreign, key: 0 };
         vmas.make_room(&vma)?;
         let mut tables = Tables::lock(&self.mm);
         for index in 0..range.pages() {
@@ -200,8 +185,8 @@ impl<K: Env, C> UserSpace<K, C> {
         let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
         let vmas = self.vmas.write();
         let (first, end) = (range.first_page(), range.end_page());
-        let private = vmas.touching(first, end).iter().filter(|vma| vma.backing == Backing::Anonymous);
-        let parts = private.map(|vma| UserRange::of_pages(vma.start.max(first), vma.end.min(end)));
+        let private = vmas.touching(first, end).iter().filter(|vma| vma.backing() == Backing::Anonymous);
+        let parts = private.map(|vma| UserRange::of_pages(vma.start().max(first), vma.end().min(end)));
         let tables = Tables::lock(&self.mm);
         for part in parts.clone() {
             reject_split_leaves(&tables, part.first_page(), part.end_page())?;
@@ -229,15 +214,15 @@ impl<K: Env, C> UserSpace<K, C> {
         if !vmas.covers(first, end) {
             return Err(SpaceError::NoVma);
         }
-        if vmas.touching(first, end).iter().any(|vma| !vma.max_rights.contains(rights)) {
-            return Err(SpaceError::AccessDenied);
+        for vma in vmas.touching(first, end) {
+            vma.with_rights(rights)?;
         }
         let added = vmas.splits(first, end);
         vmas.reserve(added)?;
         let policy = self.options.protect_policy;
         // SAFETY: the VMAs are this mm's, whose mm lock is held for writing.
         unsafe { protect_pages(&self.mm, range, vmas.touching(first, end), rights, policy) }?;
-        vmas.change(first, end, |vma| Some(Vma { rights, ..vma }));
+        vmas.change(first, end, |vma| Some(vma.with_rights(rights).unwrap_or(vma)));
         Ok(())
     }
 

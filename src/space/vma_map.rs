@@ -32,17 +32,17 @@ impl VmaMap {
 
     /// Index of the first VMA that ends after `page`.
     fn position(&self, page: PageAddr) -> usize {
-        self.vmas.partition_point(|vma| vma.end <= page)
+        self.vmas.partition_point(|vma| vma.end() <= page)
     }
 
     pub(super) fn vma(&self, page: PageAddr) -> Option<&Vma> {
-        self.vmas.get(self.position(page)).filter(|vma| vma.start <= page)
+        self.vmas.get(self.position(page)).filter(|vma| vma.start() <= page)
     }
 
     /// The VMAs that `start..end` touches.
     pub(super) fn touching(&self, start: PageAddr, end: PageAddr) -> &[Vma] {
         let from = self.position(start);
-        let to = self.vmas.partition_point(|vma| vma.start < end);
+        let to = self.vmas.partition_point(|vma| vma.start() < end);
         self.vmas.get(from..to).unwrap_or(&[])
     }
 
@@ -50,26 +50,23 @@ impl VmaMap {
     pub(super) fn covers(&self, start: PageAddr, end: PageAddr) -> bool {
         let mut reached = start;
         for vma in self.touching(start, end) {
-            if vma.start > reached {
+            if vma.start() > reached {
                 return false;
             }
-            reached = vma.end;
+            reached = vma.end();
         }
         reached >= end
     }
 
     /// How many VMAs a change of `start..end` adds at most: one for each edge that lies inside a VMA.
     pub(super) fn splits(&self, start: PageAddr, end: PageAddr) -> usize {
-        let inside = |page| self.vma(page).is_some_and(|vma| vma.start < page);
+        let inside = |page| self.vma(page).is_some_and(|vma| vma.start() < page);
         usize::from(inside(start)) + usize::from(inside(end))
     }
 
     /// Makes room for `vma`, if it may be added.
     pub(super) fn make_room(&mut self, vma: &Vma) -> Result<(), SpaceError> {
-        if !vma.max_rights.contains(vma.rights) {
-            return Err(SpaceError::AccessDenied);
-        }
-        if !self.touching(vma.start, vma.end).is_empty() {
+        if !self.touching(vma.start(), vma.end()).is_empty() {
             return Err(SpaceError::Overlap);
         }
         self.reserve(1)
@@ -85,7 +82,7 @@ impl VmaMap {
 
     /// Adds a VMA where there is none; room was reserved.
     pub(super) fn insert(&mut self, vma: Vma) {
-        let index = self.position(vma.start);
+        let index = self.position(vma.start());
         self.vmas.insert(index, vma);
         self.merge_around(index..index + 1);
     }
@@ -94,7 +91,7 @@ impl VmaMap {
     pub(super) fn change(&mut self, start: PageAddr, end: PageAddr, change: impl Fn(Vma) -> Option<Vma>) {
         self.split_at(start);
         self.split_at(end);
-        let (from, to) = (self.position(start), self.vmas.partition_point(|vma| vma.start < end));
+        let (from, to) = (self.position(start), self.vmas.partition_point(|vma| vma.start() < end));
         let mut kept = from;
         for index in from..to {
             if let Some(vma) = change(self.vmas[index]) {
@@ -108,10 +105,11 @@ impl VmaMap {
 
     fn split_at(&mut self, page: PageAddr) {
         let index = self.position(page);
-        if let Some(vma) = self.vmas.get_mut(index).filter(|vma| vma.start < page) {
-            let upper = Vma { start: page, ..*vma };
-            vma.end = page;
-            self.vmas.insert(index + 1, upper);
+        if let Some((vma, parts)) =
+            self.vmas.get_mut(index).and_then(|vma| vma.split_at(page).map(|parts| (vma, parts)))
+        {
+            *vma = parts.0;
+            self.vmas.insert(index + 1, parts.1);
         }
     }
 
@@ -121,9 +119,8 @@ impl VmaMap {
         let mut index = (indices.end + 1).min(self.vmas.len());
         while index > first + 1 {
             index -= 1;
-            let (lower, upper) = (self.vmas[index - 1], self.vmas[index]);
-            if lower.end == upper.start && (Vma { start: lower.start, ..upper } == Vma { end: upper.end, ..lower }) {
-                self.vmas[index - 1].end = upper.end;
+            if let Some(joined) = self.vmas[index - 1].try_join(self.vmas[index]) {
+                self.vmas[index - 1] = joined;
                 self.vmas.remove(index);
             }
         }
@@ -141,13 +138,12 @@ unsafe impl Vmas for VmaMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::UserRange;
     use crate::rights::Rights;
     use crate::vma::Backing;
 
     fn vma(start: u64, end: u64, rights: Rights) -> Vma {
-        let page = |number: u64| PageAddr::containing(number * crate::addr::PAGE_SIZE);
-        let (start, end) = (page(start), page(end));
-        Vma { start, end, rights, max_rights: Rights::all(), backing: Backing::Anonymous, key: 0 }
+        Vma::new(UserRange::of_pages(page(start), page(end)), Backing::Anonymous, rights).unwrap()
     }
 
     fn page(number: u64) -> PageAddr {
@@ -158,7 +154,7 @@ mod tests {
     fn changing_the_middle_splits_and_changing_back_merges() {
         let mut map = VmaMap::default();
         map.insert(vma(10, 20, Rights::READ));
-        let with = |rights| move |vma| Some(Vma { rights, ..vma });
+        let with = |rights| move |vma: Vma| vma.with_rights(rights).ok();
         map.change(page(12), page(14), with(Rights::WRITE));
         assert_eq!(map.vmas, [vma(10, 12, Rights::READ), vma(12, 14, Rights::WRITE), vma(14, 20, Rights::READ)]);
         map.change(page(12), page(14), with(Rights::READ));

@@ -7,7 +7,7 @@ use pagepin::fault::{Action, Fault, FaultError, FaultOutcome, Refusal, Request, 
 use pagepin::frame::Layout;
 use pagepin::pin::{PinError, PinFlags, Read, Write};
 use pagepin::space::SpaceOptions;
-use pagepin::{Backing, Pfn, Rights};
+use pagepin::{Backing, MapOptions, Pfn, Rights};
 
 use crate::machine::{A, FIRST, Machine, PAGE, Process, RW};
 
@@ -46,7 +46,7 @@ fn scene<'m, L: Layout>(machine: &'m Machine<L>, row: &Row) -> Option<Scene<'m, 
     }
     let writable_first = row.max_rights.contains(Rights::WRITE);
     let rights = if writable_first { RW } else { Rights::READ };
-    process.map_with_key(A, PAGE, rights, row.max_rights | rights, 0).unwrap();
+    process.map(A, PAGE, MapOptions::new(rights).max_rights(row.max_rights)).unwrap();
     match row.state {
         State::Empty => {}
         State::Zero => assert_eq!(machine.get(process, A), 0),

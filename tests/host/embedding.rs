@@ -11,7 +11,7 @@ use pagepin::pin::{PhysRun, PinError, PinFlags, Read, Write, pin_user_pages, pin
 use pagepin::space::{SpaceOptions, UserSpace, fork_vmas, free_tables};
 use pagepin::{
     AddressSpace, Backing, Entry, FlushRange, ForeignFault, FrameSource, FrameTable, LeafSize, Levels, Mm, PageAddr,
-    Pfn, Platform, ReadSide, Rights, Shootdown, Unlimited, UserRange, Vma, Vmas,
+    Pfn, Platform, ReadSide, Shootdown, Unlimited, UserRange, Vma, Vmas,
 };
 
 use crate::machine::{A, Machine, PAGE, RW, range};
@@ -44,14 +44,8 @@ impl<'m, L: Layout> OwnSpace<'m, L> {
     }
 
     fn vmas() -> [Vma; 2] {
-        let vma = |start, backing| Vma {
-            start: PageAddr::containing(start),
-            end: PageAddr::containing(start + 2 * PAGE),
-            rights: RW,
-            max_rights: Rights::all(),
-            backing,
-            key: 0,
-        };
+        let pages = |start| UserRange::new(Levels::Four.user_half(), start, 2 * PAGE).unwrap();
+        let vma = |start, backing| Vma::new(pages(start), backing, RW).unwrap();
         [vma(A, Backing::Anonymous), vma(DEVICE, Backing::Foreign)]
     }
 
@@ -177,8 +171,7 @@ fn fork_counts_base_pages<L: Layout>() {
         machine.install(&parent, address, size, block, 7);
     }
     let pinned = machine.pin::<Write>(&parent, start, PAGE).unwrap();
-    let (start, end) = (PageAddr::containing(start), PageAddr::containing(start + 2 * size.bytes()));
-    let vma = Vma { start, end, rights: RW, max_rights: Rights::all(), backing: Backing::Anonymous, key: 0 };
+    let vma = Vma::new(range(&parent, start, 2 * size.bytes()), Backing::Anonymous, RW).unwrap();
     // SAFETY: this is the parent's VMA, there is one thread, and the child is new.
     let forked = unsafe { fork_vmas(parent.mm(), child.mm(), &[vma]) }.unwrap();
     assert_eq!((forked.copied_pages, forked.shared_pages), (512, 512));

@@ -9,7 +9,7 @@ use pagepin::frame::CountError;
 use pagepin::paging::TableError;
 use pagepin::pin::{OutOfRange, PinError};
 use pagepin::space::{ForkError, ProtectError, SpaceError, ZapError};
-use pagepin::{ForeignFault, PageAddr, RangeError};
+use pagepin::{ForeignFault, PageAddr, RangeError, VmaError};
 
 /// Each error with a part of its text that no other variant has.
 fn explains<E: Error + Copy + Debug>(errors: &[(E, &str)]) {
@@ -79,10 +79,12 @@ fn every_variant_of_spaces_and_pins_explains_itself() {
         (SpaceError::AccessDenied, "more rights"),
         (SpaceError::Pinned(page), "0x7000 is pinned"),
         (SpaceError::LargeLeaf, "large leaf"),
+        (SpaceError::InvalidKey, "no such protection key"),
         (SpaceError::TooManyVmas, "too many"),
         (SpaceError::NoMemory, "out of memory"),
         (SpaceError::MalformedTable, "malformed"),
     ]);
+    explains(&[(VmaError::RightsExceedMax, "more rights"), (VmaError::InvalidKey, "no such protection key")]);
     explains(&[
         (PinError::Range(RangeError::Empty), "empty"),
         (PinError::InvalidFlags, "flags"),

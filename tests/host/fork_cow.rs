@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use pagepin::frame::Layout;
 use pagepin::pin::{PinFlags, Read, Write};
 use pagepin::space::{ForkError, Forked, fork_vmas};
-use pagepin::{AddressSpace, Backing, LeafSize, Levels, PageAddr, Pfn, Rights, Vma};
+use pagepin::{AddressSpace, Backing, LeafSize, Levels, Pfn, UserRange, Vma};
 
 use crate::machine::{A, Machine, NONE, PAGE, Process, R, RW};
 
 fn vma(start: u64, pages: u64, backing: Backing) -> Vma {
-    let (start, end) = (PageAddr::containing(start), PageAddr::containing(start + pages * PAGE));
-    Vma { start, end, rights: RW, max_rights: Rights::all(), backing, key: 0 }
+    let range = UserRange::pages_only(Levels::Four.user_half(), start, pages * PAGE).unwrap();
+    Vma::new(range, backing, RW).unwrap()
 }
 
 /// Fork by the function that tells what it did.

@@ -37,6 +37,7 @@ mod the_machine;
 mod tlb;
 mod undo;
 mod unmap;
+mod vmas;
 mod walker_races;
 mod walker_refusals;
 mod walker_runs;

@@ -7,7 +7,7 @@ use pagepin::fault::FaultError;
 use pagepin::frame::Layout;
 use pagepin::pin::{PinError, Read, Write};
 use pagepin::space::{ProtectPolicy, SpaceError, SpaceOptions};
-use pagepin::{LeafSize, PageAddr, Pfn, RangeError};
+use pagepin::{LeafSize, MapOptions, PageAddr, Pfn, RangeError};
 
 use crate::machine::{A, CPUS, Machine, NONE, PAGE, Process, R, RW, RX};
 
@@ -138,7 +138,7 @@ fn usual_policy_leaves_the_device_its_page<L: Layout>() {
 fn limits_holes_and_bad_ranges_are_refused<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.process();
-    process.map_with_key(A, PAGE, R, RX, 3).unwrap();
+    process.map(A, PAGE, MapOptions::new(R).max_rights(RX).key(3)).unwrap();
     process.map(A + PAGE, PAGE, RW).unwrap();
     process.map(A + 3 * PAGE, PAGE, RW).unwrap();
     assert_eq!(process.protect(A, 2 * PAGE, RW), Err(SpaceError::AccessDenied), "more than the first may be given");
@@ -148,7 +148,7 @@ fn limits_holes_and_bad_ranges_are_refused<L: Layout>() {
     assert_eq!(process.protect(A + 3 * PAGE, 2 * PAGE, R), Err(SpaceError::NoVma), "a hole behind");
     assert_eq!(process.protect(A + 1, PAGE, R), Err(SpaceError::Range(RangeError::Unaligned)));
     assert_eq!(process.protect(A, 0, R), Err(SpaceError::Range(RangeError::Empty)));
-    assert_eq!(process.map_with_key(A + 8 * PAGE, PAGE, RW, R, 0), Err(SpaceError::AccessDenied));
+    assert_eq!(process.map(A + 8 * PAGE, PAGE, MapOptions::new(RW).max_rights(R)), Err(SpaceError::AccessDenied));
     machine.put(&process, A + PAGE, 1);
     machine.put(&process, A + 3 * PAGE, 1);
 }
@@ -157,7 +157,7 @@ fn limits_holes_and_bad_ranges_are_refused<L: Layout>() {
 fn protection_keys_stay<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.process();
-    process.map_with_key(A, 2 * PAGE, RW, Rights::all(), 9).unwrap();
+    process.map(A, 2 * PAGE, MapOptions::new(RW).key(9)).unwrap();
     machine.put(&process, A, 1);
     for rights in [R, NONE, RX, RW] {
         process.protect(A, PAGE, rights).unwrap();

@@ -6,7 +6,7 @@ use pagepin::Access;
 use pagepin::frame::Layout;
 use pagepin::pin::{PinFlags, Read, Write};
 use pagepin::space::SpaceError;
-use pagepin::{LeafSize, PageAddr, PageFrame, Pfn};
+use pagepin::{LeafSize, MapOptions, PageAddr, PageFrame, Pfn};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, FAR, FOREIGN, LARGE, Machine, NONE, PAGE, Process, R, RW, UNTOUCHED, range};
@@ -186,7 +186,8 @@ fn bad_requests_change_nothing<L: Layout>() {
         assert!(refused.why.starts_with(why), "{why}: {refused:?}");
     };
     bad("Overlap", |_, scene| done(scene.process().map(A - PAGE, 2 * PAGE, RW)));
-    bad("AccessDenied", |_, scene| done(scene.process().map_with_key(UNTOUCHED, PAGE, RW, R, 0)));
+    bad("AccessDenied", |_, scene| done(scene.process().map(UNTOUCHED, PAGE, MapOptions::new(RW).max_rights(R))));
+    bad("InvalidKey", |_, scene| done(scene.process().map(UNTOUCHED, PAGE, MapOptions::new(RW).key(16))));
     // SAFETY: registers of the emulated machine.
     bad("Overlap", |_, scene| done(unsafe { scene.process().map_foreign(A, PAGE, Pfn::new(0xfee0), RW) }));
     bad("NoVma", |_, scene| done(scene.process().protect(A + 5 * PAGE, 2 * PAGE, R)));

@@ -5,10 +5,10 @@ use std::cell::Cell;
 use pagepin::frame::{CountError, Dirty, FrameKind, Layout, Ownership};
 use pagepin::pin::{PinAccess, PinError, PinFlags, Read, Write};
 use pagepin::space::SpaceOptions;
-use pagepin::{FrameSource, KeyRights, LeafSize, Levels, PageFrame, Pfn, SOFTWARE_BITS};
+use pagepin::{FrameSource, KeyRights, LeafSize, Levels, MapOptions, PageFrame, Pfn, SOFTWARE_BITS};
 
 use crate::forms::{self, FORMS, Form};
-use crate::machine::{A, Machine, PAGE, Process, RW, range};
+use crate::machine::{A, Machine, PAGE, Process, R, RW, range};
 
 const P: u64 = 1;
 const W: u64 = 2;
@@ -200,7 +200,7 @@ fn protection_keys_are_obeyed_except_by_remote_pins<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let key_rights = || KeyRights::from_pkru(PKRU.get());
     let process = machine.process_with(SpaceOptions { key_rights: Some(key_rights), ..SpaceOptions::default() });
-    process.map_with_key(A, PAGE, RW, RW, 5).unwrap();
+    process.map(A, PAGE, MapOptions::new(RW).key(5)).unwrap();
     machine.put(&process, A, 1);
     let (access_denied, write_denied, others) = (1 << 10, 1 << 11, !(3 << 10));
     for (pkru, read, write) in [(access_denied, false, false), (write_denied, true, false), (others, true, true)] {
@@ -228,7 +228,7 @@ fn protection_keys_are_obeyed_except_by_remote_pins<L: Layout>() {
 fn force_needs_the_vma_to_permit_writes_some_day<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.process();
-    process.map_with_key(A, PAGE, crate::machine::R, crate::machine::R, 0).unwrap();
+    process.map(A, PAGE, MapOptions::new(R).max_rights(R)).unwrap();
     drop(machine.pin::<Read>(&process, A, 1).unwrap());
     for form in [Form::Fast, Form::Slow, Form::Remote] {
         let page = range(&process, A, 1);

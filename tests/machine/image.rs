@@ -70,7 +70,7 @@ fn process_image<L: Layout>(process: &Process<'_, L>) -> ProcessImage {
             let mut page = PageAddr::containing(start);
             while page.address() < start + pages * PAGE_SIZE {
                 let vma = look.vma_at(page);
-                page = vma.map_or(page.offset(1), |vma| vma.end);
+                page = vma.map_or(page.offset(1), |vma| vma.end());
                 vmas.extend(vma);
             }
         }

@@ -167,8 +167,8 @@ impl<'m> Blocks<'m> {
 fn check_vmas(model: &Model, vma_at: impl Fn(PageAddr) -> Option<Vma>) {
     let expected = |mapping: &Mapping, vma: &Vma| {
         let foreign = matches!(mapping.backing, Backing::Registers(_));
-        (vma.rights, vma.max_rights, vma.key) == (mapping.rights, mapping.max_rights, mapping.key)
-            && foreign == (vma.backing == pagepin::Backing::Foreign)
+        (vma.rights(), vma.max_rights(), vma.key()) == (mapping.rights, mapping.max_rights, mapping.key)
+            && foreign == (vma.backing() == pagepin::Backing::Foreign)
     };
     for (first, mapping) in model.mappings() {
         for page in [first, first + mapping.pages - 1] {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pagepin::frame::Layout;
 use pagepin::space::{ForkError, ProtectPolicy, SpaceError, Unmapped};
-use pagepin::{PageAddr, Pfn, PinLimit, Rights};
+use pagepin::{MapOptions, PageAddr, Pfn, PinLimit, Rights};
 
 use super::model::{Backing, cleared, whole_pages};
 use super::{Effect, World};
@@ -43,7 +43,9 @@ impl<L: Layout> World<'_, L> {
         let (process, model) = &mut self.processes[who];
         let result = match choice {
             None => process.map(start, length, rights),
-            Some((max_rights, key)) => process.map_with_key(start, length, rights, max_rights, key),
+            Some((max_rights, key)) => {
+                process.map(start, length, MapOptions::new(rights).max_rights(max_rights).key(key))
+            }
         };
         let (max_rights, key) = choice.unwrap_or((Rights::all(), 0));
         let range = whole_pages(self.options.levels, start, length);

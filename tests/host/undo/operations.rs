@@ -7,7 +7,7 @@ use pagepin::fault::{Fault, FaultError, FaultOutcome};
 use pagepin::frame::Layout;
 use pagepin::paging::Tables;
 use pagepin::space::{self, KernelHalf, ProtectPolicy, SpaceOptions, UserSpace, free_tables, protect_pages, zap_pages};
-use pagepin::{AddressSpace, Backing, LeafSize, PageAddr, Pfn, PinLimit, Rights, handle_fault};
+use pagepin::{AddressSpace, Backing, LeafSize, MapOptions, PageAddr, Pfn, PinLimit, Rights, handle_fault};
 
 use super::scene::{
     contended, empty, five_levels, forked, four_pages, furnished, gap, kernel_entry, large, orphaned, populated,
@@ -133,8 +133,8 @@ fn forks<L: Layout>() -> Vec<Operation<L>> {
 fn without_memory<L: Layout>() -> Vec<Operation<L>> {
     vec![
         operation("map", 0, furnished, |_, scene| done(scene.process().map(UNTOUCHED, 9 * PAGE, RW))),
-        operation("map_with_key", 0, furnished, |_, scene| {
-            done(scene.process().map_with_key(UNTOUCHED, 9 * PAGE, R, RW, 3))
+        operation("map with options", 0, furnished, |_, scene| {
+            done(scene.process().map(UNTOUCHED, 9 * PAGE, MapOptions::new(R).max_rights(RW).key(3)))
         }),
         operation("unmap all", 0, contended, |_, scene| done(scene.process().unmap(A, FAR + (1 << 20) - A).map(drop))),
         operation("unmap a page", 0, furnished, |_, scene| done(scene.process().unmap(A + PAGE, PAGE).map(drop))),

@@ -6,7 +6,7 @@ use pagepin::{
     Access, AddressSpace, Backing, Entry, ForeignFault, LeafSize, Mm, PageAddr, Pfn, Rights, Unlimited, Vma, Vmas,
 };
 
-use crate::machine::{Machine, Process};
+use crate::machine::{Machine, Process, range};
 
 /// One VMA of the kernel's own over the tables of a process. There is one thread, so the lock is none.
 pub(crate) struct OwnVmas<'s, 'm, L: Layout> {
@@ -16,8 +16,8 @@ pub(crate) struct OwnVmas<'s, 'm, L: Layout> {
 
 impl<'s, 'm, L: Layout> OwnVmas<'s, 'm, L> {
     pub(crate) fn new(process: &'s Process<'m, L>, (start, end): (u64, u64), rights: Rights, backing: Backing) -> Self {
-        let (start, end) = (PageAddr::containing(start), PageAddr::containing(end));
-        Self { process, vma: Vma { start, end, rights, max_rights: Rights::all(), backing, key: 0 } }
+        let vma = Vma::new(range(process, start, end - start), backing, rights).unwrap();
+        Self { process, vma }
     }
 }
 
@@ -52,7 +52,7 @@ unsafe impl<L: Layout> Vmas for OwnVmas<'_, '_, L> {
             TableError::NoMemory => ForeignFault::NoMemory,
             _ => ForeignFault::NotMapped,
         })?;
-        let entry = Entry::leaf(Pfn::new(0xfee0), LeafSize::Size4KiB, self.vma.rights, 0).special();
+        let entry = Entry::leaf(Pfn::new(0xfee0), LeafSize::Size4KiB, self.vma.rights(), 0).special();
         // SAFETY: placed under this lock, and a page with an entry is not asked for; device registers have no references.
         unsafe { tables.fill(at, entry) };
         Ok(())

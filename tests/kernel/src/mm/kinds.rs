@@ -37,7 +37,7 @@ impl AddressSpace {
         let mut result = Err(Error::NotFound);
         // Another thread may have unmapped the VMA; while this runs none can.
         self.space.with_vmas(&mut |vmas| {
-            if vmas.vma_at(page).is_some_and(|vma| page.pages_to(vma.end) >= LARGE.pages()) {
+            if vmas.vma_at(page).is_some_and(|vma| page.pages_to(vma.end()) >= LARGE.pages()) {
                 result = self.fill(page, block);
             }
         });

@@ -1,0 +1,96 @@
+//! VMAs by themselves, and where they come from and join.
+
+use pagepin::frame::Layout;
+use pagepin::space::SpaceError;
+use pagepin::{AddressSpace, Backing, Levels, MapOptions, PageAddr, Rights, UserRange, Vma, VmaError};
+
+use crate::machine::{A, Machine, PAGE, Process, R, RW, RX};
+
+fn pages(first: u64, count: u64) -> UserRange {
+    UserRange::pages_only(Levels::Four.user_half(), first * PAGE, count * PAGE).unwrap()
+}
+
+fn vma(first: u64, count: u64, options: impl Into<MapOptions>) -> Vma {
+    Vma::new(pages(first, count), Backing::Anonymous, options).unwrap()
+}
+
+/// The VMA around `address`.
+fn vma_at<L: Layout>(process: &Process<'_, L>, address: u64) -> Option<Vma> {
+    let mut found = None;
+    process.with_vmas(&mut |vmas| found = vmas.vma_at(PageAddr::containing(address)));
+    found
+}
+
+#[test]
+fn there_is_no_vma_with_a_key_or_rights_that_it_cannot_have() {
+    let new = |options: MapOptions| Vma::new(pages(1, 1), Backing::Anonymous, options);
+    for key in [16, 17, 255] {
+        assert_eq!(new(MapOptions::new(RW).key(key)), Err(VmaError::InvalidKey));
+    }
+    assert_eq!(new(MapOptions::new(RW).max_rights(RX)), Err(VmaError::RightsExceedMax));
+    let vma = new(MapOptions::new(R).max_rights(RX).key(15)).unwrap();
+    assert_eq!((vma.rights(), vma.max_rights(), vma.key(), vma.backing()), (R, RX, 15, Backing::Anonymous));
+    assert_eq!(vma.with_rights(RW), Err(VmaError::RightsExceedMax));
+    assert_eq!(vma.with_rights(RX).map(|vma| (vma.rights(), vma.max_rights(), vma.key())), Ok((RX, RX, 15)));
+    assert_eq!((VmaError::InvalidKey.errno(), VmaError::RightsExceedMax.errno()), (22, 13));
+}
+
+/// A range of bytes is a VMA of all the pages that it touches.
+#[test]
+fn a_vma_has_whole_pages() {
+    let bytes = UserRange::new(Levels::Four.user_half(), PAGE + 1, PAGE).unwrap();
+    assert_eq!(Vma::new(bytes, Backing::Anonymous, RW), Ok(vma(1, 2, RW)));
+}
+
+#[test]
+fn the_parts_of_a_split_join_to_the_whole() {
+    let options = MapOptions::new(R).max_rights(RX).key(7);
+    let whole = vma(10, 4, options);
+    for page in 9..=15 {
+        let parts = whole.split_at(PageAddr::containing(page * PAGE));
+        let expected = (11..14).contains(&page).then(|| (vma(10, page - 10, options), vma(page, 14 - page, options)));
+        assert_eq!(parts, expected);
+        if let Some((lower, upper)) = parts {
+            assert_eq!(lower.try_join(upper), Some(whole));
+            assert_eq!(upper.try_join(lower), None, "in the wrong order");
+        }
+    }
+}
+
+#[test]
+fn only_neighbours_that_are_alike_join() {
+    let lower = vma(10, 2, RW);
+    assert_eq!(lower.try_join(vma(12, 3, RW)), Some(vma(10, 5, RW)));
+    assert_eq!(lower.try_join(vma(13, 2, RW)), None, "a hole between them");
+    assert_eq!(lower.try_join(vma(12, 2, R)), None);
+    assert_eq!(lower.try_join(vma(12, 2, MapOptions::new(RW).max_rights(RW))), None);
+    assert_eq!(lower.try_join(vma(12, 2, MapOptions::new(RW).key(1))), None);
+    assert_eq!(lower.try_join(Vma::new(pages(12, 2), Backing::Foreign, RW).unwrap()), None);
+}
+
+/// A key that no leaf has room for is refused; it would act as another.
+fn a_key_that_there_is_not_is_refused<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.process();
+    for key in [16, 17, 255] {
+        assert_eq!(process.map(A, PAGE, MapOptions::new(RW).key(key)), Err(SpaceError::InvalidKey));
+        assert_eq!(vma_at(&process, A), None);
+    }
+    process.map(A, PAGE, MapOptions::new(RW).key(15)).unwrap();
+    machine.put(&process, A, 1);
+    assert_eq!(machine.leaf(&process, A).unwrap().bits >> 59 & 15, 15);
+}
+
+/// Neighbours that may be given other rights later stay apart, and each keeps its limit.
+fn neighbours_with_other_limits_stay_apart<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.process();
+    process.map(A, PAGE, R).unwrap();
+    process.map(A + PAGE, PAGE, MapOptions::new(R).max_rights(RX)).unwrap();
+    process.map(A + 2 * PAGE, PAGE, R).unwrap();
+    assert_eq!(process.protect(A + PAGE, PAGE, RW), Err(SpaceError::AccessDenied));
+    assert_eq!(process.protect(A + 2 * PAGE, PAGE, RW), Ok(()));
+    assert_eq!(process.protect(A, PAGE, Rights::all()), Ok(()));
+}
+
+both_layouts!(a_key_that_there_is_not_is_refused, neighbours_with_other_limits_stay_apart);
