@@ -68,10 +68,10 @@ impl From<TableError> for ProtectError {
 ///
 /// # Safety
 /// The VMAs are those of this mm ([`Vmas`](crate::Vmas)), and the caller holds its mm lock exclusively.
-pub unsafe fn protect_pages<K: Env>(
+pub unsafe fn protect_pages<'a, K: Env>(
     mm: &Mm<K>,
     range: UserRange,
-    vmas: &[Vma],
+    vmas: impl IntoIterator<Item = &'a Vma>,
     rights: Rights,
     policy: ProtectPolicy,
 ) -> Result<(), ProtectError> {

@@ -168,8 +168,7 @@ impl<K: Env, C> UserSpace<K, C> {
     pub fn unmap(&self, start: u64, length: u64) -> Result<Unmapped, SpaceError> {
         let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
         let mut vmas = self.vmas.write();
-        let added = vmas.splits(range.first_page(), range.end_page());
-        vmas.reserve(added)?;
+        vmas.make_room_to_change(range.first_page(), range.end_page())?;
         // SAFETY: the range was checked against this mm's levels; the mm lock is held for writing.
         let unmapped = unsafe { zap_pages(&self.mm, range, true) }?;
         vmas.change(range.first_page(), range.end_page(), |_| None);
@@ -185,7 +184,7 @@ impl<K: Env, C> UserSpace<K, C> {
         let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
         let vmas = self.vmas.write();
         let (first, end) = (range.first_page(), range.end_page());
-        let private = vmas.touching(first, end).iter().filter(|vma| vma.backing() == Backing::Anonymous);
+        let private = vmas.touching(first, end).filter(|vma| vma.backing() == Backing::Anonymous);
         let parts = private.map(|vma| UserRange::of_pages(vma.start().max(first), vma.end().min(end)));
         let tables = Tables::lock(&self.mm);
         for part in parts.clone() {
@@ -217,8 +216,7 @@ impl<K: Env, C> UserSpace<K, C> {
         for vma in vmas.touching(first, end) {
             vma.with_rights(rights)?;
         }
-        let added = vmas.splits(first, end);
-        vmas.reserve(added)?;
+        vmas.make_room_to_change(first, end)?;
         let policy = self.options.protect_policy;
         // SAFETY: the VMAs are this mm's, whose mm lock is held for writing.
         unsafe { protect_pages(&self.mm, range, vmas.touching(first, end), rights, policy) }?;

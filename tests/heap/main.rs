@@ -1,6 +1,6 @@
 //! The kernel's heap refuses: an error for the caller, never the end of the kernel (INV-14, INV-15).
 //!
-//! What the library takes from the heap is one `Vec` of VMAs per address space, which user space makes grow. Here every
+//! What the library takes from the heap is the map of VMAs of each address space, which user space makes grow. Here every
 //! allocation of an operation fails once; one without a way to fail would abort the test.
 
 #[path = "../threads/kernel.rs"]
@@ -50,8 +50,8 @@ static HEAP: Unreliable = Unreliable;
 
 const A: u64 = 0x7f_1234_5000;
 const RW: Rights = Rights::READ.union(Rights::WRITE);
-/// VMAs that a `Vec` has room for when it first allocates, of ten pages each and apart.
-const VMAS: u64 = 4;
+/// VMAs that the map has room for before it grows (a chunk), of ten pages each and apart.
+const VMAS: u64 = 64;
 const STRIDE: u64 = 16 * PAGE_SIZE;
 
 type Space<'k> = UserSpace<&'k Kernel<'k, Wide, NoGrace>>;
@@ -76,7 +76,17 @@ struct Operation {
 
 const NO_VMA: Error = Error::Space(SpaceError::NoMemory);
 
-const OPERATIONS: [Operation; 11] = [
+const OPERATIONS: [Operation; 12] = [
+    Operation {
+        name: "map the first VMA",
+        // The list of chunks, and a chunk.
+        allocations: 2,
+        error: NO_VMA,
+        run: |space| {
+            let new = UserSpace::new(space.env(), SpaceOptions::default()).map_err(Error::Space)?;
+            new.map(A, PAGE_SIZE, RW).map_err(Error::Space)
+        },
+    },
     Operation {
         name: "map",
         allocations: 1,
@@ -124,7 +134,8 @@ const OPERATIONS: [Operation; 11] = [
     },
     Operation {
         name: "fork",
-        allocations: 1,
+        // The list of chunks, and two chunks with room to grow.
+        allocations: 3,
         error: Error::Fork(ForkError::NoMemory),
         run: |space| space.fork().map(drop).map_err(Error::Fork),
     },
