@@ -5,6 +5,7 @@ mod bug_hall_page;
 mod changelog;
 mod commands;
 mod condition;
+mod house;
 mod links;
 mod markdown;
 mod readme_page;
