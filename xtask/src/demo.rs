@@ -11,7 +11,7 @@ use crate::kernel::{self, Profile};
 use crate::protocol::{Line, News};
 use crate::qemu::{Boot, Cpus, Echo, Image};
 use crate::report::Details;
-use crate::screen::{self, ASIDE, BAD, GOOD, HEADING, Show, time};
+use crate::screen::{self, AS_PLANNED, ASIDE, BAD, GOOD, HEADING, Show, time};
 use crate::steps::{Steps, Summary};
 
 /// The scenes by their letters, as the kernel has them.
@@ -23,6 +23,8 @@ pub(crate) const SCENES: [(&str, &str); 6] = [
     ("e", "Three threads, one page, an outdated translation (golang/go 34988)"),
     ("f", "All CPUs at once, thousands of random operations"),
 ];
+const INTRODUCTION: &str =
+    "Each scene ran twice: a twin that leaves one thing out must lose something, pagepin nothing.";
 const LIMIT: Duration = Duration::from_secs(300);
 /// Columns of a title in the summary.
 const TITLE_WIDTH: usize = 72;
@@ -47,8 +49,8 @@ pub(crate) fn run(project: &Path, wanted: &[String]) -> (Steps, Details) {
         steps.run("scenes", Show::All, || show(&image, &letters, &mut scenes));
     }
     if !scenes.0.is_empty() {
-        screen::say(scenes.render());
-        screen::say(format!("{ASIDE}The whole story of each: target/xtask/scenes.log{ASIDE:#}"));
+        screen::say(format!("\n{INTRODUCTION}\n{}", scenes.render()));
+        screen::say(format!("{ASIDE}The whole story of each scene: target/xtask/scenes.log{ASIDE:#}"));
     }
     (steps, Details::from_iter([("scenes".to_owned(), scenes.json())]))
 }
@@ -119,7 +121,7 @@ impl Scene {
         let Self { letter, title, elapsed, .. } = self;
         let elapsed = time(*elapsed);
         let twin = match &self.twin {
-            Some(Ok(loss)) => format!("{GOOD}twin{GOOD:#} loses {loss}"),
+            Some(Ok(loss)) => format!("{AS_PLANNED}twin{AS_PLANNED:#} loses {loss}"),
             Some(Err(why)) => format!("{BAD}twin UNCLEAR{BAD:#}: {why}"),
             None => format!("{BAD}twin did not end{BAD:#}"),
         };

@@ -2,37 +2,36 @@
 
 use std::path::Path;
 
-use anstyle_svg::Term;
+use anstyle_svg::{Term, WIN10_CONSOLE};
 use anyhow::{Context, Result, bail};
 
 use crate::screen::{ASIDE, HEADING};
 
 const FILE: &str = "docs/demo.svg";
 const COMMAND: &str = "cargo xtask demo";
-/// Where the first scene that is left out begins, and what stands after the last.
-const SECOND_SCENE: &str = "Scene b.";
-const CLOSING: &str = "] scenes ";
-/// What a program of a person's terminal would have as its narrowest window.
+/// In the closing lines of the steps before and after the scenes.
+const BEFORE: &str = "] kernel ";
+const AFTER: &str = "] scenes ";
 const WIDTH_PX: usize = 740;
 
 /// Writes the picture of a demo that has said `recording`.
 pub(crate) fn write(project: &Path, recording: &str) -> Result<()> {
     let file = project.join(FILE);
-    let svg = Term::new().min_width_px(WIDTH_PX).render_svg(&excerpt(recording)?);
+    let svg = Term::new().palette(WIN10_CONSOLE).min_width_px(WIDTH_PX).render_svg(&excerpt(recording)?);
     std::fs::write(&file, svg).with_context(|| format!("writing {FILE}"))
 }
 
-/// The demo's steps, its first scene, and how it ends. The other scenes would not fit a page.
+/// The demo's steps and how it ends. What the scenes tell in between would not fit a page.
 fn excerpt(recording: &str) -> Result<String> {
     let lines: Vec<&str> = recording.lines().collect();
     let line_with = |what: &str| lines.iter().position(|line| line.contains(what));
-    let (Some(cut), Some(closing)) = (line_with(SECOND_SCENE), line_with(CLOSING)) else {
+    let (Some(before), Some(after)) = (line_with(BEFORE), line_with(AFTER)) else {
         bail!("the demo has not shown its scenes");
     };
-    // A rule stands above the scene's title.
-    let before = lines.get(..cut.saturating_sub(1)).unwrap_or_default().join("\n");
-    let after = lines.get(closing..).unwrap_or_default().join("\n");
-    Ok(format!("{HEADING}$ {COMMAND}{HEADING:#}\n{before}\n  {ASIDE}(five more scenes){ASIDE:#}\n\n{after}\n"))
+    let start = lines.get(..=before).unwrap_or_default().join("\n");
+    let end = lines.get(after..).unwrap_or_default().join("\n");
+    let left_out = after.saturating_sub(before + 1);
+    Ok(format!("{HEADING}$ {COMMAND}{HEADING:#}\n{start}\n  {ASIDE}({left_out} lines of six scenes){ASIDE:#}\n{end}\n"))
 }
 
 #[cfg(test)]
@@ -40,13 +39,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_picture_has_the_first_scene_and_the_end() {
-        let recording =
-            "[1/3] set-up ok\n----\nScene a.  A\nstory\n----\nScene b.  B\nlong\n[3/3] scenes ok\n1 passed\n";
+    fn the_picture_has_the_steps_and_the_end() {
+        let recording = "[1/3] set-up ok\n[2/3] kernel ok\nScene a.  A\nScene b.  B\n[3/3] scenes ok\n1 passed\n";
         let text = excerpt(recording).unwrap();
         let plain = anstream::adapter::strip_str(&text).to_string();
-        let wanted = "$ cargo xtask demo\n[1/3] set-up ok\n----\nScene a.  A\nstory\n  (five more scenes)\n\n[3/3] scenes ok\n1 passed\n";
-        assert_eq!(plain, wanted);
+        let lines: Vec<&str> = plain.lines().collect();
+        let (start, end) =
+            (["$ cargo xtask demo", "[1/3] set-up ok", "[2/3] kernel ok"], ["[3/3] scenes ok", "1 passed"]);
+        assert_eq!(lines, [&start[..], &["  (2 lines of six scenes)"], &end].concat());
         assert!(excerpt("nothing").is_err());
     }
 }

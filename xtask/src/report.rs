@@ -28,7 +28,7 @@ pub(crate) fn close(command: &str, steps: &Steps, details: Details, json: bool) 
 }
 
 fn table(steps: &Steps) -> String {
-    let rows: Vec<Vec<String>> = steps
+    let mut rows: Vec<Vec<String>> = steps
         .ended
         .iter()
         .map(|step| {
@@ -36,6 +36,7 @@ fn table(steps: &Steps) -> String {
             vec![step.name.clone(), verdict, time(step.elapsed), first_line(&step.summary.note)]
         })
         .collect();
+    rows.push(vec!["all".to_owned(), steps.verdict().word().to_owned(), time(steps.elapsed())]);
     let columns = [("step", Align::Left), ("result", Align::Left), ("time", Align::Right), ("", Align::Left)];
     table::render(&columns, &rows)
 }
@@ -60,6 +61,7 @@ fn object(command: &str, steps: &Steps, details: Details) -> Value {
     object.insert("command".to_owned(), command.into());
     object.insert("ok".to_owned(), steps.all_well().into());
     object.insert("interrupted".to_owned(), interrupt::received().is_some().into());
+    object.insert("seconds".to_owned(), steps.elapsed().as_secs_f64().into());
     object.insert("passed".to_owned(), steps.passed().into());
     object.insert("failed".to_owned(), steps.failed().into());
     object.insert("steps".to_owned(), list.into());
@@ -98,8 +100,9 @@ mod tests {
     fn the_table_has_one_line_for_each_step() {
         let table = table(&steps());
         let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines.len(), 4);
+        assert_eq!(lines.len(), 5);
         assert!(lines[2].starts_with("good") && lines[2].ends_with("2 tests"));
         assert!(lines[3].starts_with("bad") && lines[3].contains("FAILED") && lines[3].ends_with("broken"));
+        assert!(lines[4].starts_with("all") && lines[4].contains("FAILED"));
     }
 }

@@ -122,9 +122,20 @@ impl Steps {
         self.ended.iter().map(|step| step.summary.failed).sum()
     }
 
+    /// Of all the steps together.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.ended.iter().map(|step| step.elapsed).sum()
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        let worse = self.ended.iter().map(|step| step.verdict).find(|verdict| *verdict != Verdict::Ok);
+        let unfinished = if interrupt::received().is_some() { Verdict::Interrupted } else { Verdict::Failed };
+        worse.unwrap_or(if self.ended.len() == self.total { Verdict::Ok } else { unfinished })
+    }
+
     /// Whether all that should have run has, and well.
     pub(crate) fn all_well(&self) -> bool {
-        self.ended.len() == self.total && self.ended.iter().all(|step| step.verdict == Verdict::Ok)
+        self.verdict() == Verdict::Ok
     }
 }
 

@@ -21,7 +21,10 @@ pub(crate) use step::time;
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 pub(crate) const HEADING: Style = Style::new().bold();
-pub(crate) const ASIDE: Style = Style::new().dimmed();
+/// What must go wrong.
+pub(crate) const AS_PLANNED: Style = AnsiColor::Yellow.on_default();
+/// Grey: dimmed text can hardly be read in a picture.
+pub(crate) const ASIDE: Style = AnsiColor::BrightBlack.on_default();
 
 /// Between two signs of life where there is no terminal.
 const SILENCE: Duration = Duration::from_secs(30);

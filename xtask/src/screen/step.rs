@@ -13,6 +13,8 @@ use super::Show;
 
 /// How many lines of the log are shown when a step fails.
 const LAST_LINES: usize = 40;
+/// How much of the last one stands in a sign of life.
+const LINE_WIDTH: usize = 60;
 const SPINNER: &str = "{spinner} {prefix} {elapsed} {msg:.dim}";
 const COUNTER: &str = "{spinner} {prefix} {elapsed} {pos} {wide_msg:.dim}";
 const BAR: &str = "{spinner} {prefix} {elapsed} [{bar:24.green}] {pos}/{len} {wide_msg:.dim}";
@@ -70,13 +72,16 @@ impl Step {
         format!("--- last {} lines; all of them: {}\n{lines}---", self.last.len(), self.path.display())
     }
 
-    /// For instance `[4/13] models: 1 min 30 s, 5 of 19 models`.
+    /// For instance `[4/13] models: 1 min 30 s, 5 of 19 models`, or the last line where nothing is counted.
     pub(super) fn how_far(&self) -> String {
         let elapsed = time(self.start.elapsed());
         match self.progress {
             Some((done, Some(total), unit)) => format!("{}: {elapsed}, {done} of {total} {unit}", self.heading),
             Some((done, None, unit)) => format!("{}: {elapsed}, {done} {unit}", self.heading),
-            None => format!("{}: {elapsed}", self.heading),
+            None => self.last.back().map_or_else(
+                || format!("{}: {elapsed}", self.heading),
+                |line| format!("{}: {elapsed}, {:.LINE_WIDTH$}", self.heading, line.trim()),
+            ),
         }
     }
 }

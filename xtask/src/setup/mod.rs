@@ -41,7 +41,7 @@ pub(crate) fn run(project: &Path, into_system: bool) -> Steps {
     steps.run("set-up", Show::All, || {
         let route = if into_system { Route::System(system::privilege()) } else { Route::Private };
         let toolchain = ensure(project, Need::Lint, route)?;
-        screen::say(format!("set-up: {}", toolchain.description()));
+        screen::say(format!("set-up: kernel toolchain: {}", toolchain.description()));
         screen::say(format!("set-up: {}", toolchain.emulator_version()));
         let megabytes = disk_usage(&machine::tools(project)) / 1_000_000;
         screen::say(format!("set-up: target/tools holds {megabytes} MB, and deleting it undoes everything"));

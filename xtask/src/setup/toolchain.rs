@@ -51,10 +51,11 @@ impl Toolchain {
         Ok(Self { path, cargo, rustc, clippy: machine.clippy(source), emulator, origin })
     }
 
-    /// Which compiler it came to.
+    /// Which compiler it came to, without the parentheses behind its version.
     pub(crate) fn description(&self) -> String {
-        let version = machine::version_line(&self.rustc).unwrap_or_default();
-        format!("kernel toolchain: {version}, {}", self.origin)
+        let line = machine::version_line(&self.rustc).unwrap_or_default();
+        let version = line.split_once(" (").map_or(line.as_str(), |(version, _)| version);
+        format!("{version}, {}", self.origin)
     }
 
     pub(crate) fn emulator_version(&self) -> String {
