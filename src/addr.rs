@@ -7,6 +7,8 @@
 
 use core::fmt;
 
+use crate::errno::{EFAULT, EINVAL, EOVERFLOW};
+
 /// log2 of the base page size.
 pub const PAGE_SHIFT: u32 = 12;
 /// Bytes in a base page.
@@ -147,6 +149,18 @@ pub enum RangeError {
     KernelHalf,
     /// The operation works on whole pages and start or length is not a multiple of [`PAGE_SIZE`].
     Unaligned,
+}
+
+impl RangeError {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::Wraps => EOVERFLOW,
+            Self::Empty | Self::Unaligned => EINVAL,
+            Self::NonCanonical | Self::KernelHalf => EFAULT,
+        }
+    }
 }
 
 impl fmt::Display for RangeError {

@@ -106,6 +106,7 @@ mod arch;
 #[cfg(doc)]
 pub mod documents;
 mod env;
+mod errno;
 pub mod fault;
 pub mod frame;
 #[cfg(pagepin_checker)]

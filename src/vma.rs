@@ -5,6 +5,7 @@
 use core::fmt;
 
 use crate::addr::{PageAddr, UserRange};
+use crate::errno::{EACCES, EINVAL};
 use crate::rights::Rights;
 
 /// What fills the pages of a VMA.
@@ -74,8 +75,8 @@ impl VmaError {
     #[must_use]
     pub const fn errno(self) -> i32 {
         match self {
-            Self::RightsExceedMax => 13,
-            Self::InvalidKey => 22,
+            Self::RightsExceedMax => EACCES,
+            Self::InvalidKey => EINVAL,
         }
     }
 }

@@ -1,8 +1,11 @@
 //! [`AddressSpace`] and [`Vmas`]: what a kernel with VMAs of its own tells about an mm.
 
+use core::fmt;
+
 use super::{Env, Mm, PinBudget};
 use crate::addr::PageAddr;
 use crate::arch::KeyRights;
+use crate::errno::{EFAULT, ENOMEM};
 use crate::rights::Access;
 use crate::vma::Vma;
 
@@ -15,6 +18,28 @@ pub enum ForeignFault {
     /// No memory for a table or for what is to be mapped.
     NoMemory,
 }
+
+impl ForeignFault {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::NotMapped => EFAULT,
+            Self::NoMemory => ENOMEM,
+        }
+    }
+}
+
+impl fmt::Display for ForeignFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotMapped => "foreign memory that nothing maps",
+            Self::NoMemory => "out of memory",
+        })
+    }
+}
+
+impl core::error::Error for ForeignFault {}
 
 /// The VMAs of an address space, looked at with its mm lock held.
 ///

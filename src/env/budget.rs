@@ -1,5 +1,8 @@
 //! Who pays for pins.
 
+use core::fmt;
+
+use crate::errno::ENOMEM;
 use crate::primitive::{AtomicU64, Ordering, const_fn};
 
 /// How long a pin lasts.
@@ -14,6 +17,22 @@ pub enum PinTerm {
 /// The owner of an mm may not pin more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BudgetExceeded;
+
+impl BudgetExceeded {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        ENOMEM
+    }
+}
+
+impl fmt::Display for BudgetExceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the pin budget is exhausted")
+    }
+}
+
+impl core::error::Error for BudgetExceeded {}
 
 /// A limit on what an mm pins. Asked before anything is taken, so that a limit is an error and never a saturated
 /// counter that user space can probe.

@@ -5,6 +5,7 @@ use core::fmt;
 use super::Refusal;
 use crate::addr::RangeError;
 use crate::env::ForeignFault;
+use crate::errno::{EACCES, EFAULT, ENOMEM};
 use crate::paging::TableError;
 
 /// Why a fault could not be resolved. Nothing was changed, except that a page that had lost all rights, and whose VMA has
@@ -26,6 +27,19 @@ pub enum FaultError {
     NoMemory,
     /// Reserved bits are set or the user half holds a kernel entry: somebody else damaged the tables.
     MalformedTable,
+}
+
+impl FaultError {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::Address(error) => error.errno(),
+            Self::NoMemory => ENOMEM,
+            Self::AccessDenied | Self::ProtectionKey => EACCES,
+            Self::NoVma | Self::Foreign | Self::MalformedTable => EFAULT,
+        }
+    }
 }
 
 impl fmt::Display for FaultError {

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::errno::{EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM};
+
 /// Whether a holder that lets go has written to the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dirty {
@@ -58,6 +60,20 @@ pub enum CountError {
     InUse,
     /// A word has no room for such an order.
     NoSuchOrder,
+}
+
+impl CountError {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::Overflow => ENOMEM,
+            Self::Frozen | Self::NotExclusive | Self::Referenced => EAGAIN,
+            Self::Pinned => EBUSY,
+            Self::NotPinnable => EFAULT,
+            Self::Free | Self::Underflow | Self::InUse | Self::NoSuchOrder => EINVAL,
+        }
+    }
 }
 
 impl fmt::Display for CountError {

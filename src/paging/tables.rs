@@ -8,6 +8,7 @@ use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Demand, Entry, LeafSize, Level};
 use crate::env::Mm;
 use crate::env::{EntryAddr, Env, FlushRange, OwnedFrame, PhysMap, Shootdown};
+use crate::errno::{EFAULT, EINVAL, ENOMEM};
 use crate::frame::FrameKind;
 use crate::primitive::SpinMutexGuard;
 
@@ -21,6 +22,18 @@ pub enum TableError {
     LargeLeaf,
     /// No memory for a table page.
     NoMemory,
+}
+
+impl TableError {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::Malformed => EFAULT,
+            Self::LargeLeaf => EINVAL,
+            Self::NoMemory => ENOMEM,
+        }
+    }
 }
 
 impl fmt::Display for TableError {

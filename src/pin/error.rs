@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::addr::RangeError;
 use crate::env::BudgetExceeded;
+use crate::errno::{EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM, ENOSPC};
 use crate::fault::FaultError;
 use crate::frame::CountError;
 use crate::paging::TableError;
@@ -49,17 +50,10 @@ impl PinError {
     /// The nearest Linux error number (positive). Limits and overflow are never `EFAULT`.
     #[must_use]
     pub const fn errno(self) -> i32 {
-        const EAGAIN: i32 = 11;
-        const ENOMEM: i32 = 12;
-        const EACCES: i32 = 13;
-        const EFAULT: i32 = 14;
-        const EINVAL: i32 = 22;
-        const ENOSPC: i32 = 28;
-        const EOVERFLOW: i32 = 75;
         match self {
-            Self::Range(RangeError::Wraps) => EOVERFLOW,
-            Self::Range(RangeError::Empty | RangeError::Unaligned) | Self::InvalidFlags => EINVAL,
-            Self::Range(_) | Self::NoVma | Self::AccessDenied | Self::NotPinnable | Self::MalformedTable => EFAULT,
+            Self::Range(error) => error.errno(),
+            Self::InvalidFlags => EINVAL,
+            Self::NoVma | Self::AccessDenied | Self::NotPinnable | Self::MalformedTable => EFAULT,
             Self::ProtectionKey => EACCES,
             Self::WouldFault | Self::Contended | Self::Incomplete => EAGAIN,
             Self::NoMemory | Self::CountOverflow | Self::BudgetExceeded => ENOMEM,

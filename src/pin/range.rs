@@ -10,6 +10,7 @@ use super::{Lender, Owner, PhysRun, PinAccess, Pinned, RawPins, RunBuffer, Write
 use crate::addr::{PAGE_SIZE, Pfn, UserRange};
 use crate::arch;
 use crate::env::{Env, PhysMap};
+use crate::errno::EINVAL;
 
 /// A user range, all of it pinned.
 ///
@@ -36,6 +37,14 @@ pub struct ByteRun {
 /// An offset and length that do not lie in the pinned range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfRange;
+
+impl OutOfRange {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        EINVAL
+    }
+}
 
 impl fmt::Display for OutOfRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::{ProtectError, ZapError};
 use crate::addr::{PageAddr, RangeError};
+use crate::errno::{EACCES, EBUSY, EEXIST, EFAULT, EINVAL, ENOMEM};
 use crate::paging::TableError;
 use crate::vma::VmaError;
 
@@ -31,6 +32,21 @@ pub enum SpaceError {
     NoMemory,
     /// Somebody else damaged the tables.
     MalformedTable,
+}
+
+impl SpaceError {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::Range(_) | Self::LargeLeaf | Self::InvalidKey => EINVAL,
+            Self::Overlap => EEXIST,
+            Self::NoVma | Self::TooManyVmas | Self::NoMemory => ENOMEM,
+            Self::AccessDenied => EACCES,
+            Self::Pinned(_) => EBUSY,
+            Self::MalformedTable => EFAULT,
+        }
+    }
 }
 
 impl fmt::Display for SpaceError {

@@ -15,6 +15,7 @@ use crate::addr::Pfn;
 use crate::arch::Entry;
 use crate::env::Mm;
 use crate::env::{EntryAddr, Env, FlushRange, FrameTable, OwnedFrame, PhysMap, release};
+use crate::errno::{EAGAIN, EFAULT, ENOMEM};
 use crate::frame::CountError;
 use crate::paging::{Chunk, TableError, Tables, first_chunk, for_each_chunk};
 use crate::primitive::safeguard;
@@ -48,9 +49,9 @@ impl ForkError {
     #[must_use]
     pub const fn errno(self) -> i32 {
         match self {
-            Self::NoMemory | Self::CountOverflow => 12,
-            Self::Frozen => 11,
-            Self::MalformedTable => 14,
+            Self::NoMemory | Self::CountOverflow => ENOMEM,
+            Self::Frozen => EAGAIN,
+            Self::MalformedTable => EFAULT,
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Entry, LeafSize};
 use crate::env::Mm;
 use crate::env::{Env, FlushRange, FrameTable};
+use crate::errno::{EBUSY, EFAULT, EINVAL};
 use crate::paging::{Chunk, TableError, Tables, first_chunk, for_each_chunk};
 use crate::primitive::safeguard;
 use crate::rights::Rights;
@@ -34,6 +35,18 @@ pub enum ProtectError {
     Pinned(PageAddr),
     /// Somebody else damaged the tables.
     MalformedTable,
+}
+
+impl ProtectError {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::LargeLeaf => EINVAL,
+            Self::Pinned(_) => EBUSY,
+            Self::MalformedTable => EFAULT,
+        }
+    }
 }
 
 impl fmt::Display for ProtectError {

@@ -13,6 +13,7 @@ use crate::addr::{PageAddr, Pfn, UserRange};
 use crate::arch::{ENTRIES, Entry, Level};
 use crate::env::Mm;
 use crate::env::{EntryAddr, Env, FlushRange, FrameTable, PhysMap, ReadSide, release};
+use crate::errno::{EFAULT, EINVAL};
 use crate::frame::Dirty;
 use crate::paging::{TableError, Tables};
 use crate::primitive::safeguard;
@@ -35,6 +36,17 @@ pub enum ZapError {
     LargeLeaf,
     /// Somebody else damaged the tables.
     MalformedTable,
+}
+
+impl ZapError {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::LargeLeaf => EINVAL,
+            Self::MalformedTable => EFAULT,
+        }
+    }
 }
 
 impl fmt::Display for ZapError {

@@ -9,7 +9,7 @@ use pagepin::frame::CountError;
 use pagepin::paging::TableError;
 use pagepin::pin::{OutOfRange, PinError};
 use pagepin::space::{ForkError, ProtectError, SpaceError, ZapError};
-use pagepin::{ForeignFault, PageAddr, RangeError, VmaError};
+use pagepin::{BudgetExceeded, ForeignFault, PageAddr, RangeError, VmaError};
 
 /// Each error with a part of its text that no other variant has.
 fn explains<E: Error + Copy + Debug>(errors: &[(E, &str)]) {
@@ -54,6 +54,8 @@ fn every_variant_explains_itself() {
         (FaultError::NoMemory, "memory"),
         (FaultError::MalformedTable, "malformed"),
     ]);
+    explains(&[(ForeignFault::NotMapped, "nothing maps"), (ForeignFault::NoMemory, "memory")]);
+    explains(&[(BudgetExceeded, "budget")]);
     explains(&[
         (ForkError::NoMemory, "out of memory"),
         (ForkError::CountOverflow, "limit"),
@@ -145,4 +147,66 @@ fn no_cause_is_lost_on_the_way_out() {
     let counts = [CountError::Overflow, CountError::Frozen, CountError::Free, CountError::Underflow];
     let fork = [ForkError::CountOverflow, ForkError::Frozen, ForkError::MalformedTable, ForkError::MalformedTable];
     assert_eq!(counts.map(ForkError::from), fork);
+}
+
+/// A system call can hand on what it was told.
+#[test]
+fn every_error_has_a_number_of_linux() {
+    let (again, memory, access, fault, busy, exists, invalid) = (11, 12, 13, 14, 16, 17, 22);
+    let page = PageAddr::containing(0x1000);
+    let ranges = [
+        (RangeError::Empty, invalid),
+        (RangeError::Unaligned, invalid),
+        (RangeError::Wraps, 75),
+        (RangeError::NonCanonical, fault),
+        (RangeError::KernelHalf, fault),
+    ];
+    ranges.iter().for_each(|(error, number)| {
+        assert_eq!(error.errno(), *number, "{error:?}");
+        // An address that faults is told as the range would be; where a call makes or changes mappings, it is the argument
+        // that is wrong.
+        assert_eq!(FaultError::Address(*error).errno(), *number, "{error:?}");
+        assert_eq!(SpaceError::Range(*error).errno(), invalid, "{error:?}");
+    });
+    let counts = [
+        (CountError::Overflow, memory),
+        (CountError::Frozen, again),
+        (CountError::NotExclusive, again),
+        (CountError::Referenced, again),
+        (CountError::Pinned, busy),
+        (CountError::NotPinnable, fault),
+        (CountError::Free, invalid),
+        (CountError::Underflow, invalid),
+        (CountError::InUse, invalid),
+        (CountError::NoSuchOrder, invalid),
+    ];
+    counts.iter().for_each(|(error, number)| assert_eq!(error.errno(), *number, "{error:?}"));
+    let faults = [
+        (FaultError::NoVma, fault),
+        (FaultError::AccessDenied, access),
+        (FaultError::ProtectionKey, access),
+        (FaultError::Foreign, fault),
+        (FaultError::NoMemory, memory),
+        (FaultError::MalformedTable, fault),
+    ];
+    faults.iter().for_each(|(error, number)| assert_eq!(error.errno(), *number, "{error:?}"));
+    let spaces = [
+        (SpaceError::Overlap, exists),
+        (SpaceError::NoVma, memory),
+        (SpaceError::AccessDenied, access),
+        (SpaceError::Pinned(page), busy),
+        (SpaceError::LargeLeaf, invalid),
+        (SpaceError::InvalidKey, invalid),
+        (SpaceError::TooManyVmas, memory),
+        (SpaceError::NoMemory, memory),
+        (SpaceError::MalformedTable, fault),
+    ];
+    spaces.iter().for_each(|(error, number)| assert_eq!(error.errno(), *number, "{error:?}"));
+    let tables = [TableError::Malformed, TableError::LargeLeaf, TableError::NoMemory].map(TableError::errno);
+    assert_eq!(tables, [fault, invalid, memory]);
+    assert_eq!([ZapError::LargeLeaf, ZapError::MalformedTable].map(ZapError::errno), [invalid, fault]);
+    let protects = [ProtectError::LargeLeaf, ProtectError::Pinned(page), ProtectError::MalformedTable];
+    assert_eq!(protects.map(ProtectError::errno), [invalid, busy, fault]);
+    assert_eq!([ForeignFault::NotMapped, ForeignFault::NoMemory].map(ForeignFault::errno), [fault, memory]);
+    assert_eq!((OutOfRange.errno(), BudgetExceeded.errno()), (invalid, memory));
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{self, ByteRun, GotPages, OutOfRange, PhysRun, PinError, PinFlags, Pinned, Read, Write};
 use pagepin::space::SpaceOptions;
-use pagepin::{Env, Pfn, PinBudget, PinLimit, PinTerm, Rights};
+use pagepin::{Env, Levels, Pfn, PinBudget, PinLimit, PinTerm, RangeError, Rights, UserRange};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, Machine, NONE, PAGE, R, RW, range};
@@ -175,6 +175,87 @@ fn budgets_are_charged_for_what_is_pinned<L: Layout>() {
     assert_eq!(limit.used(), u64::MAX - 1);
 }
 
+/// Safe code that uncharges too much gets a limit that is too large, never a count that wraps.
+#[test]
+fn a_budget_does_not_wrap() {
+    let limit = PinLimit::new(10);
+    limit.uncharge(1, PinTerm::Short);
+    assert_eq!((limit.used(), limit.charge(10, PinTerm::Short)), (0, Ok(())));
+    limit.uncharge(11, PinTerm::Long);
+    assert_eq!(limit.used(), 0);
+}
+
+/// Pins that come back without a guard, or with one of their own, give their charge back with them.
+fn raw_and_owned_pins_are_uncharged<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.process_within(2, SpaceOptions::default());
+    process.map(A, 2 * PAGE, RW).unwrap();
+    for _ in 0..3 {
+        let raw = machine.pin::<Write>(&process, A, 2 * PAGE).unwrap().into_raw();
+        assert_eq!(process.budget().used(), 2);
+        // SAFETY: pinned above, through this machine.
+        let buffer = unsafe { pin::unpin_user_pages(&machine, process.budget(), raw, Dirty::No) };
+        assert_eq!((process.budget().used(), buffer.len()), (0, 64), "the buffer comes back");
+        let owned = machine.pin::<Write>(&process, A, 2 * PAGE).unwrap().into_owned();
+        assert_eq!(process.budget().used(), 2);
+        let (_, buffer) = owned.release();
+        assert_eq!((process.budget().used(), buffer.len()), (0, 64));
+    }
+}
+
+/// What a pin was taken for decides: nobody writes through a read pin, whatever who gives it back says.
+fn a_read_pin_that_comes_back_marks_nothing_dirty<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.populated(1, 1);
+    let raw = machine.pin::<Read>(&process, A, PAGE).unwrap().into_raw();
+    // SAFETY: pinned above, through this machine.
+    drop(unsafe { pin::unpin_user_pages(&machine, process.budget(), raw, Dirty::Yes) });
+    assert!(!machine.frame_at(&process, A).1.dirty);
+    // And a write pin through which nothing was written says so.
+    drop(machine.pin::<Write>(&process, A, PAGE).unwrap().release_unwritten());
+    assert!(!machine.frame_at(&process, A).1.dirty);
+    machine.audit(&[&process], &BTreeMap::new());
+}
+
+/// Owned pins outlive the process, and are a value that any thread may have.
+fn owned_pins_outlive_their_process<L: Layout>() {
+    fn anywhere<T: Send>(value: T) -> T {
+        value
+    }
+    let machine = Machine::<L>::new(64);
+    let process = machine.populated(2, 7);
+    let pins =
+        anywhere(process.pin(Write, range(&process, A, 2 * PAGE), vec![PhysRun::default(); 2]).unwrap().into_owned());
+    let budget = process.budget().clone();
+    drop(process);
+    assert_eq!(budget.used(), 2, "charged as long as they are held");
+    pins.copy_from(PAGE - 1, &[1, 2]).unwrap();
+    let mut bytes = [0; 3];
+    pins.copy_to(PAGE - 2, &mut bytes).unwrap();
+    assert_eq!(bytes, [0, 1, 2]);
+    let frames: Vec<Pfn> = pins.runs().iter().map(PhysRun::first).collect();
+    drop(pins);
+    assert_eq!(budget.used(), 0);
+    assert!(frames.iter().all(|frame| machine.word(*frame).snapshot().is_free()));
+}
+
+/// A range that was checked against more levels names another page here: it is refused, not walked to an alias.
+fn a_range_of_more_levels_is_refused<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.populated(1, 10);
+    let alias = UserRange::new(Levels::Five.user_half(), (1 << 48) + A, 1).unwrap();
+    let refused = PinError::Range(RangeError::NonCanonical);
+    for form in FORMS {
+        assert_eq!(
+            forms::pin::<Write, L>(form, &process, alias, PinFlags::empty(), 1).err(),
+            Some(refused),
+            "{form:?}"
+        );
+        assert_eq!(forms::get::<Read, L>(form, &process, alias, PinFlags::empty(), 1).err(), Some(refused), "{form:?}");
+    }
+    machine.audit(&[&process], &BTreeMap::new());
+}
+
 /// INV-10: every way to give pins back, each exactly once.
 fn every_release_balances<L: Layout>() {
     let machine = Machine::<L>::new(64);
@@ -302,6 +383,10 @@ both_layouts!(
     foreign_memory_is_not_pinnable,
     flags_are_checked,
     budgets_are_charged_for_what_is_pinned,
+    raw_and_owned_pins_are_uncharged,
+    a_read_pin_that_comes_back_marks_nothing_dirty,
+    owned_pins_outlive_their_process,
+    a_range_of_more_levels_is_refused,
     every_release_balances,
     read_pins_do_not_mark_dirty_and_write_pins_do,
     a_release_too_many_is_counted_as_a_bug,

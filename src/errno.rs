@@ -1,0 +1,11 @@
+//! Linux's numbers for the causes that errors here can have, positive, from `asm-generic/errno-base.h` and `errno.h`.
+
+pub(crate) const EAGAIN: i32 = 11;
+pub(crate) const ENOMEM: i32 = 12;
+pub(crate) const EACCES: i32 = 13;
+pub(crate) const EFAULT: i32 = 14;
+pub(crate) const EBUSY: i32 = 16;
+pub(crate) const EEXIST: i32 = 17;
+pub(crate) const EINVAL: i32 = 22;
+pub(crate) const ENOSPC: i32 = 28;
+pub(crate) const EOVERFLOW: i32 = 75;
