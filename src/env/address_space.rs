@@ -76,7 +76,8 @@ pub unsafe trait AddressSpace: Sync {
     /// The tables, and through them the kernel.
     fn mm(&self) -> &Mm<Self::Kernel>;
 
-    /// Runs `look` with the mm lock held for reading.
+    /// Runs `look` with the mm lock held for reading. `look` must not call it again: a fair lock lets a writer that has
+    /// come meanwhile go first, and that waits for `look`.
     fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas));
 
     /// What protection keys deny to the thread on whose behalf the call is made.

@@ -5,6 +5,9 @@ use core::ops::Deref;
 #[cfg(feature = "alloc")]
 use core::ops::DerefMut;
 
+#[cfg(feature = "alloc")]
+use spin::relax::RelaxStrategy;
+
 use super::checker::sync::{Mutex, MutexGuard};
 
 /// As `spin::mutex::SpinMutex`. Nobody spins: the checker runs another thread instead.
@@ -32,7 +35,7 @@ impl<T, R> Deref for SpinMutexGuard<'_, T, R> {
     }
 }
 
-/// As `spin::rwlock::RwLock`.
+/// As [`FairRwLock`](crate::primitive::FairRwLock), for the models of what it protects.
 #[cfg(feature = "alloc")]
 pub(crate) struct RwLock<T, R>(super::checker::sync::RwLock<T>, PhantomData<fn() -> R>);
 
@@ -48,5 +51,27 @@ impl<T, R> RwLock<T, R> {
 
     pub(crate) fn write(&self) -> impl DerefMut<Target = T> + '_ {
         self.0.write().expect("poisoned")
+    }
+}
+
+/// The library's own lock, for the model of it.
+#[cfg(feature = "alloc")]
+pub struct FairRwLock<T, R>(crate::primitive::FairRwLock<T, R>);
+
+#[cfg(feature = "alloc")]
+impl<T, R: RelaxStrategy> FairRwLock<T, R> {
+    /// An open lock.
+    pub fn new(value: T) -> Self {
+        Self(crate::primitive::FairRwLock::new(value))
+    }
+
+    /// Holds the lock with other readers.
+    pub fn read(&self) -> impl Deref<Target = T> + '_ {
+        self.0.read()
+    }
+
+    /// Holds the lock alone.
+    pub fn write(&self) -> impl DerefMut<Target = T> + '_ {
+        self.0.write()
     }
 }

@@ -20,6 +20,8 @@ use shuttle as checker;
 pub use checker::sync::atomic::{AtomicU32, AtomicU64};
 pub(crate) use checker::sync::atomic::{Ordering, fence};
 #[cfg(feature = "alloc")]
+pub use locks::FairRwLock;
+#[cfg(feature = "alloc")]
 pub(crate) use locks::RwLock;
 pub(crate) use locks::{SpinMutex, SpinMutexGuard};
 #[cfg(pagepin_checker = "loom")]

@@ -40,6 +40,14 @@ pub enum Safeguard {
     EnterFence,
     /// The full fence with which the wait for walks begins.
     SynchronizeFence,
+    /// A reader of the mm lock waits for the writer that is inside.
+    ReadersWait,
+    /// A writer of the mm lock waits for the writers before it.
+    WritersWait,
+    /// A writer of the mm lock waits for the readers that are inside.
+    WriterWaitsForReaders,
+    /// Who opens the mm lock releases, who comes in acquires.
+    RwLockOrdering,
 }
 
 /// Plain core atomic on purpose: constant while a model runs, and no business of the checker's.

@@ -28,6 +28,7 @@ mod fork_cow;
 mod forms;
 mod frame_model;
 mod frame_word;
+mod mm_lock;
 mod pin_family;
 mod protect;
 mod random;

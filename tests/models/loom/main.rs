@@ -11,6 +11,7 @@ mod collapse;
 mod copy_on_write;
 #[path = "../kernel/mod.rs"]
 mod kernel;
+mod mm_lock;
 mod pin_fork;
 mod pin_unmap;
 #[path = "../runner.rs"]
@@ -26,6 +27,7 @@ fn main() -> std::process::ExitCode {
         copy_on_write::MODELS,
         table_free::MODELS,
         collapse::MODELS,
+        mm_lock::MODELS,
     ];
     runner::main(&models.concat(), include_str!("names.txt"))
 }

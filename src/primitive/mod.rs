@@ -4,12 +4,18 @@
 //! entry accessors of [`PhysMap`](crate::PhysMap)), so that a checker can be put underneath the real code: under
 //! `cfg(pagepin_checker)` they are loom's or shuttle's, with the same interface. See `tests/models`.
 
+#[cfg(feature = "alloc")]
+mod fair_rwlock;
+
 #[cfg(not(pagepin_checker))]
 pub(crate) use core::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(not(pagepin_checker))]
 pub(crate) use spin::mutex::{SpinMutex, SpinMutexGuard};
+
+#[cfg(all(pagepin_checker, feature = "alloc"))]
+pub(crate) use self::fair_rwlock::FairRwLock;
 #[cfg(all(not(pagepin_checker), feature = "alloc"))]
-pub(crate) use spin::rwlock::RwLock;
+pub(crate) use self::fair_rwlock::FairRwLock as RwLock;
 
 #[cfg(all(pagepin_checker, feature = "alloc"))]
 pub(crate) use crate::model::RwLock;
