@@ -112,7 +112,7 @@ pub mod frame;
 #[cfg(pagepin_checker)]
 #[doc(hidden)]
 pub mod model;
-#[cfg(all(doctest, feature = "alloc", feature = "instructions"))]
+#[cfg(all(doctest, feature = "alloc", feature = "instructions", target_arch = "x86_64"))]
 mod must_not_compile;
 pub mod paging;
 pub mod pin;
@@ -122,7 +122,7 @@ pub mod space;
 mod vma;
 
 pub use adapters::{CurrentCpu, EpochGuard, EpochReadSide, FrameAllocatorSource, fault_from_error_code};
-#[cfg(feature = "instructions")]
+#[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub use adapters::{InterruptsOff, SingleCpu};
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageAddr, Pfn, RangeError, UserHalf, UserRange};
 pub use arch::{Entry, KeyRights, LeafSize, Level, Levels, SOFTWARE_BITS};

@@ -22,12 +22,28 @@ pub(crate) unsafe fn copy_frames(from: *const u8, to: *mut u8, bytes: u64) {
     }
 }
 
-/// Copies `length` bytes of any alignment. Others may access either end meanwhile: each byte is moved whole, as by relaxed
-/// atomics of one byte, and nothing is promised about their order.
+/// Reads `to.len()` bytes of any alignment at `from`. Others may access them meanwhile: each byte is moved whole, as by a
+/// relaxed atomic of one byte, and nothing is promised about their order.
 ///
 /// # Safety
+/// `from` must be mapped and valid for as many bytes as `to` has, none of which lies in `to`.
+pub(crate) unsafe fn read_bytes(from: *const u8, to: &mut [u8]) {
+    // SAFETY: the caller vouches for `from`, the slice is valid.
+    unsafe { copy_bytes(from, to.as_mut_ptr(), to.len()) };
+}
+
+/// Writes `from` to as many bytes of any alignment at `to`. Others may access those meanwhile, as in [`read_bytes`].
+///
+/// # Safety
+/// `to` must be mapped and valid for as many bytes as `from` has, none of which lies in `from`.
+pub(crate) unsafe fn write_bytes(from: &[u8], to: *mut u8) {
+    // SAFETY: the caller vouches for `to`, the slice is valid.
+    unsafe { copy_bytes(from.as_ptr(), to, from.len()) };
+}
+
+/// # Safety
 /// Both must be mapped and valid for `length` bytes, and must not overlap.
-pub(crate) unsafe fn copy_bytes(from: *const u8, to: *mut u8, length: usize) {
+unsafe fn copy_bytes(from: *const u8, to: *mut u8, length: usize) {
     // SAFETY: the caller vouches for both, of which exactly `length` bytes are touched; the direction flag is clear by the
     // ABI, and no flag and no stack is changed.
     unsafe {

@@ -4,16 +4,22 @@
 //! chapter 4 "Paging"; AMD APM volume 2, chapter 5). It knows addresses, rights and what fork's undo note says about a frame's
 //! word, and nothing above; values in, values out.
 
+#[cfg(target_arch = "x86_64")]
 mod copy;
 mod entry;
 mod levels;
+#[cfg(any(test, not(target_arch = "x86_64")))]
+mod portable_copy;
 mod protection_keys;
 mod software_bits;
 
-pub(crate) use copy::{copy_bytes, copy_frames, zero_frames};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use copy::{copy_frames, read_bytes, write_bytes, zero_frames};
 pub(crate) use entry::Demand;
 pub use entry::Entry;
 pub(crate) use levels::ENTRIES;
 pub use levels::{LeafSize, Level, Levels};
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) use portable_copy::{copy_frames, read_bytes, write_bytes, zero_frames};
 pub use protection_keys::KeyRights;
 pub use software_bits::SOFTWARE_BITS;

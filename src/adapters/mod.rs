@@ -3,11 +3,11 @@
 //! The one room that may use every other; none of them knows it.
 
 mod epoch;
-#[cfg(feature = "instructions")]
+#[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 mod single_cpu;
 mod x86_64_types;
 
 pub use epoch::{CurrentCpu, EpochGuard, EpochReadSide};
-#[cfg(feature = "instructions")]
+#[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub use single_cpu::{InterruptsOff, SingleCpu};
 pub use x86_64_types::{FrameAllocatorSource, fault_from_error_code};

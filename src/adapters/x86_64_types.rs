@@ -74,9 +74,9 @@ impl<A, R: RelaxStrategy> FrameAllocatorSource<A, R> {
     /// Runs `work` on the allocator.
     pub fn with<T>(&self, work: impl FnOnce(&mut A) -> T) -> T {
         let locked = || work(&mut self.allocator.lock());
-        #[cfg(all(feature = "instructions", target_os = "none"))]
+        #[cfg(all(feature = "instructions", target_arch = "x86_64", target_os = "none"))]
         return x86_64::instructions::interrupts::without_interrupts(locked);
-        #[cfg(not(all(feature = "instructions", target_os = "none")))]
+        #[cfg(not(all(feature = "instructions", target_arch = "x86_64", target_os = "none")))]
         locked()
     }
 }

@@ -92,8 +92,8 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
         let mut left = to;
         self.each_piece(offset, left.len() as u64, |bytes, length| {
             let (to, rest) = core::mem::take(&mut left).split_at_mut(length);
-            // SAFETY: `each_piece` vouches for the bytes; `to` is as long and in nobody else's hands.
-            unsafe { arch::copy_bytes(bytes, to.as_mut_ptr(), length) };
+            // SAFETY: `each_piece` vouches for the bytes; `to` is as long, and memory of its own.
+            unsafe { arch::read_bytes(bytes, to) };
             left = rest;
         })
     }
@@ -188,8 +188,8 @@ impl<L: Lender, B: RunBuffer> PinnedRange<L, Write, B> {
         let mut left = from;
         self.each_piece(offset, left.len() as u64, |bytes, length| {
             let (from, rest) = left.split_at(length);
-            // SAFETY: `each_piece` vouches for the bytes; `from` is as long.
-            unsafe { arch::copy_bytes(from.as_ptr(), bytes, length) };
+            // SAFETY: `each_piece` vouches for the bytes; `from` is as long, and memory of its own.
+            unsafe { arch::write_bytes(from, bytes) };
             left = rest;
         })
     }
