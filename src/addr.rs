@@ -217,7 +217,7 @@ impl UserRange {
     /// Those of `new`, and [`RangeError::Unaligned`].
     pub const fn pages_only(half: UserHalf, start: u64, length: u64) -> Result<Self, RangeError> {
         match Self::new(half, start, length) {
-            Ok(range) if start.is_multiple_of(PAGE_SIZE) && length.is_multiple_of(PAGE_SIZE) => Ok(range),
+            Ok(range) if (start | length) % PAGE_SIZE == 0 => Ok(range),
             Ok(_) => Err(RangeError::Unaligned),
             Err(error) => Err(error),
         }

@@ -220,10 +220,7 @@ impl OffsetPhysMap {
     /// device may access it; `offset` is page-aligned and not 0.
     #[must_use]
     pub const unsafe fn new(offset: u64) -> Self {
-        assert!(
-            offset != 0 && offset.is_multiple_of(crate::addr::PAGE_SIZE),
-            "the direct map's offset is not a page address"
-        );
+        assert!(offset != 0 && offset % crate::addr::PAGE_SIZE == 0, "the direct map's offset is not a page address");
         Self { offset }
     }
 }

@@ -30,13 +30,10 @@ pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty:
     {
         return;
     }
-    if run.order() == 0
-        && let Some(frames) = env.frames().run(run.first(), run.pages())
-    {
+    let base_pages = if run.order() == 0 { env.frames().run(run.first(), run.pages()) } else { None };
+    if let Some(frames) = base_pages {
         let mut next = 0;
-        while let Some(rest) = frames.get(next..)
-            && !rest.is_empty()
-        {
+        while let Some(rest) = frames.get(next..).filter(|rest| !rest.is_empty()) {
             if PIN {
                 next += match dirty {
                     Dirty::No => unpin_mapped::<_, false>(rest),

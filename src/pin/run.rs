@@ -174,9 +174,7 @@ impl<'b> Runs<'b> {
 
     #[inline(always)]
     fn store(&mut self, open: &OpenRun) {
-        if let Some(run) = self.buffer.get_mut(self.used.wrapping_sub(1))
-            && open.pages() != 0
-        {
+        if let Some(run) = self.buffer.get_mut(self.used.wrapping_sub(1)).filter(|_| open.pages() != 0) {
             *run = PhysRun { first: open.first.number(), pages: open.pages(), order: 0 };
         }
     }
@@ -220,9 +218,8 @@ impl<'b> Runs<'b> {
     /// Forgets the base pages that were collected after the first `pages`, handing them to `give_back` in runs.
     #[cold]
     pub(super) fn roll_back(&mut self, pages: u64, mut give_back: impl FnMut(PhysRun)) {
-        while self.pages > pages
-            && let Some(last) = self.buffer.get_mut(self.used - 1)
-        {
+        while self.pages > pages {
+            let Some(last) = self.buffer.get_mut(self.used - 1) else { return };
             let surplus = (self.pages - pages).min(last.pages()) as u32;
             let kept = last.pages - surplus;
             give_back(last.after(kept));
