@@ -95,6 +95,7 @@
 //! tested and how far, and [the bug hall](documents::bug_hall) what went wrong in other kernels. `examples/embed.rs` has
 //! the glue that a small kernel needs.
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "alloc")]
 extern crate alloc;

@@ -14,7 +14,7 @@ fn config() -> ProptestConfig {
 /// Memory to work with: above the edge of a table a large leaf, or five pages, and as many below.
 const FURNITURE: [[u8; RECORD]; 2] = [[232, 0, 7, 0, 0, 4, 0, 0, 5], [0, 0, 0, 0, 0, 4, 0, 0, 0]];
 
-/// The bytes of a script. A failure prints them; in a file of `fuzz/regressions` they are run again for good.
+/// The bytes of a script. A failure prints them; in a file of `tests/oracle/regressions` they are run again for good.
 fn script() -> impl Strategy<Value = Vec<u8>> {
     let records = prop::collection::vec(any::<[u8; RECORD]>(), 1..MAX_OPS);
     (any::<u8>(), 0..=FURNITURE.len(), records).prop_map(|(machine, furniture, records)| {
@@ -34,7 +34,7 @@ proptest! {
 /// Scripts that found a bug once, the library's or one put in for a test.
 #[test]
 fn every_regression_passes() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/regressions");
     let files = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
     let scripts: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "script")).collect();
     assert!(!scripts.is_empty(), "{} is empty", folder.display());

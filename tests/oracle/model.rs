@@ -86,7 +86,7 @@ pub(crate) fn whole_pages(levels: Levels, start: u64, length: u64) -> Result<Ran
                 RangeError::NonCanonical
             }
         }
-        _ if !(start | length).is_multiple_of(PAGE) => RangeError::Unaligned,
+        _ if (start | length) % PAGE != 0 => RangeError::Unaligned,
         _ => return Ok(start / PAGE..start / PAGE + length / PAGE),
     };
     Err(SpaceError::Range(error))

@@ -11,6 +11,7 @@ use crate::childenv::host_cargo;
 use crate::host_tests;
 use crate::kernel::{self, KernelToolchain, Profile};
 use crate::powerset;
+use crate::published::{self, Package};
 use crate::qemu::{IOMMU_MODE, Image};
 use crate::screen::Show;
 use crate::setup::Need;
@@ -38,6 +39,10 @@ pub(crate) const CHECKS: &[Check] = &[
     Check { name: "doc-tests", about: "the examples of the documentation", run: |c| c.doc_tests() },
     Check { name: "docs", about: "the documentation builds without a warning", run: |c| c.docs() },
     Check { name: "features", about: "every set of features compiles", run: |c| powerset::check(&|| c.cargo()) },
+    Check { name: "package", about: "the published package, alone", run: |c| c.package()?.check() },
+    Check { name: "dependent", about: "a bare-metal kernel of an older edition", run: |c| c.dependent() },
+    Check { name: "elsewhere", about: "hosts and kernels that are no x86_64", run: |c| c.elsewhere() },
+    Check { name: "oldest", about: "the oldest supported compiler", run: |c| published::oldest(&c.project) },
     Check { name: "models", about: "the loom models and their twins", run: |c| loom::check(&c.project) },
     Check { name: "scenarios", about: "the shuttle scenarios and their twins", run: |c| shuttle::check(&c.project) },
     Check { name: "kernel-tests", about: "the test kernel in QEMU", run: |c| c.kernel_tests("test") },
@@ -53,7 +58,7 @@ pub(crate) fn names() -> PossibleValuesParser {
 pub(crate) fn run(project: &Path, wanted: &[String]) -> Steps {
     let chosen = chosen(wanted);
     let mut steps = Steps::new(project, chosen.len());
-    let mut checkout = Checkout { project: project.to_owned(), toolchain: None, image: None };
+    let mut checkout = Checkout { project: project.to_owned(), toolchain: None, package: None, image: None };
     for check in chosen {
         steps.run(check.name, Show::Last, || (check.run)(&mut checkout));
     }
@@ -69,6 +74,7 @@ struct Checkout {
     project: PathBuf,
     /// Or why there is none.
     toolchain: Option<Result<KernelToolchain, String>>,
+    package: Option<Package>,
     image: Option<Image>,
 }
 
@@ -134,6 +140,25 @@ impl Checkout {
         let arguments = ["doc", "--workspace", "--no-deps", "--all-features"];
         succeed(self.cargo().args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
         Ok(Summary::default())
+    }
+
+    /// The library, packed and unpacked again.
+    fn package(&mut self) -> Result<&Package> {
+        let package = match self.package.take() {
+            Some(package) => package,
+            None => Package::unpack(&self.project)?,
+        };
+        Ok(self.package.insert(package))
+    }
+
+    fn dependent(&mut self) -> Result<Summary> {
+        let (project, package) = (self.project.clone(), self.package()?.directory().to_owned());
+        published::dependent(&project, &package, self.toolchain()?)
+    }
+
+    fn elsewhere(&mut self) -> Result<Summary> {
+        let project = self.project.clone();
+        published::elsewhere(&project, self.toolchain()?)
     }
 
     fn kernel_tests(&mut self, mode: &str) -> Result<Summary> {

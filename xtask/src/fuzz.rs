@@ -52,7 +52,8 @@ fn fuzz(project: &Path, program: &Path, seconds: u64) -> Result<Summary> {
     })?;
     if !status.success() {
         bail!(
-            "{progress}\nOnce it is mended, keep the input as fuzz/regressions/<name>.script: the host tests run those."
+            "{progress}\nOnce it is mended, keep the input as tests/oracle/regressions/<name>.script: the host tests run \
+             those."
         );
     }
     Ok(Summary { note: progress.to_string(), passed: 1, failed: 0 })
@@ -66,7 +67,7 @@ fn command(project: &Path, program: &Path, seconds: u64) -> Result<Command> {
     command.args(["run", "operations", "--sanitizer", "none", "--release", "--target", TARGET]);
     command.args(["--target-dir", "target/fuzz"]).arg(&found).args([
         "fuzz/corpus/operations",
-        "fuzz/regressions",
+        "tests/oracle/regressions",
         "--",
     ]);
     command.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={MAX_LENGTH}"));

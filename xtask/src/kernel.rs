@@ -77,6 +77,13 @@ impl KernelToolchain {
         command
     }
 
+    /// Its cargo in `directory`, for targets whose `core` has to be built.
+    pub(crate) fn cargo_in(&self, directory: &Path) -> Command {
+        let mut cargo = self.command(&self.programs.cargo);
+        cargo.current_dir(directory);
+        cargo
+    }
+
     fn workspace(&self) -> PathBuf {
         self.project.join("tests/kernel")
     }

@@ -4,6 +4,8 @@
 //! test kernel into a bootable image, [`qemu`] boots it and [`protocol`] understands what it prints. Every program is
 //! started by [`child`]. A command is a row of [`steps`], shown on the [`screen`], and ends in a [`report`].
 //!
+//! [`published`] looks at the library as others get it.
+//!
 //! [`check`], [`mod@loom`], [`mod@shuttle`], [`storm`] and [`mod@bench`] are the commands that judge the result;
 //! [`mod@fuzz`] and [`tsan`] are campaigns that run for as long as one likes, with the [`nightly`] compiler. [`mutants`] and
 //! [`coverage`] judge the tests, and write down what they find.
@@ -31,6 +33,7 @@ mod page;
 mod picture;
 mod powerset;
 mod protocol;
+mod published;
 mod qemu;
 mod report;
 mod screen;

@@ -78,7 +78,8 @@ pub(crate) fn run(project: &Path, program: impl AsRef<std::ffi::OsStr>) -> Comma
     rustup
 }
 
-fn rustup(project: &Path) -> Command {
+/// rustup, started in the project's root.
+pub(crate) fn rustup(project: &Path) -> Command {
     let mut rustup = Command::new("rustup");
     rustup.current_dir(project);
     childenv::isolate(&mut rustup, &[], project);

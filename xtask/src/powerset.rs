@@ -1,4 +1,5 @@
-//! Every combination of the library's features has to compile: a kernel picks its own.
+//! Every combination of the library's features has to compile, and its documentation to be without a warning: a kernel
+//! picks its own.
 
 use std::process::Command;
 
@@ -10,15 +11,12 @@ use crate::child::{self, succeed};
 use crate::screen;
 use crate::steps::Summary;
 
-const LIBRARY: &str = "pagepin";
+/// The library's name among the workspace's packages.
+pub(crate) const LIBRARY: &str = "pagepin";
 
-/// Lints the library alone with each subset of its features; clippy includes all that `cargo check` finds.
+/// Lints and documents the library alone with each subset of its features; clippy includes all that `cargo check` finds.
 pub(crate) fn check(cargo: &dyn Fn() -> Command) -> Result<Summary> {
-    let output = child::output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
-    if !output.status.success() {
-        bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    let features = features(&serde_json::from_slice(&output.stdout)?)?;
+    let features = features(&library(cargo())?)?;
     let subsets: Vec<_> = features.iter().powerset().collect();
     for (index, subset) in subsets.iter().enumerate() {
         let list = subset.iter().join(",");
@@ -27,16 +25,30 @@ pub(crate) fn check(cargo: &dyn Fn() -> Command) -> Result<Summary> {
         let mut clippy = cargo();
         clippy.args(["clippy", "--quiet", "--package", LIBRARY, "--lib", "--no-default-features"]);
         succeed(clippy.args(["--features", &list, "--", "-D", "warnings"]))?;
+        let mut rustdoc = cargo();
+        rustdoc.args(["doc", "--quiet", "--package", LIBRARY, "--no-deps", "--no-default-features"]);
+        succeed(rustdoc.args(["--features", &list]).env("RUSTDOCFLAGS", "-D warnings"))?;
     }
     Ok(Summary::note(format!("{} subsets of {}", subsets.len(), features.join(", "))))
 }
 
+/// What `cargo metadata` says of the library.
+pub(crate) fn library(mut cargo: Command) -> Result<Value> {
+    let output = child::output(cargo.args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    if !output.status.success() {
+        bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    among(&serde_json::from_slice(&output.stdout)?)
+}
+
+fn among(metadata: &Value) -> Result<Value> {
+    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    let library = packages.iter().find(|package| package["name"] == LIBRARY);
+    library.cloned().with_context(|| format!("cargo metadata knows no package {LIBRARY}"))
+}
+
 /// The library's features but `default`, which only names some of the others.
-fn features(metadata: &Value) -> Result<Vec<String>> {
-    let package = metadata["packages"]
-        .as_array()
-        .and_then(|packages| packages.iter().find(|package| package["name"] == LIBRARY))
-        .with_context(|| format!("cargo metadata knows no package {LIBRARY}"))?;
+fn features(package: &Value) -> Result<Vec<String>> {
     let features = package["features"].as_object().context("cargo metadata lists no features")?;
     Ok(features.keys().filter(|name| *name != "default").cloned().collect())
 }
@@ -51,7 +63,8 @@ mod tests {
             { "name": "xtask", "features": { "x": [] } },
             { "name": "pagepin", "features": { "default": ["alloc"], "alloc": [], "instructions": [] } },
         ]});
-        assert_eq!(features(&metadata).expect("pagepin is there"), ["alloc", "instructions"]);
-        assert!(features(&serde_json::json!({ "packages": [] })).is_err());
+        let library = among(&metadata).expect("pagepin is there");
+        assert_eq!(features(&library).expect("it has features"), ["alloc", "instructions"]);
+        assert!(among(&serde_json::json!({ "packages": [] })).is_err());
     }
 }

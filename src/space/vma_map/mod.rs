@@ -119,7 +119,7 @@ impl VmaMap {
         let mut copy = Self::default();
         copy.chunks.try_reserve_exact(self.len.div_ceil(COPY_FILL))?;
         for vma in self.iter() {
-            if copy.len.is_multiple_of(COPY_FILL) {
+            if copy.len % COPY_FILL == 0 {
                 copy.chunks.push(Chunk::new()?);
             }
             if let Some(chunk) = copy.chunks.last_mut() {

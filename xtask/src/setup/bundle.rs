@@ -52,6 +52,21 @@ impl Bundle {
         }
     }
 
+    /// The compiler of the release `version`, such as `1.85`, without what else belongs to a toolchain.
+    pub(crate) fn older_compiler(family: Family, version: &str) -> Self {
+        let packages = match family {
+            Family::Web => ["rustc-web", "libstd-rust-web-dev"],
+            Family::Plain => ["rustc", "libstd-rust-dev"],
+        };
+        Self {
+            name: format!("rust-{version}"),
+            packages: packages.map(|package| format!("{package}={version}.*")).to_vec(),
+            programs: vec!["bin/rustc".to_owned()],
+            unneeded: &["share/doc", "share/man"],
+            why: "the oldest compiler that the library supports",
+        }
+    }
+
     pub(crate) fn llvm() -> Self {
         Self {
             name: "llvm".to_owned(),

@@ -194,18 +194,41 @@ pub(crate) fn selected(mut command: Command, project: &Path) -> Command {
 
 /// The directory of `llvm-cov` and `llvm-profdata` of this version of LLVM, unpacked first if need be.
 pub(crate) fn coverage_tools(project: &Path, version: &str) -> Result<PathBuf> {
-    let bundle = Bundle::coverage_tools(version);
-    let root = root::Root::of(project, &bundle.name);
-    if !root.is_complete() {
-        if machine::find("apt-get").is_none() {
-            bail!("this machine has no apt, and LLVM {version} is missing: {}", bundle.why);
-        }
-        let _lock = lock(project)?;
-        let apt = PrivateApt::new(project);
-        apt.update()?;
-        fetch::unpack(&apt, project, &[bundle])?;
+    unpacked(project, &[Bundle::coverage_tools(version)]).map(|root| root.launchers())
+}
+
+/// rustc of the release `version`, such as `1.85`, unpacked first if need be. Debian keeps older ones beside the one that
+/// it offers first.
+pub(crate) fn older_compiler(project: &Path, version: &str) -> Result<PathBuf> {
+    let families = [bundle::Family::Web, bundle::Family::Plain];
+    let choices = families.map(|family| Bundle::older_compiler(family, version));
+    unpacked(project, &choices).map(|root| root.launchers().join("rustc"))
+}
+
+/// The root of the first of `choices` that apt has.
+fn unpacked(project: &Path, choices: &[Bundle]) -> Result<root::Root> {
+    let found = || {
+        let roots = choices.iter().map(|bundle| root::Root::of(project, &bundle.name));
+        roots.into_iter().find(root::Root::is_complete)
+    };
+    if let Some(root) = found() {
+        return Ok(root);
     }
-    Ok(root.launchers())
+    let wanted = choices.iter().map(Bundle::to_string).collect::<Vec<_>>().join(", or ");
+    if machine::find("apt-get").is_none() {
+        bail!("this machine has no apt, and this is missing: {wanted}");
+    }
+    let _lock = lock(project)?;
+    let apt = PrivateApt::new(project);
+    apt.update()?;
+    let mut failures = Vec::new();
+    for bundle in choices {
+        match fetch::unpack(&apt, project, std::slice::from_ref(bundle)) {
+            Ok(()) => return found().context("what was unpacked is not there"),
+            Err(error) => failures.push(format!("{error:#}")),
+        }
+    }
+    bail!("could not fetch {wanted}: {}", failures.join("\n"))
 }
 
 fn disk_usage(directory: &Path) -> u64 {
