@@ -4,6 +4,7 @@
 //! tools and a linker (`bootimage` assembles the disk image with them), and QEMU. Three places are looked at: the toolchain
 //! that runs xtask, the system, and what set-up has unpacked below `target/tools` earlier.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -116,7 +117,11 @@ impl Tools {
     const VARIABLE: &str = "PAGEPIN_TOOLS";
 
     pub(crate) fn from_environment() -> Result<Self> {
-        match std::env::var_os(Self::VARIABLE) {
+        Self::named(std::env::var_os(Self::VARIABLE).as_deref())
+    }
+
+    fn named(value: Option<&OsStr>) -> Result<Self> {
+        match value {
             None => Ok(Self::Any),
             Some(value) if value == "private" => Ok(Self::Private),
             Some(value) => bail!("{}={}: the only value is `private`", Self::VARIABLE, value.display()),
@@ -236,18 +241,19 @@ fn private(project: &Path, bundle: &str) -> Option<Root> {
     (root.is_complete() && root.verify().is_ok()).then_some(root)
 }
 
-/// Distributions leave out devices, so that a QEMU is judged by those it has and not by its version.
 fn inspect_emulator(project: &Path, any: bool) -> Option<Place> {
-    let suits = |program: &Path| {
-        let devices = output(program, &["-device", "help"])?;
-        qemu::DEVICES.iter().all(|device| devices.contains(&format!("name \"{device}\""))).then_some(())
-    };
+    let suits = |program: &Path| output(program, &["-device", "help"]).is_some_and(|listing| has_devices(&listing));
     let system = if any { find(qemu::PROGRAM) } else { None };
-    if system.is_some_and(|program| suits(&program).is_some()) {
+    if system.is_some_and(|program| suits(&program)) {
         return Some(Place::System);
     }
     let root = private(project, "qemu")?;
-    suits(&root.launchers().join(qemu::PROGRAM)).map(|()| Place::Private)
+    suits(&root.launchers().join(qemu::PROGRAM)).then_some(Place::Private)
+}
+
+/// Distributions leave out devices, so that a QEMU is judged by those it lists and not by its version.
+fn has_devices(listing: &str) -> bool {
+    qemu::DEVICES.iter().all(|device| listing.contains(&format!("name \"{device}\"")))
 }
 
 /// The version `apt-cache policy` would install.
@@ -292,6 +298,22 @@ mod tests {
         assert_eq!(Version::parse("1.97.0-nightly"), Some(Version(1, 97)));
         assert_eq!(Version::parse("(none)"), None);
         assert!(Version(1, 100) > Version(1, 99));
+    }
+
+    #[test]
+    fn a_qemu_without_a_device_that_the_kernel_needs_is_passed_over() {
+        let listing =
+            |devices: &[&str]| devices.iter().map(|name| format!("name \"{name}\", bus PCI\n")).collect::<String>();
+        assert!(has_devices(&listing(&qemu::DEVICES)));
+        assert!(!has_devices(&listing(&["education", "isa-debug-exit", "intel-iommu"])));
+        assert!(!has_devices(""));
+    }
+
+    #[test]
+    fn the_systems_tools_are_passed_over_for_who_asks_for_it_in_the_right_words() {
+        assert_eq!(Tools::named(None).ok(), Some(Tools::Any));
+        assert_eq!(Tools::named(Some("private".as_ref())).ok(), Some(Tools::Private));
+        assert!(Tools::named(Some("system".as_ref())).is_err());
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl fmt::Display for Action {
         write!(f, "set-up: ")?;
         match self {
             Self::RustupAdd(components) => {
-                write!(f, "adding to the rustup toolchain, from rustup's servers:")?;
+                write!(f, "adding to the rustup toolchain, from rustup's servers (about 40 MB):")?;
                 components.iter().try_for_each(|c| write!(f, "\n  {:<12} {}", c.name, c.why))
             }
             Self::AptUpdate(Route::Private) => {
