@@ -136,12 +136,12 @@ impl SetUp<'_> {
         }
     }
 
-    /// What did not work, with what is missing and what may be done about it.
+    /// What did not work, with what was missing before and what may be done about it.
     fn unfinished(&self, machine: &Machine, error: &anyhow::Error) -> anyhow::Error {
         let missing: String = plan::missing(machine, self.need).iter().map(|name| format!("\n  {name}")).collect();
         anyhow!(
-            "set-up did not come to its end: {error:#}\nStill missing:{missing}\n\
-             What has been downloaded is kept: the same command goes on from there, for example once there is a network."
+            "set-up did not come to its end: {error:#}\nIt was to bring:{missing}\n\
+             What has come is kept: the same command goes on from there, for example once there is a network."
         )
     }
 }
