@@ -104,7 +104,9 @@ fn reuse_by_mapcount(space: &AddressSpace, mapped: &Mapped, page: PageAddr) -> b
 fn publish_first(space: &AddressSpace, mapped: &Mapped, page: PageAddr) -> bool {
     let kernel = kernel();
     let Some(copy) = kernel.source().allocate(0) else { return false };
-    let Some(Ok(())) = kernel.frames().frame(copy).map(|frame| frame.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive)) else {
+    let Some(Ok(())) =
+        kernel.frames().frame(copy).map(|frame| frame.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive))
+    else {
         return false;
     };
     // SAFETY: the new frame is ours; of the old one, which nobody may write while it is
