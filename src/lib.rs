@@ -55,7 +55,7 @@
 //! # let memory = Memory(vec![0; 65 * 512].into());
 //! # let frames = unsafe { FlatFrameTable::new(Pfn::new(0), &words) };
 //! # let free = Free(std::sync::Mutex::new((0..64).collect()));
-//! # let kernel: Platform<_, _, _, _, _> = Platform::<_, _, _, _, _, spin::relax::Spin>::new(memory, frames, free, OneCpu, OneCpu);
+//! # let kernel = unsafe { Platform::new(memory, frames, free, OneCpu, OneCpu) };
 //! // `kernel` is a `Platform` of your direct map, frame table, frame allocator, read side and TLB shootdown.
 //! let parent = UserSpace::new(&kernel, SpaceOptions::default())?;
 //! parent.map(0x10000, 4096, Rights::READ | Rights::WRITE)?;

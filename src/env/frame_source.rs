@@ -58,7 +58,7 @@ impl<'k, K: Env> OwnedFrame<'k, K> {
     pub(crate) fn allocate(env: &'k K, kind: FrameKind, order: u8) -> Option<Self> {
         let pfn = env.source().allocate(order)?;
         let ownership = if kind == FrameKind::Anonymous { Ownership::Exclusive } else { Ownership::Shared };
-        match env.frames().frame(pfn).map(|frame| frame.hand_out(kind, order, ownership)) {
+        match env.frames().frame(pfn).map(|frame| frame.word.hand_out(kind, order, ownership)) {
             Some(Ok(())) => Some(Self { env, pfn }),
             // The source handed out a frame that is in use or that the frame table does not know. Leaving it alone
             // is the only safe answer.
@@ -104,7 +104,7 @@ impl<'k, K: Env> OwnedFrame<'k, K> {
 impl<K: Env> Drop for OwnedFrame<'_, K> {
     fn drop(&mut self) {
         if let Some(frame) = self.env.frames().frame(self.pfn) {
-            release(self.env, self.pfn, frame.put());
+            release(self.env, self.pfn, frame.word.put());
         }
     }
 }

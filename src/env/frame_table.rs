@@ -10,8 +10,7 @@ use crate::frame::{Layout, PageFrame, Wide};
 /// everything that is not ordinary memory (device registers, holes, memory owned by firmware or by another party): `Some`
 /// is what permits a frame to be counted, copied and freed.
 ///
-/// What a word counts stands for who uses the frame. The crate's own counts are in its guards and entries; whoever else
-/// calls the transitions of a `PageFrame` in the table gives back only what he took (INV-10).
+/// A word begins as [`PageFrame::new`](PageFrame::new) and changes only through the crate and [`PageFrame::word`].
 pub unsafe trait FrameTable {
     /// How the words are packed.
     type Layout: Layout;
@@ -54,8 +53,8 @@ impl<'a, L: Layout> FlatFrameTable<'a, L> {
     /// `frames[i]` describes frame `first + i`. Costs 8 bytes for each 4 KiB of memory.
     ///
     /// # Safety
-    /// All these frames are ordinary memory and in no other frame table, and their words are used as [`FrameTable`]
-    /// demands. Frames that the kernel uses for itself may be among them: nothing touches a frame that was never handed
+    /// All these frames are ordinary memory and in no other frame table, and their words are
+    /// free. Frames that the kernel uses for itself may be among them: nothing touches a frame that was never handed
     /// out.
     #[must_use]
     pub const unsafe fn new(first: Pfn, frames: &'a [PageFrame<L>]) -> Self {

@@ -42,7 +42,12 @@ pub use shootdown::{FlushRange, Shootdown};
 /// Everything the operations need from a kernel, by part.
 ///
 /// Most kernels use [`Platform`]; implementing this trait directly is for those that keep the parts elsewhere.
-pub trait Env: Sync {
+///
+/// # Implementation safety
+/// Each method always returns the same part, and the parts belong together: the map reaches the memory of the source's
+/// frames, and the table has their words. A frame goes back to the source that it came from, and an entry is flushed
+/// where it was broken, because of this.
+pub unsafe trait Env: Sync {
     /// See [`PhysMap`].
     type PhysMap: PhysMap;
     /// See [`FrameTable`].
@@ -73,8 +78,8 @@ pub trait Env: Sync {
     fn counters(&self) -> &Counters;
 }
 
-/// A reference to a kernel is one: what each mm of a kernel that lives for ever holds.
-impl<E: Env + ?Sized> Env for &E {
+// SAFETY: forwards to an implementation. A reference to a kernel is one: what each mm of a kernel that lives for ever holds.
+unsafe impl<E: Env + ?Sized> Env for &E {
     type PhysMap = E::PhysMap;
     type Frames = E::Frames;
     type Source = E::Source;
@@ -108,35 +113,48 @@ impl<E: Env + ?Sized> Env for &E {
     }
 }
 
-/// One of each part.
+/// One of each part, and the statistics.
+///
+/// The parts are private: a platform is one kernel, and half of another's would not belong to it.
 #[derive(Debug)]
 pub struct Platform<P, F, S, R, D, X = Spin> {
-    /// The direct map.
-    pub phys_map: P,
-    /// The frame table.
-    pub frames: F,
-    /// The frame source.
-    pub source: S,
-    /// The read side of lockless walks.
-    pub read_side: R,
-    /// The TLB shootdown.
-    pub shootdown: D,
-    /// The statistics.
-    pub counters: Counters,
-    /// What a CPU does while it waits for a lock.
-    pub relax: PhantomData<fn() -> X>,
+    phys_map: P,
+    frames: F,
+    source: S,
+    read_side: R,
+    shootdown: D,
+    counters: Counters,
+    relax: PhantomData<fn() -> X>,
+}
+
+impl<P, F, S, R, D> Platform<P, F, S, R, D> {
+    const_fn! {
+        /// Bundles the parts of a kernel whose waiting CPUs spin.
+        ///
+        /// # Safety
+        /// The parts belong together, as [`Env`] says: the map reaches the memory of the source's frames, and the table has
+        /// their words.
+        pub const unsafe fn new(phys_map: P, frames: F, source: S, read_side: R, shootdown: D) -> Self {
+            // SAFETY: forwarded from the caller.
+            unsafe { Self::with_relax(phys_map, frames, source, read_side, shootdown) }
+        }
+    }
 }
 
 impl<P, F, S, R, D, X> Platform<P, F, S, R, D, X> {
     const_fn! {
-        /// Bundles the parts.
-        pub const fn new(phys_map: P, frames: F, source: S, read_side: R, shootdown: D) -> Self {
+        /// Bundles the parts of a kernel whose waiting CPUs do something else, named by the type: see [`Env::Relax`].
+        ///
+        /// # Safety
+        /// As [`Platform::new`].
+        pub const unsafe fn with_relax(phys_map: P, frames: F, source: S, read_side: R, shootdown: D) -> Self {
             Self { phys_map, frames, source, read_side, shootdown, counters: Counters::new(), relax: PhantomData }
         }
     }
 }
 
-impl<P, F, S, R, D, X> Env for Platform<P, F, S, R, D, X>
+// SAFETY: each method returns a field, which does not change; that they belong together is the constructor's caller's word.
+unsafe impl<P, F, S, R, D, X> Env for Platform<P, F, S, R, D, X>
 where
     P: PhysMap + Sync,
     F: FrameTable + Sync,

@@ -55,7 +55,7 @@ pub(crate) fn resolve<K: Env>(
             Action::MapZero => return map_zero(tables, slot, vma),
             Action::MapFresh { writable } => return map_fresh(tables, slot, vma, writable),
             Action::Claim { writable } => {
-                return match frame.map(PageFrame::try_claim) {
+                return match frame.map(|frame| frame.word.try_claim()) {
                     Some(Ok(())) if writable => Ok(make_writable(tables, slot)),
                     Some(Ok(())) => Ok(FaultOutcome::Reused),
                     // A lockless walker holds it for a moment. The copy is always right.
@@ -90,7 +90,7 @@ fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<(State, Option<FrameRe
         return Ok((if zero { State::Zero } else { State::Foreign { writable: entry.is_writable() } }, None));
     }
     let frame = env.frames().frame(pfn).ok_or(FaultError::MalformedTable)?;
-    let (exclusive, sole) = frame.exclusive_and_sole();
+    let (exclusive, sole) = frame.word.exclusive_and_sole();
     Ok((State::Anonymous { writable: entry.is_writable(), frame: FrameView { exclusive, sole } }, Some(frame)))
 }
 

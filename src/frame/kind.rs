@@ -1,5 +1,7 @@
 //! What a frame is used for.
 
+#![forbid(unsafe_code)]
+
 /// What a frame holds. Set when the frame is handed out, constant until its last reference is gone.
 ///
 /// The large frames of a 2 MiB or 1 GiB leaf are of the same kinds; their head frame carries the order and stands

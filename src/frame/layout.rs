@@ -1,5 +1,7 @@
-//! Where the fields of a frame word lie. The transitions in [`super::PageFrame`] are written once over these
+//! Where the fields of a frame word lie. The transitions in [`super::FrameWord`] are written once over these
 //! constants; a layout proves itself by const assertions.
+
+#![forbid(unsafe_code)]
 
 use static_assertions::const_assert;
 

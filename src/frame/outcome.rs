@@ -1,5 +1,7 @@
 //! What a transition of a frame's word is told, and what it can come to.
 
+#![forbid(unsafe_code)]
+
 use core::fmt;
 
 use crate::errno::{EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM};

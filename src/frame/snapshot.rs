@@ -1,5 +1,7 @@
 //! A frame's word, decoded.
 
+#![forbid(unsafe_code)]
+
 use core::fmt;
 
 use super::FrameKind;

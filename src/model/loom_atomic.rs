@@ -122,5 +122,4 @@ macro_rules! atomic {
     };
 }
 
-atomic!(AtomicU32, u32);
 atomic!(AtomicU64, u64);

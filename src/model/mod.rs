@@ -17,7 +17,7 @@ use loom as checker;
 use shuttle as checker;
 
 #[cfg(pagepin_checker = "shuttle")]
-pub use checker::sync::atomic::{AtomicU32, AtomicU64};
+pub use checker::sync::atomic::AtomicU64;
 pub(crate) use checker::sync::atomic::{Ordering, fence};
 #[cfg(feature = "alloc")]
 pub use locks::FairRwLock;
@@ -25,5 +25,5 @@ pub use locks::FairRwLock;
 pub(crate) use locks::RwLock;
 pub(crate) use locks::{SpinMutex, SpinMutexGuard};
 #[cfg(pagepin_checker = "loom")]
-pub use loom_atomic::{AtomicU32, AtomicU64};
+pub use loom_atomic::AtomicU64;
 pub use safeguard::Safeguard;

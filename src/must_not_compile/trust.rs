@@ -31,6 +31,21 @@ must_not_compile! {
     compiles { let options = SpaceOptions { kernel_half: Some(half), ..SpaceOptions::default() }; }
     does_not { let options = SpaceOptions { kernel_half: Some(frame), ..SpaceOptions::default() }; }
 
+    /// A count that goes without its user frees memory that is in use.
+    PutSafely [E0599] (frame: &PageFrame) {}
+    compiles { let last = unsafe { frame.word() }.put(); }
+    does_not { let last = frame.put(); }
+
+    /// What a word counts is the owner's word.
+    WordTakenSafely [E0133] (frame: &PageFrame) {}
+    compiles { let word = unsafe { frame.word() }; }
+    does_not { let word = frame.word(); }
+
+    /// The parts of a kernel belong together, or frames go back to where they did not come from.
+    PartsPutTogetherSafely [E0133] (map: K::PhysMap, table: K::Frames, source: K::Source, side: K::ReadSide, tlbs: K::Shootdown) {}
+    compiles { let kernel = unsafe { Platform::new(map, table, source, side, tlbs) }; }
+    does_not { let kernel = Platform::new(map, table, source, side, tlbs); }
+
     /// A frame's word is one place in memory; a copy would count for itself.
     WordCopied [E0507] (frame: &PageFrame) {}
     compiles { let copy = frame.snapshot(); }

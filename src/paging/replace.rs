@@ -112,6 +112,6 @@ impl OldLeaf {
         }
         let pfn = self.frame();
         let Some(frame) = env.frames().frame(pfn) else { return false };
-        release(env, pfn, frame.put_mapping(Dirty::when(self.entry.is_dirty())))
+        release(env, pfn, frame.word.put_mapping(Dirty::when(self.entry.is_dirty())))
     }
 }

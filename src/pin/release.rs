@@ -11,13 +11,13 @@ use crate::frame::{Dirty, Layout, PageFrame};
 /// Unpins frames in few instructions each; stops at the first that needs [`release_carefully`], or at the end.
 #[inline(never)]
 fn unpin_mapped<L: Layout, const DIRTY: bool>(frames: &[PageFrame<L>]) -> usize {
-    frames.iter().position(|frame| !frame.unpin_mapped(Dirty::when(DIRTY))).unwrap_or(frames.len())
+    frames.iter().position(|frame| !frame.word.unpin_mapped(Dirty::when(DIRTY))).unwrap_or(frames.len())
 }
 
 /// Any release: the last reference among them.
 #[inline(never)]
 fn release_carefully<K: Env, const PIN: bool>(env: &K, pfn: Pfn, frame: &PageFrame<impl Layout>, dirty: Dirty) {
-    let outcome = if PIN { frame.unpin(dirty) } else { frame.put_mapping(dirty) };
+    let outcome = if PIN { frame.word.unpin(dirty) } else { frame.word.put_mapping(dirty) };
     release(env, pfn, outcome);
 }
 
@@ -26,7 +26,7 @@ fn release_carefully<K: Env, const PIN: bool>(env: &K, pfn: Pfn, frame: &PageFra
 pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: Dirty) {
     if PIN
         && (run.pages(), run.order()) == (1, 0)
-        && env.frames().frame(run.first()).is_some_and(|frame| frame.unpin_mapped(dirty))
+        && env.frames().frame(run.first()).is_some_and(|frame| frame.word.unpin_mapped(dirty))
     {
         return;
     }
@@ -55,7 +55,7 @@ pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty:
 fn release_heads<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: Dirty) {
     for head in run.heads() {
         match env.frames().frame(head) {
-            Some(frame) if PIN && frame.unpin_mapped(dirty) => {}
+            Some(frame) if PIN && frame.word.unpin_mapped(dirty) => {}
             Some(frame) => release_carefully::<K, PIN>(env, head, frame, dirty),
             None => env.counters().bug_caught(),
         }

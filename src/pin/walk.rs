@@ -315,9 +315,9 @@ fn refusal<const WRITE: bool>(demand: Demand<WRITE>, leaf: Entry) -> Stop {
 #[inline(always)]
 fn hold<L: Layout, const LOCKLESS: bool, const PIN: bool>(frame: &PageFrame<L>) -> Result<(), CountError> {
     match (PIN, LOCKLESS) {
-        (true, true) => frame.try_pin_exclusive(),
-        (true, false) => frame.try_pin(),
-        (false, _) => frame.try_get(),
+        (true, true) => frame.word.try_pin_exclusive(),
+        (true, false) => frame.word.try_pin(),
+        (false, _) => frame.word.try_get(),
     }
 }
 

@@ -178,11 +178,11 @@ fn undo_entry<K: Env>(env: &K, parent_at: EntryAddr, parent: Entry, child: Entry
     let Some(frame) = env.frames().frame(pfn) else { return };
     if parent.leaf_frame(chunk.size) != pfn {
         // An early copy: the child's entry held its only reference.
-        release(env, pfn, frame.put());
+        release(env, pfn, frame.word.put());
         return;
     }
     let (shared, writable) = child.fork_note();
-    if frame.unshare_with_child(shared).is_err() {
+    if frame.word.unshare_with_child(shared).is_err() {
         env.counters().bug_caught();
     }
     if writable {
@@ -268,7 +268,7 @@ fn share_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, t
         let entry = unsafe { map.load_entry(at) };
         if entry.has_frame() && !entry.is_special() {
             let Some(frame) = frames.frame(entry.leaf_frame(chunk.size)) else { break Some((i, None)) };
-            let shared = match frame.try_share_with_child() {
+            let shared = match frame.word.try_share_with_child() {
                 Ok(shared) => shared,
                 Err(error) => break Some((i, Some(error))),
             };

@@ -317,7 +317,7 @@ impl<K: Env, C> Drop for UserSpace<K, C> {
         unsafe { free_tables(&self.mm) };
         let root = self.mm.root();
         if let Some(frame) = self.env().frames().frame(root) {
-            release(self.env(), root, frame.put());
+            release(self.env(), root, frame.word.put());
         }
     }
 }

@@ -227,7 +227,7 @@ impl<K: Env> Zap<'_, '_, K> {
             }
             let table = entry.table_frame();
             match frames.frame(table) {
-                Some(frame) => _ = release(env, table, frame.put()),
+                Some(frame) => _ = release(env, table, frame.word.put()),
                 None => env.counters().bug_caught(),
             }
             // SAFETY: the table lock is held, so this table is alive; the entry is not present, and flushed.
@@ -278,9 +278,11 @@ fn release_leaves<K: Env>(
         unsafe { map.store_entry(at, Entry::EMPTY) };
         leaves += 1;
         let pfn = entry.leaf_frame(size);
-        let counted = if entry.is_special() { None } else { frames.frame(pfn) };
-        if let Some(frame) = counted {
-            pinned += u64::from(release(env, pfn, frame.put_mapping(Dirty::when(entry.is_dirty()))));
+        if !entry.is_special()
+            && let Some(frame) = frames.frame(pfn)
+        {
+            pinned += u64::from(release(env, pfn, frame.word.put_mapping(Dirty::when(entry.is_dirty()))));
+use crate::errno::{EFAULT, EINVAL};
         }
     }
     unmapped.pages += leaves * size.pages();

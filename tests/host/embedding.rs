@@ -10,8 +10,8 @@ use pagepin::paging::Tables;
 use pagepin::pin::{PhysRun, PinError, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast};
 use pagepin::space::{SpaceOptions, UserSpace, fork_vmas, free_tables};
 use pagepin::{
-    AddressSpace, Backing, Entry, FlushRange, ForeignFault, FrameSource, FrameTable, LeafSize, Levels, Mm, PageAddr,
-    Pfn, Platform, ReadSide, Shootdown, Unlimited, UserRange, Vma, Vmas,
+    AddressSpace, Backing, Entry, Env, FlushRange, ForeignFault, FrameSource, FrameTable, LeafSize, Levels, Mm,
+    PageAddr, Pfn, Platform, ReadSide, Shootdown, Unlimited, UserRange, Vma, Vmas,
 };
 
 use crate::machine::{A, Machine, PAGE, RW, range};
@@ -182,9 +182,10 @@ fn fork_counts_base_pages<L: Layout>() {
 #[test]
 fn an_environment_of_references_is_one() {
     let machine = Machine::<Wide>::new(64);
-    let platform = Platform::<_, _, _, _, _>::new(&machine, &machine, &machine, &machine, &machine);
+    // SAFETY: one machine is every part.
+    let platform = unsafe { Platform::new(&machine, &machine, &machine, &machine, &machine) };
     let zero = <&Machine as FrameSource>::zero_frame(&&machine).unwrap();
-    assert_eq!(platform.source.zero_frame(), Some(zero));
+    assert_eq!(platform.source().zero_frame(), Some(zero));
     let parent = UserSpace::new(&platform, SpaceOptions::default()).unwrap();
     assert!(std::ptr::eq(*parent.env(), &raw const platform));
     parent.map(A, 3 * PAGE, RW).unwrap();
@@ -203,13 +204,13 @@ fn an_environment_of_references_is_one() {
     let mut bytes = [0; 3];
     found.complete().unwrap().copy_to(0, &mut bytes).unwrap();
     assert_eq!(&bytes, b"old");
-    let values = platform.counters.values();
+    let values = platform.counters().values();
     assert_eq!((values.pins_acquired, values.pins_released), (9, 9));
-    platform.read_side.synchronize();
-    drop(platform.read_side.enter());
-    platform.shootdown.flush(parent.root(), FlushRange::Everything);
+    platform.read_side().synchronize();
+    drop(platform.read_side().enter());
+    platform.shootdown().flush(parent.root(), FlushRange::Everything);
     let first = Pfn::new(zero.number() + 1);
-    assert!(platform.frames.run(first, 2).is_some() && platform.frames.frame(first).is_some());
+    assert!(platform.frames().run(first, 2).is_some() && platform.frames().frame(first).is_some());
 }
 
 /// A frame source that can be made to hand out a certain frame.
@@ -236,7 +237,8 @@ unsafe impl<L: Layout> FrameSource for Liar<'_, L> {
 fn a_frame_that_is_in_use_is_not_taken_from_the_source<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let source = Liar { machine: &machine, next: Cell::new(None) };
-    let kernel = Platform::<_, _, _, _, _>::new(&machine, &machine, source, &machine, &machine);
+    // SAFETY: the source lies, which is what is tested.
+    let kernel = unsafe { Platform::new(&machine, &machine, source, &machine, &machine) };
     let process = UserSpace::new(&kernel, SpaceOptions::default()).unwrap();
     process.map(A, 2 * PAGE, RW).unwrap();
     let page = |address| process.range(address, 1).unwrap();
@@ -248,9 +250,9 @@ fn a_frame_that_is_in_use_is_not_taken_from_the_source<L: Layout>() {
     let used = pinned.runs()[0].first();
     let before = machine.word(used).snapshot();
     for (lie, bugs) in [(used, 1), (REGISTERS, 2)] {
-        kernel.source.next.set(Some(lie));
+        kernel.source().next.set(Some(lie));
         assert_eq!(pin(A + PAGE).err(), Some(PinError::NoMemory), "{lie:?}");
-        assert_eq!(kernel.counters.values().bugs_caught, bugs);
+        assert_eq!(kernel.counters().values().bugs_caught, bugs);
         assert_eq!(machine.word(used).snapshot(), before);
     }
     assert!(pin(A + PAGE).is_ok());

@@ -1,7 +1,6 @@
 //! The packed word against a plain struct that does the same with ordinary numbers.
 
-use pagepin::PageFrame;
-use pagepin::frame::{CountError, Dirty, FrameKind, Layout, Ownership, Released, Shared};
+use pagepin::frame::{CountError, Dirty, FrameKind, FrameWord, Layout, Ownership, Released, Shared};
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +81,7 @@ impl Model {
 
     fn can_reference<L: Layout>(&self) -> Result<(), CountError> {
         self.unreferenced()?;
-        if self.refs >= PageFrame::<L>::MAX_REFS { Err(CountError::Overflow) } else { Ok(()) }
+        if self.refs >= FrameWord::<L>::MAX_REFS { Err(CountError::Overflow) } else { Ok(()) }
     }
 
     fn release(&mut self) -> Released {
@@ -116,7 +115,7 @@ impl Model {
                     let by_kind = matches!(step, Step::Pin) && !self.anonymous;
                     return Err(if by_kind { CountError::NotPinnable } else { CountError::NotExclusive });
                 }
-                if self.pins >= PageFrame::<L>::MAX_PINS {
+                if self.pins >= FrameWord::<L>::MAX_PINS {
                     return Err(CountError::Overflow);
                 }
                 self.pins += 1;
@@ -160,7 +159,7 @@ impl Model {
             Step::Unfreeze { .. } => return Err(CountError::Underflow),
             Step::NearLimit { below } => {
                 if self.frozen {
-                    (self.refs, self.frozen) = (PageFrame::<L>::MAX_REFS - below, false);
+                    (self.refs, self.frozen) = (FrameWord::<L>::MAX_REFS - below, false);
                 }
             }
             Step::MarkDirty if self.refs + self.pins == 0 && !self.frozen => return Err(CountError::Free),
@@ -170,7 +169,7 @@ impl Model {
     }
 }
 
-fn apply<L: Layout>(frame: &PageFrame<L>, step: Step) -> Answer {
+fn apply<L: Layout>(frame: &FrameWord<L>, step: Step) -> Answer {
     let unit = |result: Result<(), CountError>| result.map(|()| None);
     match step {
         Step::HandOut { anonymous, order, exclusive } => {
@@ -191,7 +190,7 @@ fn apply<L: Layout>(frame: &PageFrame<L>, step: Step) -> Answer {
         Step::Unfreeze { refs } => unit(frame.unfreeze(refs)),
         Step::NearLimit { below } => {
             if frame.snapshot().frozen {
-                frame.unfreeze(PageFrame::<L>::MAX_REFS - below).unwrap();
+                frame.unfreeze(FrameWord::<L>::MAX_REFS - below).unwrap();
             }
             Ok(None)
         }
@@ -200,7 +199,7 @@ fn apply<L: Layout>(frame: &PageFrame<L>, step: Step) -> Answer {
 }
 
 fn agrees<L: Layout>(steps: &[Step]) -> Result<(), TestCaseError> {
-    let (frame, mut model) = (PageFrame::<L>::new(), Model::default());
+    let (frame, mut model) = (FrameWord::<L>::new(), Model::default());
     for step in steps {
         let before = frame.snapshot();
         let (got, wanted) = (apply(&frame, *step), model.apply::<L>(*step));

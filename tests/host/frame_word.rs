@@ -1,16 +1,15 @@
 //! The frame word: every transition, every refusal, and the counts at their limits.
 
-use pagepin::PageFrame;
-use pagepin::frame::{CountError, Dirty, FrameKind, Layout, Ownership, Released, Shared, Split23x8};
+use pagepin::frame::{CountError, Dirty, FrameKind, FrameWord, Layout, Ownership, Released, Shared, Split23x8};
 
-fn anonymous<L: Layout>(ownership: Ownership) -> PageFrame<L> {
-    let frame = PageFrame::new();
+fn anonymous<L: Layout>(ownership: Ownership) -> FrameWord<L> {
+    let frame = FrameWord::new();
     frame.hand_out(FrameKind::Anonymous, 0, ownership).unwrap();
     frame
 }
 
 /// Sets the reference count of a frame that has one reference.
-fn set_refs<L: Layout>(frame: &PageFrame<L>, refs: u64) {
+fn set_refs<L: Layout>(frame: &FrameWord<L>, refs: u64) {
     frame.try_freeze(1).unwrap();
     frame.unfreeze(refs).unwrap();
 }
@@ -19,7 +18,7 @@ const HELD: Result<Released, CountError> = Ok(Released::Held { pinned: false });
 const HELD_PINNED: Result<Released, CountError> = Ok(Released::Held { pinned: true });
 
 fn a_free_frame_refuses_everything_but_being_handed_out<L: Layout>() {
-    let frame = PageFrame::<L>::new();
+    let frame = FrameWord::<L>::new();
     assert!(frame.snapshot().is_free() && !frame.snapshot().is_sole());
     assert_eq!(frame.try_get(), Err(CountError::Free));
     assert_eq!(frame.try_pin_exclusive(), Err(CountError::Free));
@@ -62,7 +61,7 @@ fn a_frozen_frame_refuses_everything_but_being_unfrozen<L: Layout>() {
     assert_eq!(frame.try_claim(), Err(CountError::Frozen));
     assert_eq!(frame.try_freeze(2), Err(CountError::Frozen));
     assert_eq!(frame.unfreeze(0), Err(CountError::Underflow));
-    assert_eq!(frame.unfreeze(PageFrame::<L>::MAX_REFS + 1), Err(CountError::Overflow));
+    assert_eq!(frame.unfreeze(FrameWord::<L>::MAX_REFS + 1), Err(CountError::Overflow));
     assert_eq!(frame.snapshot(), word);
     frame.unfreeze(2).unwrap();
     let word = frame.snapshot();
@@ -138,7 +137,7 @@ fn releases_of_the_wrong_kind_are_refused<L: Layout>() {
 
 fn only_some_kinds_are_pinnable<L: Layout>() {
     let pinned = |kind, ownership| {
-        let frame = PageFrame::<L>::new();
+        let frame = FrameWord::<L>::new();
         frame.hand_out(kind, 0, ownership).unwrap();
         assert_eq!((frame.kind(), frame.snapshot().kind), (kind, kind));
         (frame.try_pin(), frame.try_get())
@@ -179,15 +178,15 @@ fn dirt_is_noted_and_goes_with_the_last_reference<L: Layout>() {
 /// S11: a count at its limit refuses, and nothing wraps into another field.
 fn references_stop_at_the_limit<L: Layout>() {
     let frame = anonymous::<L>(Ownership::Exclusive);
-    set_refs(&frame, PageFrame::<L>::MAX_REFS - 1);
+    set_refs(&frame, FrameWord::<L>::MAX_REFS - 1);
     frame.try_get().unwrap();
     let word = frame.snapshot();
-    assert_eq!((word.refs, word.pins, word.exclusive), (PageFrame::<L>::MAX_REFS, 0, true));
+    assert_eq!((word.refs, word.pins, word.exclusive), (FrameWord::<L>::MAX_REFS, 0, true));
     assert_eq!(frame.try_get(), Err(CountError::Overflow));
     assert_eq!(frame.try_share_with_child(), Err(CountError::Overflow));
     assert_eq!(frame.try_claim(), Err(CountError::Referenced));
     assert_eq!(frame.snapshot(), word);
-    let pins = PageFrame::<L>::MAX_PINS;
+    let pins = FrameWord::<L>::MAX_PINS;
     (0..pins).for_each(|_| frame.try_pin_exclusive().unwrap());
     let full = frame.snapshot();
     assert_eq!((full.refs, full.pins, full.exclusive, full.kind), (word.refs + pins, pins, true, word.kind));
@@ -200,7 +199,7 @@ fn references_stop_at_the_limit<L: Layout>() {
 
 fn pins_stop_at_the_limit<L: Layout>() {
     let frame = anonymous::<L>(Ownership::Exclusive);
-    let limit = PageFrame::<L>::MAX_PINS;
+    let limit = FrameWord::<L>::MAX_PINS;
     for count in 0..limit {
         let step = if count % 2 == 0 { frame.try_pin() } else { frame.try_pin_exclusive() };
         assert_eq!(step, Ok(()), "pin {count}");
@@ -216,17 +215,17 @@ fn pins_stop_at_the_limit<L: Layout>() {
     }
     assert_eq!(frame.unpin(Dirty::No), HELD);
     assert!(frame.snapshot().is_sole());
-    assert!(limit >= 253 && PageFrame::<L>::MAX_REFS > 1 << 22);
+    assert!(limit >= 253 && FrameWord::<L>::MAX_REFS > 1 << 22);
 }
 
 /// The mapping that is taken away under the most pins does not read as frozen.
 fn all_pins_and_no_mapping_is_not_frozen<L: Layout>() {
     let frame = anonymous::<L>(Ownership::Exclusive);
-    (0..PageFrame::<L>::MAX_PINS).for_each(|_| frame.try_pin().unwrap());
+    (0..FrameWord::<L>::MAX_PINS).for_each(|_| frame.try_pin().unwrap());
     assert_eq!(frame.put(), HELD_PINNED);
     let word = frame.snapshot();
-    assert!(!word.frozen && word.pins == PageFrame::<L>::MAX_PINS && word.refs == PageFrame::<L>::MAX_PINS);
-    (1..PageFrame::<L>::MAX_PINS).for_each(|_| assert_eq!(frame.unpin(Dirty::Yes), HELD_PINNED));
+    assert!(!word.frozen && word.pins == FrameWord::<L>::MAX_PINS && word.refs == FrameWord::<L>::MAX_PINS);
+    (1..FrameWord::<L>::MAX_PINS).for_each(|_| assert_eq!(frame.unpin(Dirty::Yes), HELD_PINNED));
     assert_eq!(frame.unpin(Dirty::Yes), Ok(Released::Last { order: 0 }));
 }
 
@@ -248,8 +247,8 @@ fn a_refusal_changes_no_bit<L: Layout>() {
 }
 
 fn an_order_that_does_not_fit_is_refused<L: Layout>() {
-    let frame = PageFrame::<L>::new();
-    let largest = PageFrame::<L>::MAX_ORDER;
+    let frame = FrameWord::<L>::new();
+    let largest = FrameWord::<L>::MAX_ORDER;
     for order in [largest + 1, u8::MAX] {
         assert_eq!(frame.hand_out(FrameKind::Anonymous, order, Ownership::Exclusive), Err(CountError::NoSuchOrder));
         assert!(frame.snapshot().is_free());
@@ -262,11 +261,11 @@ fn an_order_that_does_not_fit_is_refused<L: Layout>() {
 
 #[test]
 fn a_split_word_takes_253_pins() {
-    assert_eq!(PageFrame::<Split23x8>::MAX_PINS, 253);
+    assert_eq!(FrameWord::<Split23x8>::MAX_PINS, 253);
 }
 
 fn debug_text_names_the_state<L: Layout>() {
-    let frame = PageFrame::<L>::default();
+    let frame = FrameWord::<L>::default();
     assert_eq!(format!("{frame:?}"), "Frame(free)");
     frame.hand_out(FrameKind::Anonymous, 9, Ownership::Exclusive).unwrap();
     frame.try_pin().unwrap();

@@ -3,10 +3,10 @@
 use std::fmt::Display;
 
 use pagepin::Access;
-use pagepin::frame::Layout;
+use pagepin::frame::{FrameWord, Layout};
 use pagepin::pin::{PinFlags, Read, Write};
 use pagepin::space::SpaceError;
-use pagepin::{LeafSize, MapOptions, PageAddr, PageFrame, Pfn};
+use pagepin::{LeafSize, MapOptions, PageAddr, Pfn};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, FAR, FOREIGN, LARGE, Machine, NONE, PAGE, Process, R, RW, UNTOUCHED, range};
@@ -57,7 +57,7 @@ fn a_full_count_of_references_stops_forks_and_gets_without_a_trace<L: Layout>() 
 fn a_full_count_of_pins_stops_pins_without_a_trace<L: Layout>() {
     let pins = few_pages::<L>().into_iter().filter(|operation| operation.name.contains("pin"));
     // Counting to two million takes a while: where there are so many, one page and form of pins will do.
-    let few = PageFrame::<L>::MAX_PINS < 1000;
+    let few = FrameWord::<L>::MAX_PINS < 1000;
     let pins: Vec<_> = pins.filter(|operation| few || operation.name.contains("Slow write")).collect();
     for address in pages_of_six().filter(|address| few || *address == A + 3 * PAGE) {
         for operation in &pins {

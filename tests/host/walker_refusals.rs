@@ -2,10 +2,10 @@
 
 use std::cell::Cell;
 
-use pagepin::frame::{CountError, Dirty, FrameKind, Layout, Ownership};
+use pagepin::frame::{CountError, Dirty, FrameKind, FrameWord, Layout, Ownership};
 use pagepin::pin::{PinAccess, PinError, PinFlags, Read, Write};
 use pagepin::space::SpaceOptions;
-use pagepin::{FrameSource, KeyRights, LeafSize, Levels, MapOptions, PageFrame, Pfn, SOFTWARE_BITS};
+use pagepin::{FrameSource, KeyRights, LeafSize, Levels, MapOptions, Pfn, SOFTWARE_BITS};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, Machine, PAGE, Process, R, RW, range};
@@ -135,16 +135,16 @@ fn frozen_free_and_full_frames_are_refused<L: Layout>() {
     machine.word(frame).try_freeze(1).unwrap();
     assert_eq!(refused::<Read, L>(&process), both(PinError::WouldFault));
     assert_eq!(slow(), Some(PinError::Contended));
-    machine.word(frame).unfreeze(PageFrame::<L>::MAX_REFS).unwrap();
+    machine.word(frame).unfreeze(FrameWord::<L>::MAX_REFS).unwrap();
     assert_eq!(refused::<Read, L>(&process), [None, Some(PinError::CountOverflow)]);
-    machine.word(frame).try_freeze(PageFrame::<L>::MAX_REFS).unwrap();
+    machine.word(frame).try_freeze(FrameWord::<L>::MAX_REFS).unwrap();
     machine.word(frame).unfreeze(1).unwrap();
-    (0..PageFrame::<L>::MAX_PINS).for_each(|_| machine.word(frame).try_pin().unwrap());
+    (0..FrameWord::<L>::MAX_PINS).for_each(|_| machine.word(frame).try_pin().unwrap());
     for form in FORMS {
         let result = forms::pin::<Write, L>(form, &process, page(), PinFlags::empty(), 1);
         assert_eq!(result.err(), Some(PinError::CountOverflow), "{form:?}");
     }
-    (0..PageFrame::<L>::MAX_PINS).for_each(|_| assert!(machine.word(frame).unpin(Dirty::No).is_ok()));
+    (0..FrameWord::<L>::MAX_PINS).for_each(|_| assert!(machine.word(frame).unpin(Dirty::No).is_ok()));
 }
 
 /// Linux retried long-term pins without end while a page could not be moved. A page that no fault makes ready, here for want

@@ -18,7 +18,7 @@ mod one_thread;
 use std::cell::Cell;
 use std::sync::Arc;
 
-use pagepin::frame::{Layout, PageFrame, Wide};
+use pagepin::frame::{FrameWord, Layout, PageFrame, Wide};
 use pagepin::pin::{self, GotPages, PhysRun, PinError, PinFlags, PinnedPages, pin_user_pages, pin_user_pages_fast};
 use pagepin::space::{SpaceOptions, UserSpace};
 use pagepin::{Counters, Env, FlatFrameTable, FrameTable, Levels, Pfn, PinLimit, Rights, UserRange};
@@ -136,8 +136,10 @@ impl<L: Layout> Machine<L> {
 
     /// The word of a frame of the arena.
     #[track_caller]
-    pub(crate) fn word(&self, frame: Pfn) -> &PageFrame<L> {
-        self.table.frame(frame).unwrap_or_else(|| panic!("{frame:?} is not memory"))
+    pub(crate) fn word(&self, frame: Pfn) -> &FrameWord<L> {
+        let frame = self.table.frame(frame).unwrap_or_else(|| panic!("{frame:?} is not memory"));
+        // SAFETY: tests count for the users that they play, and take back what they gave.
+        unsafe { frame.word() }
     }
 
     /// A step of a walk: an entry is loaded or a frame looked up.
@@ -270,7 +272,8 @@ unsafe impl<L: Layout> FrameTable for Machine<L> {
     }
 }
 
-impl<L: Layout> Env for Machine<L> {
+// SAFETY: one machine is every part.
+unsafe impl<L: Layout> Env for Machine<L> {
     type PhysMap = Self;
     type Frames = Self;
     type Source = Self;

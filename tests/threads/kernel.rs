@@ -256,7 +256,8 @@ pub(crate) fn kernel<'m, L: Layout, R>(
     // SAFETY: the words describe `memory`, which is in no other table.
     let table = unsafe { FlatFrameTable::new(Pfn::new(FIRST), words) };
     let frames = SpinMutex::new((1..FRAMES as u64).map(|index| FIRST + index).collect());
-    Platform::new(Map(memory), Pausing(table), Free { map: Map(memory), frames }, read_side, NoTlbs)
+    // SAFETY: the parts are those of one memory.
+    unsafe { Platform::with_relax(Map(memory), Pausing(table), Free { map: Map(memory), frames }, read_side, NoTlbs) }
 }
 
 /// Nothing is held any more: every frame is back, every word free, every acquisition released (INV-10).
@@ -268,10 +269,10 @@ pub(crate) fn check_balance<L: Layout, R: ReadSide + Sync>(kernel: &Kernel<'_, L
     for (index, word) in words.iter().enumerate() {
         assert!(word.snapshot().is_free(), "frame {index}: {word:?}");
     }
-    let mut free = kernel.source.frames.lock().clone();
+    let mut free = kernel.source().frames.lock().clone();
     free.sort_unstable();
     free.dedup();
     assert_eq!(free.len(), FRAMES - 1, "frames were lost, or freed twice");
     let zero = Pfn::new(FIRST);
-    assert!((0..WORDS).all(|index| kernel.phys_map.word(zero, index).load(Ordering::Relaxed) == 0), "INV-6");
+    assert!((0..WORDS).all(|index| kernel.phys_map().word(zero, index).load(Ordering::Relaxed) == 0), "INV-6");
 }

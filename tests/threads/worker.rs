@@ -8,7 +8,7 @@ use pagepin::fault::{Fault, FaultError};
 use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{self, PhysRun, PinError, PinFlags, RawPins, Read, Write};
 use pagepin::space::{SpaceError, SpaceOptions};
-use pagepin::{PAGE_SIZE, Pfn, ReadSide, Rights, Unlimited, UserRange, UserSpace};
+use pagepin::{Env, PAGE_SIZE, Pfn, ReadSide, Rights, Unlimited, UserRange, UserSpace};
 
 use crate::kernel::{Kernel, THREADS, run_as_cpu};
 use crate::marks::{MARKED_PAGES, Marks};
@@ -117,7 +117,7 @@ impl<'w, 'k, L: Layout, R: ReadSide + Sync> Worker<'w, 'k, L, R> {
             Err(error) => return expected(error),
         };
         let page = page as usize;
-        let word = self.kernel.phys_map.word(pins.runs()[0].first(), self.index);
+        let word = self.kernel.phys_map().word(pins.runs()[0].first(), self.index);
         space.marks.check(page, self.index, word);
         self.value += 1;
         space.marks.write(page, self.index, word, self.value);
@@ -139,7 +139,7 @@ impl<'w, 'k, L: Layout, R: ReadSide + Sync> Worker<'w, 'k, L, R> {
             Ok(pins) => {
                 for (page, frame) in (first as usize..).zip(frames(pins.runs())) {
                     for thread in 0..THREADS {
-                        space.marks.check(page, thread, self.kernel.phys_map.word(frame, thread));
+                        space.marks.check(page, thread, self.kernel.phys_map().word(frame, thread));
                     }
                 }
             }
@@ -157,7 +157,7 @@ impl<'w, 'k, L: Layout, R: ReadSide + Sync> Worker<'w, 'k, L, R> {
                 let pins = pins.into_raw();
                 self.value += 1;
                 for frame in frames(pins.runs()) {
-                    self.kernel.phys_map.word(frame, self.index).store(self.value, Ordering::Relaxed);
+                    self.kernel.phys_map().word(frame, self.index).store(self.value, Ordering::Relaxed);
                 }
                 self.hold(pins, None);
             }
@@ -173,7 +173,7 @@ impl<'w, 'k, L: Layout, R: ReadSide + Sync> Worker<'w, 'k, L, R> {
             Ok(gets) => {
                 for frame in frames(gets.runs()) {
                     let poison = u64::from_ne_bytes([0xde; 8]);
-                    let found = self.kernel.phys_map.word(frame, self.index).load(Ordering::Relaxed);
+                    let found = self.kernel.phys_map().word(frame, self.index).load(Ordering::Relaxed);
                     assert_ne!(found, poison, "{frame:?} was freed while it was referenced");
                 }
             }
@@ -231,7 +231,7 @@ impl<'w, 'k, L: Layout, R: ReadSide + Sync> Worker<'w, 'k, L, R> {
         let choice = self.below(self.held.len() as u64) as usize;
         // A page that is held twice has the later of its numbers.
         if let Some((space, page)) = self.held[choice].place {
-            let word = self.kernel.phys_map.word(self.held[choice].pins.runs()[0].first(), self.index);
+            let word = self.kernel.phys_map().word(self.held[choice].pins.runs()[0].first(), self.index);
             self.shared[space].marks.check(page, self.index, word);
             self.value += 1;
             self.shared[space].marks.write(page, self.index, word, self.value);
@@ -245,7 +245,7 @@ impl<'w, 'k, L: Layout, R: ReadSide + Sync> Worker<'w, 'k, L, R> {
         let choice = self.below(self.held.len() as u64) as usize;
         let held = self.held.swap_remove(choice);
         for frame in frames(held.pins.runs()) {
-            let found = self.kernel.phys_map.word(frame, self.index).load(Ordering::Relaxed);
+            let found = self.kernel.phys_map().word(frame, self.index).load(Ordering::Relaxed);
             let possible = (held.value..=self.value).contains(&found);
             assert!(possible, "{frame:?} was pinned and holds {found:#x} instead of {:#x} or more", held.value);
         }

@@ -1,7 +1,6 @@
 //! What can stand in the way of an operation.
 
-use pagepin::PageFrame;
-use pagepin::frame::{Dirty, Layout};
+use pagepin::frame::{Dirty, FrameWord, Layout};
 use pagepin::{PinBudget, PinTerm};
 
 use super::Scene;
@@ -40,10 +39,10 @@ impl Obstacle {
                 let word = word(address);
                 word.try_freeze(word.snapshot().refs).unwrap();
             }
-            Self::ManyReferences(address) => set_references(word(address), PageFrame::<L>::MAX_REFS),
+            Self::ManyReferences(address) => set_references(word(address), FrameWord::<L>::MAX_REFS),
             Self::ManyPins(address) => {
                 let word = word(address);
-                (0..PageFrame::<L>::MAX_PINS).for_each(|_| word.try_pin().unwrap());
+                (0..FrameWord::<L>::MAX_PINS).for_each(|_| word.try_pin().unwrap());
             }
             Self::Pinned(address) => word(address).try_pin().unwrap(),
             Self::Damaged { .. } => self.flip(machine, scene),
@@ -69,7 +68,7 @@ impl Obstacle {
             Self::ManyReferences(address) => set_references(word(address), mappings(address)),
             Self::ManyPins(address) => {
                 let word = word(address);
-                (0..PageFrame::<L>::MAX_PINS).for_each(|_| assert!(word.unpin(Dirty::No).is_ok()));
+                (0..FrameWord::<L>::MAX_PINS).for_each(|_| assert!(word.unpin(Dirty::No).is_ok()));
             }
             Self::Pinned(address) => assert!(word(address).unpin(Dirty::No).is_ok()),
             Self::Damaged { .. } => self.flip(machine, scene),
@@ -101,7 +100,7 @@ impl Obstacle {
 }
 
 /// Gives a frame that is not pinned another number of references.
-fn set_references<L: Layout>(word: &PageFrame<L>, refs: u64) {
+fn set_references<L: Layout>(word: &FrameWord<L>, refs: u64) {
     word.try_freeze(word.snapshot().refs).unwrap();
     word.unfreeze(refs).unwrap();
 }

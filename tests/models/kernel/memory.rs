@@ -1,6 +1,6 @@
 //! Frames: their words, entries and bytes, and the allocator.
 
-use pagepin::frame::{Snapshot, Wide};
+use pagepin::frame::{FrameWord, Snapshot, Wide};
 use pagepin::model::AtomicU64;
 use pagepin::{Entry, EntryAddr, FrameSource, FrameTable, PageFrame, Pfn, PhysMap};
 
@@ -74,8 +74,9 @@ impl Memory {
         self.using(frame, |frame| frame.bytes[word].store(value, Ordering::Relaxed));
     }
 
-    pub(crate) fn word(&self, frame: Pfn) -> &PageFrame<Wide> {
-        &self.at(frame).word
+    pub(crate) fn word(&self, frame: Pfn) -> &FrameWord {
+        // SAFETY: models count for the users that they play.
+        unsafe { self.at(frame).word.word() }
     }
 
     pub(crate) fn snapshot(&self, frame: Pfn) -> Snapshot {

@@ -58,7 +58,8 @@ pub(crate) struct Kernel<R> {
     counters: [Counters; CPUS],
 }
 
-impl<R: Side> Env for Kernel<R> {
+// SAFETY: one memory is the map, the table and the source.
+unsafe impl<R: Side> Env for Kernel<R> {
     type PhysMap = Memory;
     type Frames = Memory;
     type Source = Memory;

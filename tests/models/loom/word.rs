@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use loom::cell::UnsafeCell;
 use loom::thread;
-use pagepin::frame::{CountError, Dirty, FrameKind, Layout, Ownership, PageFrame, Released, Split23x8, Wide};
+use pagepin::frame::{CountError, Dirty, FrameKind, FrameWord, Layout, Ownership, Released, Split23x8, Wide};
 use pagepin::model::Safeguard;
 
 use super::checker::{Bound, UNORDERED};
@@ -53,13 +53,13 @@ pub(crate) const MODELS: &[Model] = &[
 
 /// A frame with one reference and its contents, whose users loom watches.
 struct Held<L: Layout> {
-    word: PageFrame<L>,
+    word: FrameWord<L>,
     contents: UnsafeCell<u64>,
 }
 
 impl<L: Layout> Held<L> {
     fn new(ownership: Ownership) -> Arc<Self> {
-        let held = Self { word: PageFrame::new(), contents: UnsafeCell::new(0) };
+        let held = Self { word: FrameWord::new(), contents: UnsafeCell::new(0) };
         held.word.hand_out(FrameKind::Anonymous, 0, ownership).expect("a new frame");
         Arc::new(held)
     }

@@ -42,7 +42,8 @@ impl AddressSpace {
             }
         });
         if result.is_err() {
-            put(block);
+            // SAFETY: it has the one reference, which no entry took over.
+            unsafe { put(block) };
         }
         result
     }
@@ -76,7 +77,8 @@ fn zeroed_block() -> Option<Pfn> {
     let kernel = kernel();
     let block = kernel.source().allocate(LARGE.order())?;
     let head = kernel.frames().frame(block)?;
-    head.hand_out(FrameKind::Anonymous, LARGE.order(), Ownership::Exclusive).ok()?;
+    // SAFETY: the source has just given it to us.
+    unsafe { head.word() }.hand_out(FrameKind::Anonymous, LARGE.order(), Ownership::Exclusive).ok()?;
     // SAFETY: the block was just allocated.
     unsafe { kernel.phys_map().clear_frames(block, LARGE.order()) };
     Some(block)

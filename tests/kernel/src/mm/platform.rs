@@ -23,11 +23,16 @@ pub fn init() {
         let words: Vec<PageFrame> = (free.start..free.end).map(|_| PageFrame::new()).collect();
         let zero = frames::kernel_frame().map(Pfn::containing);
         // SAFETY: the bootloader has mapped all memory at this offset; each of these
-        // frames is RAM that belongs to the pool.
-        let (map, table) = unsafe {
-            (OffsetPhysMap::new(memory::direct_map_offset()), FlatFrameTable::new(Pfn::new(free.start), words.leak()))
-        };
-        Platform::new(map, table, Frames { zero }, InterruptsOff, Ipi)
+        // frames is RAM that belongs to the pool, and the pool hands out no others.
+        unsafe {
+            Platform::with_relax(
+                OffsetPhysMap::new(memory::direct_map_offset()),
+                FlatFrameTable::new(Pfn::new(free.start), words.leak()),
+                Frames { zero },
+                InterruptsOff,
+                Ipi,
+            )
+        }
     });
 }
 
@@ -36,9 +41,13 @@ pub fn kernel() -> &'static Kernel {
 }
 
 /// Gives back a reference to a frame.
-pub fn put(pfn: Pfn) {
+///
+/// # Safety
+/// The caller owns one.
+pub unsafe fn put(pfn: Pfn) {
     let kernel = kernel();
-    let released = kernel.frames().frame(pfn).map(PageFrame::put);
+    // SAFETY: the caller owns the reference, and the frame is freed if it was the last.
+    let released = kernel.frames().frame(pfn).map(|frame| unsafe { frame.word() }.put());
     if let Some(Ok(Released::Last { order })) = released {
         // SAFETY: that was the last reference.
         unsafe { kernel.source().free(pfn, order) };

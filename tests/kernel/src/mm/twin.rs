@@ -104,21 +104,23 @@ fn reuse_by_mapcount(space: &AddressSpace, mapped: &Mapped, page: PageAddr) -> b
 fn publish_first(space: &AddressSpace, mapped: &Mapped, page: PageAddr) -> bool {
     let kernel = kernel();
     let Some(copy) = kernel.source().allocate(0) else { return false };
-    let Some(Ok(())) =
-        kernel.frames().frame(copy).map(|frame| frame.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive))
-    else {
+    let Some(frame) = kernel.frames().frame(copy) else { return false };
+    // SAFETY: the source has just given it to us.
+    if unsafe { frame.word() }.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive).is_err() {
         return false;
-    };
+    }
     // SAFETY: the new frame is ours; of the old one, which nobody may write while it is
     // shared, a copy that comes too late is given up below.
     unsafe { kernel.phys_map().copy_frames(mapped.pfn, copy, 0) };
     let bits = mapped.slot.entry.bits() & !(Pfn::new((1 << 40) - 1).address()) | copy.address() | WRITABLE;
     if !replace_entry(space, mapped, page, bits) {
-        put(copy);
+        // SAFETY: it has the one reference, which no entry took over.
+        unsafe { put(copy) };
         return true;
     }
     platform::wait_before_flush();
     shootdown::flush(space.root(), page.address() / memory::PAGE, 1);
-    put(mapped.pfn);
+    // SAFETY: the entry that owned it names the copy now.
+    unsafe { put(mapped.pfn) };
     true
 }

@@ -176,7 +176,9 @@ fn large(leaves: u64) -> (u64, u64) {
         let size = LeafSize::Size2MiB;
         let block = kernel().source().allocate(size.order()).expect("a block");
         let head = kernel().frames().frame(block).expect("a frame of the pool");
-        head.hand_out(FrameKind::Anonymous, size.order(), Ownership::Exclusive).expect("a free frame");
+        // SAFETY: the source has just given it to us.
+        let word = unsafe { head.word() };
+        word.hand_out(FrameKind::Anonymous, size.order(), Ownership::Exclusive).expect("a free frame");
         let page = PageAddr::containing(VMA + leaf * HUGE);
         let mut tables = Tables::lock(subject.space().mm());
         // SAFETY: the VMA lies in the user half.

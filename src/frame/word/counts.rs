@@ -1,9 +1,10 @@
 //! The transitions that count: get and put, pin and unpin.
 
-use super::{CountError, Dirty, Layout, PageFrame, Released};
+use super::FrameWord;
+use crate::frame::{CountError, Dirty, Layout, Released};
 use crate::primitive::{Ordering, safeguard};
 
-impl<L: Layout> PageFrame<L> {
+impl<L: Layout> FrameWord<L> {
     /// Takes a plain reference: the frame stays allocated, but it may stop being what the address space maps.
     ///
     /// # Errors
@@ -30,7 +31,7 @@ impl<L: Layout> PageFrame<L> {
     /// page was written through it.
     ///
     /// # Errors
-    /// As [`PageFrame::put`].
+    /// As [`FrameWord::put`].
     #[inline(always)]
     pub fn put_mapping(&self, dirty: Dirty) -> Result<Released, CountError> {
         let mark = Self::mark(dirty);
@@ -108,7 +109,7 @@ impl<L: Layout> PageFrame<L> {
         Ok(Self::released(word, Self::PIN))
     }
 
-    /// The usual case of [`PageFrame::unpin`] in few instructions: the frame is mapped as well, so that neither the last
+    /// The usual case of [`FrameWord::unpin`] in few instructions: the frame is mapped as well, so that neither the last
     /// reference goes nor can it be frozen. False: nothing was changed, and `unpin` must decide.
     #[inline(always)]
     pub(crate) fn unpin_mapped(&self, dirty: Dirty) -> bool {

@@ -1,9 +1,10 @@
 //! The transitions of `EXCLUSIVE`: share, claim, freeze.
 
-use super::{CountError, Layout, PageFrame, Shared};
+use super::FrameWord;
+use crate::frame::{CountError, Layout, Shared};
 use crate::primitive::safeguard;
 
-impl<L: Layout> PageFrame<L> {
+impl<L: Layout> FrameWord<L> {
     #[inline(always)]
     fn shared(word: u64, refs: u64) -> Result<u64, CountError> {
         if safeguard!(ShareNeedsNoPins => word & L::PINS.mask() != 0) {
@@ -24,7 +25,7 @@ impl<L: Layout> PageFrame<L> {
         Ok(Shared { was_exclusive: word & L::EXCLUSIVE != 0 })
     }
 
-    /// Undoes [`PageFrame::try_share_with_child`] before the child could run.
+    /// Undoes [`FrameWord::try_share_with_child`] before the child could run.
     ///
     /// # Errors
     /// [`CountError::Underflow`]: there is no child reference to give back.
@@ -42,7 +43,7 @@ impl<L: Layout> PageFrame<L> {
     /// Gives up `EXCLUSIVE` without a new reference (the step before swap-out, merging, migration).
     ///
     /// # Errors
-    /// As [`PageFrame::try_share_with_child`].
+    /// As [`FrameWord::try_share_with_child`].
     pub fn try_share(&self) -> Result<Shared, CountError> {
         let word = self.step(|word| Self::shared(word, 0))?;
         Ok(Shared { was_exclusive: word & L::EXCLUSIVE != 0 })
@@ -68,7 +69,7 @@ impl<L: Layout> PageFrame<L> {
     }
 
     /// Takes all `refs` references, which the caller accounted for, out of circulation: nobody can get, pin, share or
-    /// claim until [`PageFrame::unfreeze`].
+    /// claim until [`FrameWord::unfreeze`].
     ///
     /// # Errors
     /// [`CountError::Pinned`], [`CountError::Referenced`] (the count is not `refs`), [`CountError::Free`],
