@@ -39,8 +39,8 @@
 //! # }
 //! # struct Free(std::sync::Mutex<Vec<u64>>);
 //! # unsafe impl FrameSource for Free {
-//! #     fn allocate(&self, order: u8) -> Option<Pfn> {
-//! #         (order == 0).then(|| self.0.lock().unwrap().pop()).flatten().map(Pfn::new)
+//! #     fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
+//! #         (request.order == 0).then(|| self.0.lock().unwrap().pop()).flatten().map(Pfn::new)
 //! #     }
 //! #     unsafe fn free(&self, frame: Pfn, _: u8) { self.0.lock().unwrap().push(frame.number()) }
 //! # }
@@ -129,8 +129,8 @@ pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageAddr, Pfn, RangeError, UserHalf, UserR
 pub use arch::{Entry, KeyRights, LeafSize, Level, Levels, SOFTWARE_BITS};
 pub use env::{
     AddressSpace, BudgetExceeded, CounterValues, Counters, EntryAddr, Env, FlatFrameTable, FlushRange, ForeignFault,
-    FrameSource, FrameTable, Mm, OffsetPhysMap, PhysMap, PinBudget, PinLimit, PinTerm, Platform, ReadSide, Shootdown,
-    Unlimited, Vmas,
+    FrameRequest, FrameSource, FrameTable, Mm, OffsetPhysMap, PhysMap, PinBudget, PinLimit, PinTerm, Platform,
+    ReadSide, Shootdown, Unlimited, Vmas, Zone,
 };
 pub use fault::handle_fault;
 pub use frame::{Dirty, FrameKind, Ownership, PageFrame};

@@ -8,7 +8,7 @@ use x86_64::structures::paging::{FrameAllocator, FrameDeallocator, PhysFrame, Si
 use x86_64::{PhysAddr, VirtAddr};
 
 use crate::addr::{PageAddr, Pfn};
-use crate::env::FrameSource;
+use crate::env::{FrameRequest, FrameSource};
 use crate::fault::Fault;
 use crate::rights::Access;
 
@@ -87,8 +87,8 @@ where
     A: FrameAllocator<Size4KiB> + FrameDeallocator<Size4KiB> + Send,
     R: RelaxStrategy,
 {
-    fn allocate(&self, order: u8) -> Option<Pfn> {
-        (order == 0).then(|| self.with(FrameAllocator::allocate_frame)).flatten().map(Pfn::from)
+    fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
+        (request.order == 0).then(|| self.with(FrameAllocator::allocate_frame)).flatten().map(Pfn::from)
     }
 
     unsafe fn free(&self, frame: Pfn, _order: u8) {

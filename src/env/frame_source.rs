@@ -4,25 +4,72 @@ use super::{Env, FrameTable, PhysMap};
 use crate::addr::Pfn;
 use crate::frame::{CountError, FrameKind, Ownership, Released};
 
+/// Where an allocator that keeps zones takes a block from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zone {
+    /// Among what can be moved: the pages of processes.
+    Movable,
+    /// Among what stays where it is until it is freed: page tables.
+    Unmovable,
+}
+
+/// What is asked of a [`FrameSource`]. Made by the crate; more may be asked one day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FrameRequest {
+    /// log2 of the number of frames.
+    pub order: u8,
+    /// Where from: a hint, which a kernel without zones ignores.
+    pub zone: Zone,
+}
+
+impl FrameRequest {
+    /// A block of `1 << order` frames for a process.
+    #[must_use]
+    pub const fn movable(order: u8) -> Self {
+        Self { order, zone: Zone::Movable }
+    }
+
+    /// A block of `1 << order` frames that stays.
+    #[must_use]
+    pub const fn unmovable(order: u8) -> Self {
+        Self { order, zone: Zone::Unmovable }
+    }
+}
+
 /// The kernel's physical allocator.
 ///
 /// # Implementation safety
 /// `allocate` returns `1 << order` consecutive frames, aligned to that number, used by nobody, reachable through the
-/// kernel's [`PhysMap`] and present in its [`FrameTable`]. `zero_frame` is always the
-/// same, and what it says.
+/// kernel's [`PhysMap`] and present in its [`FrameTable`]. `zero_frame` is always the same, and what it says.
 ///
-/// Both methods are called with the crate's table lock held and must not call back into the crate. `free` is also
+/// A block may come back in pieces: each a power of two of frames, aligned to its size, in any order and at any time. So an
+/// allocator that writes down what it handed out writes it down for frames, not for blocks, or splits its note.
+///
+/// All methods are called with the crate's table lock held and must not call back into the crate. `free` is also
 /// called from interrupt context and with interrupts off: the last holder of a frame may be a completion interrupt, or
 /// a lockless walker that undoes a reference.
 pub unsafe trait FrameSource {
-    /// Takes a block of `1 << order` frames; its contents are arbitrary. `None`: out of memory, or no such order.
-    fn allocate(&self, order: u8) -> Option<Pfn>;
+    /// Takes a block; its contents are arbitrary. `None`: out of memory, or no such order.
+    fn allocate(&self, request: FrameRequest) -> Option<Pfn>;
 
-    /// Takes a block back.
+    /// Takes back `1 << order` frames from `frame` on, which is aligned to that number.
     ///
     /// # Safety
-    /// It came from [`FrameSource::allocate`] with the same order, and nobody uses it.
+    /// They are a block from [`FrameSource::allocate`], or a part of one, and nobody uses them.
     unsafe fn free(&self, frame: Pfn, order: u8);
+
+    /// Takes back `count` consecutive frames, anyhow aligned: what an unmap found side by side. An allocator that can do so
+    /// under one hold of its lock says how.
+    ///
+    /// # Safety
+    /// Each is a block of order 0 from [`FrameSource::allocate`], or a part of a block, and nobody uses them.
+    unsafe fn free_run(&self, first: Pfn, count: u64) {
+        for index in 0..count {
+            // SAFETY: forwarded from the caller.
+            unsafe { self.free(first.offset(index), 0) };
+        }
+    }
 
     /// A frame of zeroes that nobody ever writes, to map where untouched memory is read. `None`: such a read gets a
     /// frame of its own.
@@ -33,13 +80,18 @@ pub unsafe trait FrameSource {
 
 // SAFETY: forwards to an implementation.
 unsafe impl<T: FrameSource + ?Sized> FrameSource for &T {
-    fn allocate(&self, order: u8) -> Option<Pfn> {
-        (**self).allocate(order)
+    fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
+        (**self).allocate(request)
     }
 
     unsafe fn free(&self, frame: Pfn, order: u8) {
         // SAFETY: forwarded from the caller.
         unsafe { (**self).free(frame, order) }
+    }
+
+    unsafe fn free_run(&self, first: Pfn, count: u64) {
+        // SAFETY: forwarded from the caller.
+        unsafe { (**self).free_run(first, count) }
     }
 
     fn zero_frame(&self) -> Option<Pfn> {
@@ -56,7 +108,8 @@ pub(crate) struct OwnedFrame<'k, K: Env> {
 impl<'k, K: Env> OwnedFrame<'k, K> {
     /// Takes a block of `1 << order` frames with one reference. `None`: out of memory.
     pub(crate) fn allocate(env: &'k K, kind: FrameKind, order: u8) -> Option<Self> {
-        let pfn = env.source().allocate(order)?;
+        let zone = if kind == FrameKind::Anonymous { Zone::Movable } else { Zone::Unmovable };
+        let pfn = env.source().allocate(FrameRequest { order, zone })?;
         let ownership = if kind == FrameKind::Anonymous { Ownership::Exclusive } else { Ownership::Shared };
         match env.frames().frame(pfn).map(|frame| frame.word.hand_out(kind, order, ownership)) {
             Some(Ok(())) => Some(Self { env, pfn }),
@@ -106,6 +159,50 @@ impl<K: Env> Drop for OwnedFrame<'_, K> {
         if let Some(frame) = self.env.frames().frame(self.pfn) {
             release(self.env, self.pfn, frame.word.put());
         }
+    }
+}
+
+/// Frames whose last reference is gone, on their way back to the source: neighbours go together.
+pub(crate) struct FreedRun<'k, K: Env> {
+    env: &'k K,
+    first: Pfn,
+    count: u64,
+}
+
+impl<'k, K: Env> FreedRun<'k, K> {
+    pub(crate) fn new(env: &'k K) -> Self {
+        Self { env, first: Pfn::new(0), count: 0 }
+    }
+
+    /// As [`release`], of a frame that may be one of many.
+    #[inline(always)]
+    pub(crate) fn release(&mut self, frame: Pfn, outcome: Result<Released, CountError>) -> bool {
+        if !matches!(outcome, Ok(Released::Last { order: 0 })) {
+            return release(self.env, frame, outcome);
+        }
+        if self.count == 0 || frame != self.first.offset(self.count) {
+            self.give_back();
+            self.first = frame;
+        }
+        self.count += 1;
+        false
+    }
+
+    #[inline(never)]
+    fn give_back(&mut self) {
+        match core::mem::take(&mut self.count) {
+            0 => {}
+            // SAFETY: as in `release`, for each.
+            1 => unsafe { self.env.source().free(self.first, 0) },
+            // SAFETY: as in `release`, for each.
+            count => unsafe { self.env.source().free_run(self.first, count) },
+        }
+    }
+}
+
+impl<K: Env> Drop for FreedRun<'_, K> {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 

@@ -12,7 +12,7 @@ use core::ops::Range;
 use crate::addr::{PageAddr, Pfn, UserRange};
 use crate::arch::{ENTRIES, Entry, Level};
 use crate::env::Mm;
-use crate::env::{EntryAddr, Env, FlushRange, FrameTable, PhysMap, ReadSide, release};
+use crate::env::{EntryAddr, Env, FlushRange, FrameTable, FreedRun, PhysMap, ReadSide, release};
 use crate::errno::{EFAULT, EINVAL};
 use crate::frame::Dirty;
 use crate::paging::{TableError, Tables};
@@ -266,7 +266,7 @@ fn release_leaves<K: Env>(
     unmapped: &mut Unmapped,
 ) {
     let Some(size) = here.level.leaf_size() else { return };
-    let (mut leaves, mut pinned) = (0, 0);
+    let (mut leaves, mut pinned, mut freed) = (0, 0, FreedRun::new(env));
     for index in indices {
         let at = here.entry(index);
         // SAFETY: the table lock is held, so the table is alive; the index lies within it.
@@ -281,7 +281,7 @@ fn release_leaves<K: Env>(
         if !entry.is_special()
             && let Some(frame) = frames.frame(pfn)
         {
-            pinned += u64::from(release(env, pfn, frame.word.put_mapping(Dirty::when(entry.is_dirty()))));
+            pinned += u64::from(freed.release(pfn, frame.word.put_mapping(Dirty::when(entry.is_dirty()))));
 use crate::errno::{EFAULT, EINVAL};
         }
     }

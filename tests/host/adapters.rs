@@ -6,8 +6,8 @@ use std::thread;
 
 use pagepin::Access;
 use pagepin::{
-    CurrentCpu, Entry, EntryAddr, EpochReadSide, FlatFrameTable, FrameAllocatorSource, FrameSource, FrameTable,
-    LeafSize, OffsetPhysMap, PAGE_SIZE, PageAddr, PageFrame, Pfn, PhysMap, ReadSide, fault_from_error_code,
+    CurrentCpu, Entry, EntryAddr, EpochReadSide, FlatFrameTable, FrameAllocatorSource, FrameRequest, FrameSource,
+    FrameTable, LeafSize, OffsetPhysMap, PAGE_SIZE, PageAddr, PageFrame, Pfn, PhysMap, ReadSide, fault_from_error_code,
 };
 use x86_64::PhysAddr;
 use x86_64::structures::idt::PageFaultErrorCode as Code;
@@ -140,9 +140,13 @@ fn any_x86_64_frame_allocator_is_a_source() {
     // SAFETY: nobody accesses the frames.
     let source: FrameAllocatorSource<Stack> =
         unsafe { FrameAllocatorSource::new(Stack(vec![frame]), Some(Pfn::new(9))) };
-    assert_eq!((source.allocate(9), source.zero_frame()), (None, Some(Pfn::new(9))), "single frames only");
-    assert_eq!(source.allocate(0), Some(Pfn::new(3)));
-    assert_eq!(source.allocate(0), None);
+    assert_eq!(
+        (source.allocate(FrameRequest::movable(9)), source.zero_frame()),
+        (None, Some(Pfn::new(9))),
+        "single frames only"
+    );
+    assert_eq!(source.allocate(FrameRequest::movable(0)), Some(Pfn::new(3)));
+    assert_eq!(source.allocate(FrameRequest::movable(0)), None);
     // SAFETY: allocated above.
     unsafe { source.free(Pfn::new(3), 0) };
     assert_eq!(source.with(|stack| stack.0.len()), 1);

@@ -10,8 +10,8 @@ use pagepin::paging::Tables;
 use pagepin::pin::{PhysRun, PinError, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast};
 use pagepin::space::{SpaceOptions, UserSpace, fork_vmas, free_tables};
 use pagepin::{
-    AddressSpace, Backing, Entry, Env, FlushRange, ForeignFault, FrameSource, FrameTable, LeafSize, Levels, Mm,
-    PageAddr, Pfn, Platform, ReadSide, Shootdown, Unlimited, UserRange, Vma, Vmas,
+    AddressSpace, Backing, Entry, Env, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, LeafSize,
+    Levels, Mm, PageAddr, Pfn, Platform, ReadSide, Shootdown, Unlimited, UserRange, Vma, Vmas,
 };
 
 use crate::machine::{A, Machine, PAGE, RW, range};
@@ -34,7 +34,7 @@ unsafe impl<L: Layout> Sync for OwnSpace<'_, L> {}
 
 impl<'m, L: Layout> OwnSpace<'m, L> {
     fn new(machine: &'m Machine<L>) -> Self {
-        let root = machine.allocate(0).unwrap();
+        let root = machine.allocate(FrameRequest::unmovable(0)).unwrap();
         machine.word(root).hand_out(FrameKind::Table, 0, Ownership::Shared).unwrap();
         let bytes = 0..PAGE;
         bytes.for_each(|byte| machine.memory().write(root.address() + byte, 0));
@@ -224,8 +224,8 @@ unsafe impl<L: Layout> Sync for Liar<'_, L> {}
 
 // SAFETY: it is not sound when it lies, and the library has to notice that by the frame's word.
 unsafe impl<L: Layout> FrameSource for Liar<'_, L> {
-    fn allocate(&self, order: u8) -> Option<Pfn> {
-        self.next.take().or_else(|| self.machine.allocate(order))
+    fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
+        self.next.take().or_else(|| self.machine.allocate(request))
     }
     unsafe fn free(&self, frame: Pfn, order: u8) {
         // SAFETY: forwarded from the caller.

@@ -27,6 +27,7 @@ mod failures;
 mod fork_cow;
 mod forms;
 mod frame_model;
+mod frame_source;
 mod frame_word;
 mod mm_lock;
 mod pin_family;

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pagepin::Access;
 use pagepin::frame::{Layout, Released};
 use pagepin::pin::Write;
-use pagepin::{Entry, FrameSource, PhysMap, ReadSide, Shootdown};
+use pagepin::{Entry, FrameRequest, FrameSource, PhysMap, ReadSide, Shootdown};
 
 use crate::machine::{A, Machine, NONE, PAGE, Process};
 
@@ -65,7 +65,7 @@ fn table_freed_without_waiting_for_walkers_is_caught<L: Layout>() {
 
 fn use_after_free_double_free_and_leak_are_caught<L: Layout>() {
     let text = caught::<L>(|machine, _| {
-        let frame = machine.allocate(0).unwrap();
+        let frame = machine.allocate(FrameRequest::movable(0)).unwrap();
         // SAFETY: the second free is wrong on purpose.
         unsafe {
             machine.free(frame, 0);
@@ -74,16 +74,16 @@ fn use_after_free_double_free_and_leak_are_caught<L: Layout>() {
     });
     assert!(text.contains("freed twice"), "{text}");
     let text = caught::<L>(|machine, _| {
-        let frame = machine.allocate(0).unwrap();
+        let frame = machine.allocate(FrameRequest::movable(0)).unwrap();
         // SAFETY: the write after the free is wrong on purpose, but stays within the arena.
         unsafe {
             machine.free(frame, 0);
             machine.frame_ptr(frame).write(1);
         }
-        machine.allocate(0);
+        machine.allocate(FrameRequest::movable(0));
     });
     assert!(text.contains("written after it was freed"), "{text}");
-    let text = caught::<L>(|machine, _| _ = machine.allocate(0));
+    let text = caught::<L>(|machine, _| _ = machine.allocate(FrameRequest::movable(0)));
     assert!(text.contains("frames were lost"), "{text}");
     let text = caught::<L>(|machine, process| {
         let pins = machine.pin::<Write>(process, A, 1).unwrap();

@@ -2,7 +2,7 @@
 
 use pagepin::frame::{FrameKind, Layout, Ownership};
 use pagepin::paging::Tables;
-use pagepin::{AddressSpace, Entry, EntryAddr, FrameSource, LeafSize, Pfn};
+use pagepin::{AddressSpace, Entry, EntryAddr, FrameRequest, FrameSource, LeafSize, Pfn};
 
 use super::{Machine, Process};
 
@@ -14,7 +14,7 @@ impl<L: Layout> Machine<L> {
 
     /// The same, if there is one.
     pub(crate) fn try_block(&self, size: LeafSize) -> Option<Pfn> {
-        let frame = self.allocate(size.order())?;
+        let frame = self.allocate(FrameRequest::movable(size.order()))?;
         self.word(frame).hand_out(FrameKind::Anonymous, size.order(), Ownership::Exclusive).unwrap();
         Some(frame)
     }

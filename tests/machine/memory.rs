@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ptr::NonNull;
 
 use pagepin::frame::Layout;
-use pagepin::{FrameSource, PAGE_SIZE, Pfn};
+use pagepin::{FrameRequest, FrameSource, PAGE_SIZE, Pfn};
 
 use super::Machine;
 
@@ -202,6 +202,29 @@ impl Memory {
         Some(Pfn::new(FIRST + start as u64))
     }
 
+    /// A block of which a piece comes back becomes that piece and others, each as large as can be.
+    fn split_for(&self, piece: Pfn, order: u8) {
+        let Some(index) = self.index(piece).filter(|index| index.is_multiple_of(1 << order)) else { return };
+        let mut blocks = self.blocks.borrow_mut();
+        let Some((start, whole)) = blocks.range(..=index).next_back().map(|(start, whole)| (*start, *whole)) else {
+            return;
+        };
+        if index >= start + (1 << whole) || whole <= order {
+            return;
+        }
+        let (mut uses, mut start) = (self.uses.borrow_mut(), start);
+        for half in (order..whole).rev() {
+            let upper = start + (1 << half);
+            for head in [start, upper] {
+                blocks.insert(head, half);
+                uses[head] = Use::Allocated { order: half };
+            }
+            if index >= upper {
+                start = upper;
+            }
+        }
+    }
+
     fn give_back(&self, start: usize, order: u8) {
         let mut uses = self.uses.borrow_mut();
         self.blocks.borrow_mut().remove(&start);
@@ -264,9 +287,9 @@ impl Drop for Memory {
 
 // SAFETY: blocks come from disjoint places of the arena, aligned because the arena begins at a 1 GiB boundary.
 unsafe impl<L: Layout> FrameSource for Machine<L> {
-    fn allocate(&self, order: u8) -> Option<Pfn> {
-        let frame = self.memory().take(order)?;
-        for index in 0..1 << order {
+    fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
+        let frame = self.memory().take(request.order)?;
+        for index in 0..1 << request.order {
             self.protocol().forget(frame.offset(index));
         }
         Some(frame)
@@ -278,6 +301,7 @@ unsafe impl<L: Layout> FrameSource for Machine<L> {
             return;
         }
         let memory = self.memory();
+        memory.split_for(frame, order);
         let found = memory.use_of(frame);
         assert_eq!(found, Some(Use::Allocated { order }), "freed twice, or never allocated: {frame:?}");
         assert!(self.word(frame).snapshot().is_free(), "freed with references: {frame:?} {:?}", self.word(frame));

@@ -12,8 +12,8 @@ use std::thread;
 
 use pagepin::frame::{Layout, PageFrame};
 use pagepin::{
-    CurrentCpu, Entry, EntryAddr, Env, EpochReadSide, FlatFrameTable, FlushRange, FrameSource, FrameTable, PAGE_SIZE,
-    Pfn, PhysMap, Platform, ReadSide, Shootdown,
+    CurrentCpu, Entry, EntryAddr, Env, EpochReadSide, FlatFrameTable, FlushRange, FrameRequest, FrameSource,
+    FrameTable, PAGE_SIZE, Pfn, PhysMap, Platform, ReadSide, Shootdown,
 };
 use spin::mutex::SpinMutex;
 use spin::relax::RelaxStrategy;
@@ -221,9 +221,9 @@ pub(crate) struct Free<'m> {
 
 // SAFETY: a frame is on the list or handed out, never both.
 unsafe impl FrameSource for Free<'_> {
-    fn allocate(&self, order: u8) -> Option<Pfn> {
+    fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
         TURNOVER.fetch_add(1, Ordering::Relaxed);
-        if order == 0 { self.frames.lock().pop().map(Pfn::new) } else { None }
+        if request.order == 0 { self.frames.lock().pop().map(Pfn::new) } else { None }
     }
 
     unsafe fn free(&self, frame: Pfn, order: u8) {

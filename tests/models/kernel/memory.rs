@@ -2,7 +2,7 @@
 
 use pagepin::frame::{FrameWord, Snapshot, Wide};
 use pagepin::model::AtomicU64;
-use pagepin::{Entry, EntryAddr, FrameSource, FrameTable, PageFrame, Pfn, PhysMap};
+use pagepin::{Entry, EntryAddr, FrameRequest, FrameSource, FrameTable, PageFrame, Pfn, PhysMap};
 
 use crate::checker::atomic::{self, Ordering};
 use crate::checker::{ENTRIES, Tables, UnsafeCell, WORDS, ZERO_FRAME};
@@ -182,8 +182,8 @@ unsafe impl FrameTable for Memory {
 // comes first, so what was just freed is soon handed out again. Freeing happens before handing out, as a lock would
 // see to, and nothing else is ordered by it.
 unsafe impl FrameSource for Memory {
-    fn allocate(&self, order: u8) -> Option<Pfn> {
-        assert_eq!(order, 0);
+    fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
+        assert_eq!(request.order, 0);
         let mut free = self.free.load(Ordering::Acquire);
         let number = loop {
             let lowest = free & free.wrapping_neg();

@@ -4,7 +4,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bitmap_allocator::{BitAlloc, BitAlloc1M};
-use pagepin::{FrameSource, Pfn};
+use pagepin::{FrameRequest, FrameSource, Pfn};
 use spin::mutex::SpinMutex;
 
 use crate::{memory, poll::Poll};
@@ -53,7 +53,7 @@ fn is_refused() -> bool {
 
 /// A cleared frame for the kernel's own use, never given back.
 pub fn kernel_frame() -> Option<u64> {
-    let frame = Frames { zero: None }.allocate(0)?.address();
+    let frame = Frames { zero: None }.allocate(FrameRequest::unmovable(0))?.address();
     // SAFETY: the frame is RAM of the direct map and was free until now.
     unsafe { core::ptr::write_bytes(memory::direct(frame), 0, memory::PAGE as usize) };
     Some(frame)
@@ -68,7 +68,8 @@ pub struct Frames {
 // SAFETY: the pool holds frames of RAM that nobody else uses, all of them in the
 // direct map and in the frame table; a bit is handed out once.
 unsafe impl FrameSource for Frames {
-    fn allocate(&self, order: u8) -> Option<Pfn> {
+    fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
+        let order = request.order;
         let mut pool = POOL.lock();
         let bit = match order {
             0 => pool.bits.alloc()?,
@@ -88,6 +89,14 @@ unsafe impl FrameSource for Frames {
         };
         assert!(was_used, "{frame:?} was freed twice");
         pool.free += 1 << order;
+    }
+
+    unsafe fn free_run(&self, first: Pfn, count: u64) {
+        let mut pool = POOL.lock();
+        let start = (first.number() - pool.first) as usize;
+        let was_used = (start..start + count as usize).all(|bit| pool.bits.dealloc(bit));
+        assert!(was_used, "one of {count} frames from {first:?} was freed twice");
+        pool.free += count;
     }
 
     fn zero_frame(&self) -> Option<Pfn> {

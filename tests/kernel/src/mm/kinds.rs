@@ -2,7 +2,7 @@
 //! memory of a device.
 
 use pagepin::{
-    AddressSpace as _, Entry, Env, FrameKind, FrameSource, FrameTable, LeafSize, Ownership, PageAddr, Pfn, PhysMap,
+    AddressSpace as _, Entry, Env, FrameKind, FrameRequest, FrameSource, FrameTable, LeafSize, Ownership, PageAddr, Pfn, PhysMap,
     Rights, paging::Tables,
 };
 use pagepin_abi::{DEVICE_PAGES, Error, LARGE_BYTES, USER_START};
@@ -75,7 +75,7 @@ impl AddressSpace {
 
 fn zeroed_block() -> Option<Pfn> {
     let kernel = kernel();
-    let block = kernel.source().allocate(LARGE.order())?;
+    let block = kernel.source().allocate(FrameRequest::movable(LARGE.order()))?;
     let head = kernel.frames().frame(block)?;
     // SAFETY: the source has just given it to us.
     unsafe { head.word() }.hand_out(FrameKind::Anonymous, LARGE.order(), Ownership::Exclusive).ok()?;

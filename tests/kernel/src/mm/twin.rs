@@ -7,7 +7,7 @@ use alloc::{
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use pagepin::{Env, FrameKind, FrameSource, FrameTable, Ownership, PageAddr, Pfn, PhysMap, paging::Tables};
+use pagepin::{Env, FrameKind, FrameRequest, FrameSource, FrameTable, Ownership, PageAddr, Pfn, PhysMap, paging::Tables};
 use pagepin_abi::{Error, TWIN_MAPCOUNT, TWIN_NONE, TWIN_PUBLISH_FIRST};
 use spin::mutex::SpinMutex;
 use x86_64::structures::idt::PageFaultErrorCode;
@@ -103,7 +103,7 @@ fn reuse_by_mapcount(space: &AddressSpace, mapped: &Mapped, page: PageAddr) -> b
 /// Copies, maps the copy, and flushes last (golang/go issue 34988).
 fn publish_first(space: &AddressSpace, mapped: &Mapped, page: PageAddr) -> bool {
     let kernel = kernel();
-    let Some(copy) = kernel.source().allocate(0) else { return false };
+    let Some(copy) = kernel.source().allocate(FrameRequest::movable(0)) else { return false };
     let Some(frame) = kernel.frames().frame(copy) else { return false };
     // SAFETY: the source has just given it to us.
     if unsafe { frame.word() }.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive).is_err() {

@@ -4,7 +4,7 @@
 use alloc::{boxed::Box, format};
 
 use pagepin::{
-    Access, FlatFrameTable, FrameAllocatorSource, FrameSource, OffsetPhysMap, PageFrame, Pfn, Platform, Rights,
+    Access, FlatFrameTable, FrameAllocatorSource, FrameRequest, FrameSource, OffsetPhysMap, PageFrame, Pfn, Platform, Rights,
     SingleCpu, SpaceOptions, UserSpace,
     fault::{Fault, FaultOutcome},
     pin::{PhysRun, PinFlags, PinnedPages, Write, pin_user_pages_fast},
@@ -20,7 +20,7 @@ struct Pool;
 // SAFETY: the pool hands out each frame once.
 unsafe impl FrameAllocator<Size4KiB> for Pool {
     fn allocate_frame(&mut self) -> Option<PhysFrame> {
-        pagepin::Env::source(mm::kernel()).allocate(0).map(PhysFrame::from)
+        pagepin::Env::source(mm::kernel()).allocate(FrameRequest::movable(0)).map(PhysFrame::from)
     }
 }
 
