@@ -122,15 +122,15 @@ mod rights;
 pub mod space;
 mod vma;
 
-pub use adapters::{CurrentCpu, EpochGuard, EpochReadSide, FrameAllocatorSource, fault_from_error_code};
+pub use adapters::{EpochGuard, EpochReadSide, FrameAllocatorSource, fault_from_error_code};
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub use adapters::{InterruptsOff, SingleCpu};
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageAddr, Pfn, RangeError, UserHalf, UserRange};
 pub use arch::{Entry, KeyRights, LeafSize, Level, Levels, SOFTWARE_BITS};
 pub use env::{
-    AddressSpace, BudgetExceeded, CounterValues, Counters, EntryAddr, Env, FlatFrameTable, FlushRange, ForeignFault,
-    FrameRequest, FrameSource, FrameTable, Mm, OffsetPhysMap, PhysMap, PinBudget, PinLimit, PinTerm, Platform,
-    ReadSide, Shootdown, Unlimited, Vmas, Zone,
+    AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, CurrentCpu, EntryAddr, Env, ExtraParts, Extras,
+    FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, Mm, NoPreempt, OffsetPhysMap,
+    PhysMap, PinBudget, PinLimit, PinTerm, Platform, ReadSide, Shootdown, Statistics, Unlimited, Vmas, Zone,
 };
 pub use fault::handle_fault;
 pub use frame::{Dirty, FrameKind, Ownership, PageFrame};

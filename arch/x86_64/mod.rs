@@ -6,6 +6,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod copy;
+#[cfg(not(pagepin_checker))]
+mod count;
 mod entry;
 mod levels;
 #[cfg(any(test, not(target_arch = "x86_64")))]
@@ -15,6 +17,8 @@ mod software_bits;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use copy::{copy_frames, read_bytes, write_bytes, zero_frames};
+#[cfg(not(pagepin_checker))]
+pub(crate) use count::add_on_this_cpu;
 pub(crate) use entry::Demand;
 pub use entry::Entry;
 pub(crate) use levels::ENTRIES;

@@ -4,17 +4,7 @@ use core::marker::PhantomData;
 
 use crate::primitive::{AtomicU64, Ordering, fence, safeguard};
 
-use crate::env::ReadSide;
-
-/// Tells which CPU the caller runs on.
-///
-/// # Implementation safety
-/// The number is below the read side's `CPUS` and stays that of the caller while it holds a guard: preemption is off
-/// during a walk, or the number is that of the task.
-pub unsafe trait CurrentCpu {
-    /// The number of the calling CPU.
-    fn current_cpu(&self) -> usize;
-}
+use crate::env::{CurrentCpu, ReadSide};
 
 /// One slot per CPU: even when the CPU is outside, odd inside a walk. `synchronize` waits until each slot that was odd
 /// has changed.

@@ -7,7 +7,7 @@ mod epoch;
 mod single_cpu;
 mod x86_64_types;
 
-pub use epoch::{CurrentCpu, EpochGuard, EpochReadSide};
+pub use epoch::{EpochGuard, EpochReadSide};
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub use single_cpu::{InterruptsOff, SingleCpu};
 pub use x86_64_types::{FrameAllocatorSource, fault_from_error_code};

@@ -1,6 +1,6 @@
 //! [`FrameSource`]: where frames come from and go back to.
 
-use super::{Env, FrameTable, PhysMap};
+use super::{Env, FrameTable, PhysMap, bug_caught};
 use crate::addr::Pfn;
 use crate::frame::{CountError, FrameKind, Ownership, Released};
 
@@ -116,7 +116,7 @@ impl<'k, K: Env> OwnedFrame<'k, K> {
             // The source handed out a frame that is in use or that the frame table does not know. Leaving it alone
             // is the only safe answer.
             Some(Err(_)) | None => {
-                env.counters().bug_caught();
+                bug_caught(env);
                 None
             }
         }
@@ -219,7 +219,7 @@ pub(crate) fn release<K: Env>(env: &K, frame: Pfn, outcome: Result<Released, Cou
             false
         }
         Err(_) => {
-            env.counters().bug_caught();
+            bug_caught(env);
             false
         }
     }

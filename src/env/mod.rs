@@ -8,6 +8,8 @@
 //! | [`ReadSide`] | keep table pages alive during a lockless walk | `SingleCpu`, [`EpochReadSide`](crate::EpochReadSide) |
 //! | [`Shootdown`] | flush TLBs and wait for the acknowledgement | `SingleCpu` |
 //! | [`PinBudget`] | limit what an mm pins | [`PinLimit`], [`Unlimited`] |
+//! | [`NoPreempt`] | keep a thread on its CPU | `()` |
+//! | [`Statistics`] | where totals are kept | [`Counters`], [`CpuCounters`] |
 //! | [`AddressSpace`](crate::AddressSpace) | VMAs and locks of one mm | `UserSpace` (feature `alloc`) |
 //!
 //! [`Platform`] bundles one of each into an [`Env`], which is what the operations are generic over.
@@ -15,9 +17,11 @@
 mod address_space;
 mod budget;
 mod counters;
+mod extras;
 mod frame_source;
 mod frame_table;
 mod mm;
+mod no_preempt;
 mod phys_map;
 mod read_side;
 mod shootdown;
@@ -30,11 +34,15 @@ use crate::primitive::const_fn;
 
 pub use address_space::{AddressSpace, ForeignFault, Vmas};
 pub use budget::{BudgetExceeded, PinBudget, PinLimit, PinTerm, Unlimited};
-pub use counters::{CounterValues, Counters};
+pub(crate) use counters::{Counted, bug_caught, count};
+pub use counters::{CounterValues, Counters, CpuCounters, Statistics};
+pub use extras::{ExtraParts, Extras};
 pub use frame_source::{FrameRequest, FrameSource, Zone};
 pub(crate) use frame_source::{FreedRun, OwnedFrame, release};
 pub use frame_table::{FlatFrameTable, FrameTable};
 pub use mm::Mm;
+pub(crate) use no_preempt::StayGuard;
+pub use no_preempt::{CurrentCpu, NoPreempt};
 pub use phys_map::{EntryAddr, OffsetPhysMap, PhysMap};
 pub use read_side::ReadSide;
 pub use shootdown::{FlushRange, Shootdown};
@@ -63,6 +71,8 @@ pub unsafe trait Env: Sync {
     /// A kernel whose locks are taken with interrupts off must answer other CPUs' flush requests here, or two CPUs
     /// wait for each other: one for the lock, the other for the acknowledgement.
     type Relax: RelaxStrategy;
+    /// What has a default.
+    type Extras: ExtraParts;
 
     /// The direct map.
     fn phys_map(&self) -> &Self::PhysMap;
@@ -74,8 +84,13 @@ pub unsafe trait Env: Sync {
     fn read_side(&self) -> &Self::ReadSide;
     /// The TLB shootdown.
     fn shootdown(&self) -> &Self::Shootdown;
-    /// The statistics.
-    fn counters(&self) -> &Counters;
+    /// What has a default: see [`Extras`].
+    fn extras(&self) -> &Self::Extras;
+
+    /// The statistics now.
+    fn statistics(&self) -> CounterValues {
+        self.extras().counters().values()
+    }
 }
 
 // SAFETY: forwards to an implementation. A reference to a kernel is one: what each mm of a kernel that lives for ever holds.
@@ -86,6 +101,7 @@ unsafe impl<E: Env + ?Sized> Env for &E {
     type ReadSide = E::ReadSide;
     type Shootdown = E::Shootdown;
     type Relax = E::Relax;
+    type Extras = E::Extras;
 
     #[inline(always)]
     fn phys_map(&self) -> &E::PhysMap {
@@ -108,22 +124,22 @@ unsafe impl<E: Env + ?Sized> Env for &E {
         (**self).shootdown()
     }
     #[inline(always)]
-    fn counters(&self) -> &Counters {
-        (**self).counters()
+    fn extras(&self) -> &E::Extras {
+        (**self).extras()
     }
 }
 
-/// One of each part, and the statistics.
+/// One of each part, and the [`Extras`].
 ///
 /// The parts are private: a platform is one kernel, and half of another's would not belong to it.
 #[derive(Debug)]
-pub struct Platform<P, F, S, R, D, X = Spin> {
+pub struct Platform<P, F, S, R, D, X = Spin, E = Extras> {
     phys_map: P,
     frames: F,
     source: S,
     read_side: R,
     shootdown: D,
-    counters: Counters,
+    extras: E,
     relax: PhantomData<fn() -> X>,
 }
 
@@ -133,7 +149,8 @@ impl<P, F, S, R, D> Platform<P, F, S, R, D> {
         ///
         /// # Safety
         /// The parts belong together, as [`Env`] says: the map reaches the memory of the source's frames, and the table has
-        /// their words.
+        /// their words. The kernel does not preempt its own threads, or says how it is kept from that: see
+        /// [`Extras::no_preempt`].
         pub const unsafe fn new(phys_map: P, frames: F, source: S, read_side: R, shootdown: D) -> Self {
             // SAFETY: forwarded from the caller.
             unsafe { Self::with_relax(phys_map, frames, source, read_side, shootdown) }
@@ -148,13 +165,22 @@ impl<P, F, S, R, D, X> Platform<P, F, S, R, D, X> {
         /// # Safety
         /// As [`Platform::new`].
         pub const unsafe fn with_relax(phys_map: P, frames: F, source: S, read_side: R, shootdown: D) -> Self {
-            Self { phys_map, frames, source, read_side, shootdown, counters: Counters::new(), relax: PhantomData }
+            Self { phys_map, frames, source, read_side, shootdown, extras: Extras::new(), relax: PhantomData }
         }
     }
 }
 
+impl<P, F, S, R, D, X> Platform<P, F, S, R, D, X> {
+    /// With parts in place of defaults.
+    #[must_use]
+    pub fn with_extras<E: ExtraParts>(self, extras: E) -> Platform<P, F, S, R, D, X, E> {
+        let Self { phys_map, frames, source, read_side, shootdown, relax, extras: _ } = self;
+        Platform { phys_map, frames, source, read_side, shootdown, relax, extras }
+    }
+}
+
 // SAFETY: each method returns a field, which does not change; that they belong together is the constructor's caller's word.
-unsafe impl<P, F, S, R, D, X> Env for Platform<P, F, S, R, D, X>
+unsafe impl<P, F, S, R, D, X, E> Env for Platform<P, F, S, R, D, X, E>
 where
     P: PhysMap + Sync,
     F: FrameTable + Sync,
@@ -162,6 +188,7 @@ where
     R: ReadSide + Sync,
     D: Shootdown + Sync,
     X: RelaxStrategy,
+    E: ExtraParts,
 {
     type PhysMap = P;
     type Frames = F;
@@ -169,6 +196,7 @@ where
     type ReadSide = R;
     type Shootdown = D;
     type Relax = X;
+    type Extras = E;
 
     #[inline(always)]
     fn phys_map(&self) -> &P {
@@ -191,8 +219,8 @@ where
         &self.shootdown
     }
     #[inline(always)]
-    fn counters(&self) -> &Counters {
-        &self.counters
+    fn extras(&self) -> &E {
+        &self.extras
     }
 }
 

@@ -7,7 +7,7 @@ use super::Broken;
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Demand, Entry, LeafSize, Level};
 use crate::env::Mm;
-use crate::env::{EntryAddr, Env, FlushRange, OwnedFrame, PhysMap, Shootdown};
+use crate::env::{EntryAddr, Env, ExtraParts, FlushRange, NoPreempt, OwnedFrame, PhysMap, Shootdown, StayGuard};
 use crate::errno::{EFAULT, EINVAL, ENOMEM};
 use crate::frame::FrameKind;
 use crate::primitive::SpinMutexGuard;
@@ -97,6 +97,8 @@ enum Step {
 pub struct Tables<'a, K: Env> {
     mm: &'a Mm<K>,
     _lock: SpinMutexGuard<'a, (), K::Relax>,
+    /// Others spin until the lock is given up, so its holder must run. Taken before it, dropped after it.
+    _stay: StayGuard<'a, K>,
     /// A CPU holds the lock: others spin until it gives it up, so it must not lie with a thread that is not running.
     not_send: PhantomData<*const ()>,
 }
@@ -105,7 +107,8 @@ impl<'a, K: Env> Tables<'a, K> {
     /// Takes the table lock of `mm`.
     #[inline]
     pub fn lock(mm: &'a Mm<K>) -> Self {
-        Self { mm, _lock: mm.lock(), not_send: PhantomData }
+        let stay = mm.env().extras().no_preempt().enter();
+        Self { mm, _lock: mm.lock(), _stay: stay, not_send: PhantomData }
     }
 
     /// The kernel.

@@ -8,8 +8,7 @@ use super::walk::{Stop, Walk};
 use super::{GotPages, PhysRun, PinAccess, PinError, PinFlags, Pinned, PinnedPages, RunBuffer};
 use crate::addr::{PageAddr, RangeError, UserRange};
 use crate::arch::{Demand, KeyRights};
-use crate::env::{AddressSpace, Vmas};
-use crate::env::{Env, PinBudget, ReadSide};
+use crate::env::{AddressSpace, Counted, Env, PinBudget, ReadSide, Vmas, count};
 use crate::fault::{self, Request};
 use crate::paging::Tables;
 use crate::rights::Rights;
@@ -52,6 +51,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
 
     #[inline(always)]
     fn acquire<A: PinAccess, const PIN: bool>(self, path: Path, buffer: &mut [PhysRun]) -> Acquired {
+<<<<<<< HEAD
         if let Some(place) = buffer.first_mut().filter(|_| path != Path::Slow) {
             let one =
                 if A::WRITES { self.acquire_one_leaf::<true, PIN>() } else { self.acquire_one_leaf::<false, PIN>() };
@@ -60,6 +60,16 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
                 self.env().counters().acquired(PIN, run.pages());
                 return Acquired { runs: 1, pages: run.pages(), stopped: None };
             }
+=======
+        if path != Path::Slow
+            && let Some(place) = buffer.first_mut()
+            && let Some(run) =
+                if A::WRITES { self.acquire_one_leaf::<true, PIN>() } else { self.acquire_one_leaf::<false, PIN>() }
+        {
+            *place = run;
+            count(self.env(), Counted::acquired(PIN), run.pages());
+            return Acquired { runs: 1, pages: run.pages(), stopped: None };
+>>>>>>> 7e88fcb (env: extras with defaults: no-preempt guard, and statistics per CPU)
         }
         let mut runs = Runs::new(buffer);
         let mut stopped = None;
@@ -74,7 +84,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         if unfinished && path != Path::Fast && stopped != Some(PinError::BufferTooSmall) {
             stopped = self.acquire_slow::<A, PIN>(&mut runs);
         }
-        self.env().counters().acquired(PIN, runs.pages());
+        count(self.env(), Counted::acquired(PIN), runs.pages());
         Acquired { runs: runs.used(), pages: runs.pages(), stopped }
     }
 

@@ -5,7 +5,7 @@
 
 use super::{PhysRun, PinAccess, RawGets, RawPins, RunBuffer};
 use crate::addr::Pfn;
-use crate::env::{Env, FrameTable, PinBudget, release};
+use crate::env::{Counted, Env, FrameTable, PinBudget, bug_caught, count, release};
 use crate::frame::{Dirty, Layout, PageFrame};
 
 /// Unpins frames in few instructions each; stops at the first that needs [`release_carefully`], or at the end.
@@ -57,7 +57,7 @@ fn release_heads<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: Dirty) {
         match env.frames().frame(head) {
             Some(frame) if PIN && frame.word.unpin_mapped(dirty) => {}
             Some(frame) => release_carefully::<K, PIN>(env, head, frame, dirty),
-            None => env.counters().bug_caught(),
+            None => bug_caught(env),
         }
     }
 }
@@ -70,7 +70,7 @@ pub(super) fn release_runs<K: Env, const PIN: bool>(env: &K, runs: &[PhysRun], d
         pages += run.pages();
         release_run::<K, PIN>(env, *run, dirty);
     }
-    env.counters().released(PIN, pages);
+    count(env, Counted::released(PIN), pages);
 }
 
 /// Unpins what one run holds: Linux's `unpin_user_page`, `unpin_user_page_range` and their `_dirty` forms.

@@ -14,7 +14,7 @@ use core::ops::ControlFlow;
 use crate::addr::Pfn;
 use crate::arch::Entry;
 use crate::env::Mm;
-use crate::env::{EntryAddr, Env, FlushRange, FrameTable, OwnedFrame, PhysMap, release};
+use crate::env::{EntryAddr, Env, FlushRange, FrameTable, OwnedFrame, PhysMap, bug_caught, release};
 use crate::errno::{EAGAIN, EFAULT, ENOMEM};
 use crate::frame::CountError;
 use crate::paging::{Chunk, TableError, Tables, first_chunk, for_each_chunk};
@@ -183,7 +183,7 @@ fn undo_entry<K: Env>(env: &K, parent_at: EntryAddr, parent: Entry, child: Entry
     }
     let (shared, writable) = child.fork_note();
     if frame.word.unshare_with_child(shared).is_err() {
-        env.counters().bug_caught();
+        bug_caught(env);
     }
     if writable {
         // SAFETY: the place was found under the parent's lock, which is held, and its frame is exclusive again, as it

@@ -12,7 +12,7 @@ use core::ops::Range;
 use crate::addr::{PageAddr, Pfn, UserRange};
 use crate::arch::{ENTRIES, Entry, Level};
 use crate::env::Mm;
-use crate::env::{EntryAddr, Env, FlushRange, FrameTable, FreedRun, PhysMap, ReadSide, release};
+use crate::env::{EntryAddr, Env, FlushRange, FrameTable, FreedRun, PhysMap, ReadSide, bug_caught, release};
 use crate::errno::{EFAULT, EINVAL};
 use crate::frame::Dirty;
 use crate::paging::{TableError, Tables};
@@ -228,7 +228,7 @@ impl<K: Env> Zap<'_, '_, K> {
             let table = entry.table_frame();
             match frames.frame(table) {
                 Some(frame) => _ = release(env, table, frame.word.put()),
-                None => env.counters().bug_caught(),
+                None => bug_caught(env),
             }
             // SAFETY: the table lock is held, so this table is alive; the entry is not present, and flushed.
             unsafe { map.store_entry(at, Entry::EMPTY) };

@@ -204,7 +204,7 @@ fn an_environment_of_references_is_one() {
     let mut bytes = [0; 3];
     found.complete().unwrap().copy_to(0, &mut bytes).unwrap();
     assert_eq!(&bytes, b"old");
-    let values = platform.counters().values();
+    let values = platform.statistics();
     assert_eq!((values.pins_acquired, values.pins_released), (9, 9));
     platform.read_side().synchronize();
     drop(platform.read_side().enter());
@@ -252,7 +252,7 @@ fn a_frame_that_is_in_use_is_not_taken_from_the_source<L: Layout>() {
     for (lie, bugs) in [(used, 1), (REGISTERS, 2)] {
         kernel.source().next.set(Some(lie));
         assert_eq!(pin(A + PAGE).err(), Some(PinError::NoMemory), "{lie:?}");
-        assert_eq!(kernel.counters().values().bugs_caught, bugs);
+        assert_eq!(kernel.statistics().bugs_caught, bugs);
         assert_eq!(machine.word(used).snapshot(), before);
     }
     assert!(pin(A + PAGE).is_ok());

@@ -23,6 +23,7 @@ mod decision_driven;
 mod decision_table;
 mod embedding;
 mod errors;
+mod extras;
 mod failures;
 mod fork_cow;
 mod forms;

@@ -263,7 +263,7 @@ fn every_release_balances<L: Layout>() {
     let raw = || machine.pin::<Write>(&process, A, 3 * PAGE).unwrap().into_raw();
     let dirty = || (0..3).map(|page| machine.frame_at(&process, A + page * PAGE).1.dirty).collect::<Vec<_>>();
     let balance = || {
-        let counters = machine.counters().values();
+        let counters = machine.statistics();
         assert_eq!(counters.pins_acquired, counters.pins_released);
         machine.audit(&[&process], &BTreeMap::new());
     };
@@ -323,14 +323,14 @@ fn a_release_too_many_is_counted_as_a_bug<L: Layout>() {
     let frame = machine.frame_at(&process, A).0;
     // SAFETY: wrong on purpose; the word refuses.
     unsafe { pin::unpin_user_run(&machine, PhysRun::from_parts(frame, 1, 0), Dirty::No) };
-    assert_eq!(machine.counters().values().bugs_caught, 1);
+    assert_eq!(machine.statistics().bugs_caught, 1);
     assert!(machine.frame_at(&process, A).1.is_sole());
     // SAFETY: wrong on purpose: not a frame at all.
     unsafe { pin::unpin_user_run(&machine, PhysRun::from_parts(Pfn::new(1), 1, 0), Dirty::No) };
-    assert_eq!(machine.counters().values().bugs_caught, 2);
+    assert_eq!(machine.statistics().bugs_caught, 2);
     // The books are even again with two pins that nobody releases through the family.
     drop(process);
-    let counters = machine.counters().values();
+    let counters = machine.statistics();
     assert_eq!(counters.pins_released - counters.pins_acquired, 2);
     machine.expect_bugs(2);
 }

@@ -138,7 +138,7 @@ fn race_once<X: PinAccess, L: Layout>(
     }
     drop((pins, gets));
     machine.audit(&spaces, &BTreeMap::new());
-    let counters = pagepin::Env::counters(&machine).values();
+    let counters = pagepin::Env::statistics(&machine);
     assert_eq!(counters.pins_acquired, counters.pins_released, "{what}");
     fired
 }

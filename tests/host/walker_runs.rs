@@ -135,13 +135,13 @@ fn check_large<L: Layout>(
     for form in FORMS {
         let before = counts(machine, &large.blocks);
         let bytes = range(process, address, pages * PAGE_SIZE);
-        let acquired = pagepin::Env::counters(machine).values().pins_acquired;
+        let acquired = pagepin::Env::statistics(machine).pins_acquired;
         let pins = forms::pin::<Read, L>(form, process, bytes, PinFlags::empty(), wanted.len()).unwrap();
         assert_eq!((pins.runs(), pins.pages(), pins.stopped()), (wanted, pages, None), "{form:?}");
         let extra = |held: &bool| u64::from(*held);
         let with_pins = before.iter().zip(held).map(|(now, held)| (now.0 + extra(held), now.1 + extra(held)));
         assert!(counts(machine, &large.blocks).into_iter().eq(with_pins), "{form:?}: one hold per leaf");
-        assert_eq!(pagepin::Env::counters(machine).values().pins_acquired - acquired, pages);
+        assert_eq!(pagepin::Env::statistics(machine).pins_acquired - acquired, pages);
         let total: u64 = pins.complete().unwrap().byte_runs().map(|run| run.length).sum();
         assert_eq!(total, pages * PAGE_SIZE);
         assert_eq!(counts(machine, &large.blocks), before, "{form:?}: given back");

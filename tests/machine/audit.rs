@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pagepin::frame::{FrameKind, Layout, Snapshot};
-use pagepin::{AddressSpace, EntryAddr, FrameTable, LeafSize, PAGE_SIZE, Pfn, SOFTWARE_BITS};
+use pagepin::{AddressSpace, EntryAddr, Env, FrameTable, LeafSize, PAGE_SIZE, Pfn, SOFTWARE_BITS};
 
 use super::memory::{FIRST, Use};
 use super::{Machine, Process};
@@ -148,7 +148,7 @@ impl<L: Layout> Machine<L> {
             let word = self.word(Pfn::new(FIRST + index));
             assert!(word.snapshot().is_free(), "{:#x}: {word:?}", FIRST + index);
         }
-        let counters = pagepin::Env::counters(self).values();
+        let counters = self.statistics();
         let surplus = self.inner().expected_surplus.get();
         assert_eq!(counters.pins_acquired + surplus, counters.pins_released, "INV-10: pins");
         assert_eq!(counters.gets_acquired, counters.gets_released, "INV-10: references");

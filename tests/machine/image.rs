@@ -4,7 +4,7 @@
 use std::fmt;
 
 use pagepin::frame::{Layout, Snapshot};
-use pagepin::{AddressSpace, PAGE_SIZE, PageAddr, Pfn, Vma};
+use pagepin::{AddressSpace, Env, PAGE_SIZE, PageAddr, Pfn, Vma};
 
 use super::memory::{FIRST, Use};
 use super::{A, FAR, FOREIGN, LARGE, Machine, PAGE, Process, UNTOUCHED};
@@ -50,7 +50,7 @@ impl<L: Layout> Machine<L> {
             let content = if used == Use::Free { Vec::new() } else { self.memory().frame_words(frame) };
             Frame { used, word: (!word.is_free()).then_some(word), content }
         };
-        let counters = self.counters.values();
+        let counters = self.statistics();
         Image {
             frames: (0..).zip(uses).map(frame).collect(),
             held: [

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use pagepin::frame::{FrameWord, Layout, PageFrame, Wide};
 use pagepin::pin::{self, GotPages, PhysRun, PinError, PinFlags, PinnedPages, pin_user_pages, pin_user_pages_fast};
 use pagepin::space::{SpaceOptions, UserSpace};
-use pagepin::{Counters, Env, FlatFrameTable, FrameTable, Levels, Pfn, PinLimit, Rights, UserRange};
+use pagepin::{Env, Extras, FlatFrameTable, FrameTable, Levels, Pfn, PinLimit, Rights, UserRange};
 use spin::relax::RelaxStrategy;
 
 pub(crate) use addresses::{A, FAR, FOREIGN, LARGE, PAGE, UNTOUCHED};
@@ -64,7 +64,7 @@ impl RelaxStrategy for Deadlock {
 pub(crate) struct Machine<L: Layout = Wide> {
     table: FlatFrameTable<'static, L>,
     words: *mut [PageFrame<L>],
-    counters: Counters,
+    extras: Extras,
     inner: OneThread<Inner>,
 }
 
@@ -105,7 +105,7 @@ impl<L: Layout> Machine<L> {
             expected_bugs: Cell::new(0),
             expected_surplus: Cell::new(0),
         };
-        Self { table, words, counters: Counters::new(), inner: OneThread::new(inner) }
+        Self { table, words, extras: Extras::new(), inner: OneThread::new(inner) }
     }
 
     fn inner(&self) -> &Inner {
@@ -280,6 +280,7 @@ unsafe impl<L: Layout> Env for Machine<L> {
     type ReadSide = Self;
     type Shootdown = Self;
     type Relax = Deadlock;
+    type Extras = Extras;
 
     fn phys_map(&self) -> &Self {
         self
@@ -296,8 +297,8 @@ unsafe impl<L: Layout> Env for Machine<L> {
     fn shootdown(&self) -> &Self {
         self
     }
-    fn counters(&self) -> &Counters {
-        &self.counters
+    fn extras(&self) -> &Extras {
+        &self.extras
     }
 }
 

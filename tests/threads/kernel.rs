@@ -12,8 +12,8 @@ use std::thread;
 
 use pagepin::frame::{Layout, PageFrame};
 use pagepin::{
-    CurrentCpu, Entry, EntryAddr, Env, EpochReadSide, FlatFrameTable, FlushRange, FrameRequest, FrameSource,
-    FrameTable, PAGE_SIZE, Pfn, PhysMap, Platform, ReadSide, Shootdown,
+    CpuCounters, CurrentCpu, Entry, EntryAddr, Env, EpochReadSide, Extras, FlatFrameTable, FlushRange, FrameRequest,
+    FrameSource, FrameTable, PAGE_SIZE, Pfn, PhysMap, Platform, ReadSide, Shootdown,
 };
 use spin::mutex::SpinMutex;
 use spin::relax::RelaxStrategy;
@@ -28,7 +28,9 @@ const POISON: u8 = 0xde;
 const WORDS: usize = PAGE_SIZE as usize / 8;
 
 /// The kernel with its read side `R`.
-pub(crate) type Kernel<'m, L, R> = Platform<Map<'m>, Pausing<'m, L>, Free<'m>, R, NoTlbs, Yield>;
+pub(crate) type Kernel<'m, L, R> = Platform<Map<'m>, Pausing<'m, L>, Free<'m>, R, NoTlbs, Yield, Statistics>;
+/// A slot for each worker, so that a count which one of them loses shows at the end.
+type Statistics = Extras<(), CpuCounters<ThisThread, THREADS>>;
 /// The read side under test.
 pub(crate) type Epochs = EpochReadSide<ThisThread, THREADS>;
 
@@ -257,12 +259,15 @@ pub(crate) fn kernel<'m, L: Layout, R>(
     let table = unsafe { FlatFrameTable::new(Pfn::new(FIRST), words) };
     let frames = SpinMutex::new((1..FRAMES as u64).map(|index| FIRST + index).collect());
     // SAFETY: the parts are those of one memory.
-    unsafe { Platform::with_relax(Map(memory), Pausing(table), Free { map: Map(memory), frames }, read_side, NoTlbs) }
+    let platform = unsafe {
+        Platform::with_relax(Map(memory), Pausing(table), Free { map: Map(memory), frames }, read_side, NoTlbs)
+    };
+    platform.with_extras(Extras::new().counters(CpuCounters::new(ThisThread)))
 }
 
 /// Nothing is held any more: every frame is back, every word free, every acquisition released (INV-10).
 pub(crate) fn check_balance<L: Layout, R: ReadSide + Sync>(kernel: &Kernel<'_, L, R>, words: &[PageFrame<L>]) {
-    let counters = kernel.counters().values();
+    let counters = kernel.statistics();
     assert_eq!(counters.pins_acquired, counters.pins_released, "INV-10: pins");
     assert_eq!(counters.gets_acquired, counters.gets_released, "INV-10: references");
     assert_eq!(counters.bugs_caught, 0, "releases too many");

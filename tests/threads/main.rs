@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pagepin::ReadSide;
 use pagepin::frame::{Layout, Split23x8, Wide};
+use pagepin::{Env, ReadSide};
 
 use kernel::{Memory, NoGrace, THREADS, check_balance, epochs, frame_words, kernel};
 use worker::{Space, Worker};
@@ -83,7 +83,7 @@ fn stress<L: Layout, R: ReadSide + Sync>(memory: &Memory, read_side: R) {
     });
     drop(shared);
     check_balance(&kernel, &words);
-    let counters = pagepin::Env::counters(&kernel).values();
+    let counters = kernel.statistics();
     println!(
         "{THREADS} threads, seed {seed}: {} operations, {} pages pinned, {} referenced",
         operations.into_inner(),

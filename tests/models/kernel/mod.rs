@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use pagepin::Access;
 use pagepin::fault::{Fault, FaultError};
-use pagepin::{Counters, CurrentCpu, Entry, Env, EpochReadSide, LeafSize, Pfn, ReadSide, UserSpace};
+use pagepin::{CpuCounters, CurrentCpu, Entry, Env, EpochReadSide, Extras, LeafSize, Pfn, ReadSide, UserSpace};
 use spin::relax::Spin;
 
 pub(crate) use crate::checker::Tables;
@@ -55,7 +55,7 @@ pub(crate) struct Kernel<R> {
     pub(crate) cpus: Arc<Cpus>,
     read_side: R,
     /// One for each CPU, so that statistics neither order the threads nor multiply the interleavings.
-    counters: [Counters; CPUS],
+    extras: Extras<(), CpuCounters<ThisCpu, CPUS>>,
 }
 
 // SAFETY: one memory is the map, the table and the source.
@@ -66,6 +66,7 @@ unsafe impl<R: Side> Env for Kernel<R> {
     type ReadSide = R;
     type Shootdown = Cpus;
     type Relax = Spin;
+    type Extras = Extras<(), CpuCounters<ThisCpu, CPUS>>;
 
     fn phys_map(&self) -> &Memory {
         &self.memory
@@ -82,16 +83,16 @@ unsafe impl<R: Side> Env for Kernel<R> {
     fn shootdown(&self) -> &Cpus {
         &self.cpus
     }
-    fn counters(&self) -> &Counters {
-        &self.counters[CPU.with(Cell::get)]
+    fn extras(&self) -> &Self::Extras {
+        &self.extras
     }
 }
 
 /// One execution of a model: makes a kernel with `frames` frames, runs `model` on CPU 0, and checks that everything was given back.
 pub(crate) fn with_kernel<R: Side>(frames: u32, tables: Tables, model: impl FnOnce(&'static Kernel<R>)) {
     let cpus = Arc::new(Cpus::default());
-    let counters = core::array::from_fn(|_| Counters::new());
-    let kernel = Kernel { memory: Memory::new(frames, tables), read_side: R::new(&cpus), cpus, counters };
+    let extras = Extras::new().counters(CpuCounters::new(ThisCpu));
+    let kernel = Kernel { memory: Memory::new(frames, tables), read_side: R::new(&cpus), cpus, extras };
     // The checker's threads ask for 'static; all have been joined when the model returns, and the box is taken back.
     let kernel = Box::into_raw(Box::new(kernel));
     // SAFETY: just made, and freed only below.
@@ -165,10 +166,9 @@ impl<R: Side> Kernel<R> {
 
     fn check_balance(&self) {
         self.memory.check_all_free();
-        let sum =
-            |value: fn(pagepin::CounterValues) -> u64| self.counters.iter().map(|c| value(c.values())).sum::<u64>();
-        assert_eq!(sum(|v| v.pins_acquired), sum(|v| v.pins_released), "INV-10: pins");
-        assert_eq!(sum(|v| v.gets_acquired), sum(|v| v.gets_released), "INV-10: gets");
-        assert_eq!(sum(|v| v.bugs_caught), 0, "a count was caught below zero");
+        let counted = self.statistics();
+        assert_eq!(counted.pins_acquired, counted.pins_released, "INV-10: pins");
+        assert_eq!(counted.gets_acquired, counted.gets_released, "INV-10: gets");
+        assert_eq!(counted.bugs_caught, 0, "a count was caught below zero");
     }
 }

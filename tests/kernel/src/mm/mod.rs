@@ -139,7 +139,7 @@ impl AddressSpace {
                 Ok(0)
             }
             MmCall::PinsHeld => {
-                let counters = pagepin::Env::counters(kernel()).values();
+                let counters = pagepin::Env::statistics(kernel());
                 Ok(counters.pins_acquired - counters.pins_released)
             }
         }
@@ -170,7 +170,7 @@ pub fn table() -> Result<u64, Error> {
 
 /// What is left of the library's work when no process is: anything is a leak.
 pub fn leftovers() -> Result<(), alloc::string::String> {
-    let counters = pagepin::Env::counters(kernel()).values();
+    let counters = pagepin::Env::statistics(kernel());
     if counters.pins_acquired != counters.pins_released
         || counters.gets_acquired != counters.gets_released
         || counters.bugs_caught != 0
