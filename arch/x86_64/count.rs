@@ -8,6 +8,7 @@
 /// relaxed store.
 #[inline(always)]
 pub(crate) unsafe fn add_on_this_cpu(total: *mut u64, count: u64) {
+    #[cfg(target_arch = "x86_64")]
     // SAFETY: the caller vouches for the place, of which exactly 8 bytes are touched.
     unsafe {
         core::arch::asm!(
@@ -17,4 +18,8 @@ pub(crate) unsafe fn add_on_this_cpu(total: *mut u64, count: u64) {
             options(nostack),
         );
     }
+    // Where there is no such instruction, an atomic one.
+    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: the caller vouches for the place.
+    unsafe { core::sync::atomic::AtomicU64::from_ptr(total) }.fetch_add(count, core::sync::atomic::Ordering::Relaxed);
 }
