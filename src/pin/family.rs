@@ -51,25 +51,14 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
 
     #[inline(always)]
     fn acquire<A: PinAccess, const PIN: bool>(self, path: Path, buffer: &mut [PhysRun]) -> Acquired {
-<<<<<<< HEAD
         if let Some(place) = buffer.first_mut().filter(|_| path != Path::Slow) {
             let one =
                 if A::WRITES { self.acquire_one_leaf::<true, PIN>() } else { self.acquire_one_leaf::<false, PIN>() };
             if let Some(run) = one {
                 *place = run;
-                self.env().counters().acquired(PIN, run.pages());
+                count(self.env(), Counted::acquired(PIN), run.pages());
                 return Acquired { runs: 1, pages: run.pages(), stopped: None };
             }
-=======
-        if path != Path::Slow
-            && let Some(place) = buffer.first_mut()
-            && let Some(run) =
-                if A::WRITES { self.acquire_one_leaf::<true, PIN>() } else { self.acquire_one_leaf::<false, PIN>() }
-        {
-            *place = run;
-            count(self.env(), Counted::acquired(PIN), run.pages());
-            return Acquired { runs: 1, pages: run.pages(), stopped: None };
->>>>>>> 7e88fcb (env: extras with defaults: no-preempt guard, and statistics per CPU)
         }
         let mut runs = Runs::new(buffer);
         let mut stopped = None;

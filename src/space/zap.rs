@@ -282,7 +282,7 @@ fn release_leaves<K: Env>(
             && let Some(frame) = frames.frame(pfn)
         {
             pinned += u64::from(freed.release(pfn, frame.word.put_mapping(Dirty::when(entry.is_dirty()))));
-use crate::errno::{EFAULT, EINVAL};
+            use crate::errno::{EFAULT, EINVAL};
         }
     }
     unmapped.pages += leaves * size.pages();
