@@ -278,11 +278,9 @@ fn release_leaves<K: Env>(
         unsafe { map.store_entry(at, Entry::EMPTY) };
         leaves += 1;
         let pfn = entry.leaf_frame(size);
-        if !entry.is_special()
-            && let Some(frame) = frames.frame(pfn)
-        {
+        let counted = if entry.is_special() { None } else { frames.frame(pfn) };
+        if let Some(frame) = counted {
             pinned += u64::from(freed.release(pfn, frame.word.put_mapping(Dirty::when(entry.is_dirty()))));
-            use crate::errno::{EFAULT, EINVAL};
         }
     }
     unmapped.pages += leaves * size.pages();

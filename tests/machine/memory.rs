@@ -204,7 +204,7 @@ impl Memory {
 
     /// A block of which a piece comes back becomes that piece and others, each as large as can be.
     fn split_for(&self, piece: Pfn, order: u8) {
-        let Some(index) = self.index(piece).filter(|index| index.is_multiple_of(1 << order)) else { return };
+        let Some(index) = self.index(piece).filter(|index| index.trailing_zeros() >= u32::from(order)) else { return };
         let mut blocks = self.blocks.borrow_mut();
         let Some((start, whole)) = blocks.range(..=index).next_back().map(|(start, whole)| (*start, *whole)) else {
             return;
