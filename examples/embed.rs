@@ -1,6 +1,7 @@
 //! pagepin in a small kernel with one CPU, in the style of blog_os: all the glue there is. It is
 //! compiled, not run. The README quotes what is between the two marks; what is below them is what
 //! such a kernel has anyway.
+#![cfg(target_arch = "x86_64")]
 #![no_std]
 #![expect(dead_code, reason = "the rest of the kernel would call it")]
 
