@@ -126,7 +126,9 @@ pub use adapters::{EpochGuard, EpochReadSide, FrameAllocatorSource, fault_from_e
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub use adapters::{InterruptsOff, SingleCpu};
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageAddr, Pfn, RangeError, UserHalf, UserRange};
-pub use arch::{Entry, KeyRights, LeafSize, Level, Levels, SOFTWARE_BITS};
+pub use arch::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, SOFTWARE_BITS};
+#[doc(hidden)]
+pub use env::EntryCell;
 pub use env::{
     AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, CurrentCpu, EntryAddr, Env, ExtraParts, Extras,
     FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, Mm, NoPreempt, OffsetPhysMap,

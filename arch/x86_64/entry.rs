@@ -5,7 +5,7 @@
 use core::fmt;
 
 use super::software_bits::{FORK_EXCLUSIVE, FORK_WRITABLE, PROT_NONE, SPECIAL};
-use super::{KeyRights, LeafSize, Level};
+use super::{EntryChange, KeyRights, LeafSize, Level};
 use crate::addr::Pfn;
 use crate::frame::Shared;
 use crate::rights::Rights;
@@ -227,12 +227,12 @@ impl Entry {
         (Shared { was_exclusive: self.0 & FORK_EXCLUSIVE != 0 }, self.0 & FORK_WRITABLE != 0)
     }
 
-    /// The mask that takes the present bit, and nothing else, away.
-    pub(crate) const CLEAR_PRESENT: u64 = !PRESENT;
-    /// The mask that takes the right to write, and nothing else, away.
-    pub(crate) const CLEAR_WRITABLE: u64 = !WRITABLE;
-    /// The bit that [`Entry::CLEAR_WRITABLE`] takes away.
-    pub(crate) const SET_WRITABLE: u64 = WRITABLE;
+    /// Makes an entry not present, and changes nothing else.
+    pub(crate) const BREAK: EntryChange = EntryChange::Clear(PRESENT);
+    /// Takes the right to write, and nothing else, away.
+    pub(crate) const WRITE_PROTECT: EntryChange = EntryChange::Clear(WRITABLE);
+    /// Undoes [`Entry::WRITE_PROTECT`].
+    pub(crate) const PERMIT_WRITES: EntryChange = EntryChange::Set(WRITABLE);
 }
 
 impl fmt::Debug for Entry {

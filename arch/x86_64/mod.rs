@@ -9,6 +9,7 @@ mod copy;
 #[cfg(not(pagepin_checker))]
 mod count;
 mod entry;
+mod entry_change;
 mod levels;
 #[cfg(any(test, not(target_arch = "x86_64")))]
 mod portable_copy;
@@ -21,6 +22,7 @@ pub(crate) use copy::{copy_frames, read_bytes, write_bytes, zero_frames};
 pub(crate) use count::add_on_this_cpu;
 pub(crate) use entry::Demand;
 pub use entry::Entry;
+pub use entry_change::EntryChange;
 pub(crate) use levels::ENTRIES;
 pub use levels::{LeafSize, Level, Levels};
 #[cfg(not(target_arch = "x86_64"))]

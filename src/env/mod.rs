@@ -43,7 +43,7 @@ pub use frame_table::{FlatFrameTable, FrameTable};
 pub use mm::Mm;
 pub(crate) use no_preempt::StayGuard;
 pub use no_preempt::{CurrentCpu, NoPreempt};
-pub use phys_map::{EntryAddr, OffsetPhysMap, PhysMap};
+pub use phys_map::{EntryAddr, EntryCell, OffsetPhysMap, PhysMap};
 pub use read_side::ReadSide;
 pub use shootdown::{FlushRange, Shootdown};
 

@@ -1,8 +1,8 @@
 //! [`PhysMap`]: from a frame number to memory, and the only way to touch a page-table entry.
 
 use crate::addr::Pfn;
-use crate::arch::{self, Entry};
-use crate::primitive::{AtomicU64, Ordering};
+use crate::arch::{self, Entry, EntryChange};
+use crate::primitive::{AtomicU64, Ordering, safeguard};
 
 /// The place of one entry: a table page and an index below 512.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub unsafe trait PhysMap {
     #[inline(always)]
     unsafe fn load_entry(&self, at: EntryAddr) -> Entry {
         // SAFETY: forwarded from the caller.
-        Entry::from_bits(unsafe { atomic(self, at) }.load(Ordering::Acquire))
+        unsafe { in_place(self, at) }.load()
     }
 
     /// Stores an entry (release) and gives no care to what was there.
@@ -82,27 +82,17 @@ pub unsafe trait PhysMap {
     #[inline(always)]
     unsafe fn store_entry(&self, at: EntryAddr, entry: Entry) {
         // SAFETY: forwarded from the caller.
-        unsafe { atomic(self, at) }.store(entry.bits(), Ordering::Release);
+        unsafe { in_place(self, at) }.store(entry);
     }
 
-    /// Clears the bits that are 0 in `mask`; returns the entry before.
+    /// Clears or sets some bits in one step, in which nothing is lost that hardware sets; returns the entry before.
     ///
     /// # Safety
     /// As [`PhysMap::load_entry`], and the caller holds the table lock.
     #[inline(always)]
-    unsafe fn mask_entry(&self, at: EntryAddr, mask: u64) -> Entry {
+    unsafe fn change_entry(&self, at: EntryAddr, change: EntryChange) -> Entry {
         // SAFETY: forwarded from the caller.
-        Entry::from_bits(unsafe { atomic(self, at) }.fetch_and(mask, Ordering::AcqRel))
-    }
-
-    /// Sets `bits`; returns the entry before.
-    ///
-    /// # Safety
-    /// As [`PhysMap::load_entry`], and the caller holds the table lock.
-    #[inline(always)]
-    unsafe fn set_entry_bits(&self, at: EntryAddr, bits: u64) -> Entry {
-        // SAFETY: forwarded from the caller.
-        Entry::from_bits(unsafe { atomic(self, at) }.fetch_or(bits, Ordering::AcqRel))
+        unsafe { in_place(self, at) }.change(change)
     }
 
     /// Replaces `old` by `new`; on failure returns what is there (hardware may have set accessed or dirty).
@@ -115,11 +105,7 @@ pub unsafe trait PhysMap {
     #[inline(always)]
     unsafe fn exchange_entry(&self, at: EntryAddr, old: Entry, new: Entry) -> Result<(), Entry> {
         // SAFETY: forwarded from the caller.
-        let slot = unsafe { atomic(self, at) };
-        match slot.compare_exchange(old.bits(), new.bits(), Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Ok(()),
-            Err(now) => Err(Entry::from_bits(now)),
-        }
+        unsafe { in_place(self, at) }.exchange(old, new)
     }
 
     /// Copies `1 << order` frames. Another party may write the source meanwhile; then the copy holds some of it.
@@ -162,15 +148,9 @@ unsafe impl<T: PhysMap + ?Sized> PhysMap for &T {
     }
 
     #[inline(always)]
-    unsafe fn mask_entry(&self, at: EntryAddr, mask: u64) -> Entry {
+    unsafe fn change_entry(&self, at: EntryAddr, change: EntryChange) -> Entry {
         // SAFETY: forwarded from the caller.
-        unsafe { (**self).mask_entry(at, mask) }
-    }
-
-    #[inline(always)]
-    unsafe fn set_entry_bits(&self, at: EntryAddr, bits: u64) -> Entry {
-        // SAFETY: forwarded from the caller.
-        unsafe { (**self).set_entry_bits(at, bits) }
+        unsafe { (**self).change_entry(at, change) }
     }
 
     #[inline(always)]
@@ -190,21 +170,67 @@ unsafe impl<T: PhysMap + ?Sized> PhysMap for &T {
     }
 }
 
+/// The atomic of one entry, and with which orderings it is accessed. For who overrides the accessors of [`PhysMap`]: a
+/// checker keeps its atomics elsewhere, but their orderings are these.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct EntryCell<'a>(&'a AtomicU64);
+
+impl<'a> EntryCell<'a> {
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(atomic: &'a AtomicU64) -> Self {
+        Self(atomic)
+    }
+
+    /// Acquire: pairs with the release of `store`, so that a table is found as it was when it was linked.
+    #[inline(always)]
+    #[must_use]
+    pub fn load(self) -> Entry {
+        Entry::from_bits(self.0.load(safeguard!(EntryAcquire: Ordering::Acquire)))
+    }
+
+    /// Release: pairs with the acquire of `load`.
+    #[inline(always)]
+    pub fn store(self, entry: Entry) {
+        self.0.store(entry.bits(), safeguard!(EntryRelease: Ordering::Release));
+    }
+
+    /// Both: what comes back is acted on, and what was prepared is found by who sees the change.
+    #[inline(always)]
+    #[must_use]
+    pub fn change(self, change: EntryChange) -> Entry {
+        Entry::from_bits(match change {
+            EntryChange::Clear(bits) => self.0.fetch_and(!bits, Ordering::AcqRel),
+            EntryChange::Set(bits) => self.0.fetch_or(bits, Ordering::AcqRel),
+        })
+    }
+
+    /// As `change`, or a load.
+    #[inline(always)]
+    #[expect(clippy::missing_errors_doc, reason = "see `PhysMap::exchange_entry`")]
+    pub fn exchange(self, old: Entry, new: Entry) -> Result<(), Entry> {
+        match self.0.compare_exchange(old.bits(), new.bits(), Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(()),
+            Err(now) => Err(Entry::from_bits(now)),
+        }
+    }
+}
+
 /// # Safety
 /// The table page is one of this kernel's and cannot be freed while the result is in use; the index lies within it.
 #[cfg(not(pagepin_checker))]
 #[inline(always)]
-unsafe fn atomic<P: PhysMap + ?Sized>(map: &P, at: EntryAddr) -> &AtomicU64 {
+unsafe fn in_place<P: PhysMap + ?Sized>(map: &P, at: EntryAddr) -> EntryCell<'_> {
     // SAFETY: the implementation vouches for the pointer to the page, the caller for the page and the index: the entry lies
     // within it, aligned. Every access to an entry of a table in use goes through here, or is hardware's: all are atomic.
-    unsafe { AtomicU64::from_ptr(map.frame_ptr(at.table()).cast::<u64>().add(at.index as usize)) }
+    EntryCell(unsafe { AtomicU64::from_ptr(map.frame_ptr(at.table()).cast::<u64>().add(at.index as usize)) })
 }
 
-/// A checker's atomics do not live in memory that is given: a model's `PhysMap` brings its own and overrides the provided
-/// methods.
+/// A checker's atomics do not live in memory that is given: a model's `PhysMap` says where, and goes on as above.
 #[cfg(pagepin_checker)]
-unsafe fn atomic<P: PhysMap + ?Sized>(_: &P, _: EntryAddr) -> &AtomicU64 {
-    unimplemented!("page-table entries of a model")
+unsafe fn in_place<P: PhysMap + ?Sized>(_: &P, _: EntryAddr) -> EntryCell<'_> {
+    unreachable!("a model's entries are not in memory")
 }
 
 /// All physical memory, mapped at a fixed offset (`physical_memory_offset` of a boot loader).

@@ -48,6 +48,10 @@ pub enum Safeguard {
     WriterWaitsForReaders,
     /// Who opens the mm lock releases, who comes in acquires.
     RwLockOrdering,
+    /// Loads of entries acquire.
+    EntryAcquire,
+    /// Stores of entries release.
+    EntryRelease,
 }
 
 /// Plain core atomic on purpose: constant while a model runs, and no business of the checker's.

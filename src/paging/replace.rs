@@ -64,7 +64,7 @@ impl<'t, 'a, K: Env> Broken<'t, 'a, K> {
         // One step: hardware sets accessed and dirty only in entries it finds present, so what comes back is final and
         // no bit that it sets can be lost.
         // SAFETY: the lock is held through `tables`, and under it the caller found the slot, so the table page is alive.
-        let entry = unsafe { tables.env().phys_map().mask_entry(slot.at, Entry::CLEAR_PRESENT) };
+        let entry = unsafe { tables.env().phys_map().change_entry(slot.at, Entry::BREAK) };
         Self { tables, slot: Slot { entry, ..slot } }
     }
 

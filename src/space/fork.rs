@@ -188,7 +188,7 @@ fn undo_entry<K: Env>(env: &K, parent_at: EntryAddr, parent: Entry, child: Entry
     if writable {
         // SAFETY: the place was found under the parent's lock, which is held, and its frame is exclusive again, as it
         // was when the entry was writable.
-        unsafe { env.phys_map().set_entry_bits(parent_at, Entry::SET_WRITABLE) };
+        unsafe { env.phys_map().change_entry(parent_at, Entry::PERMIT_WRITES) };
     }
 }
 
@@ -275,7 +275,7 @@ fn share_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, t
             if entry.is_writable() {
                 // Not a compare-and-exchange: hardware may set accessed or dirty at any time, and nothing else changes.
                 // SAFETY: as above.
-                unsafe { map.mask_entry(at, Entry::CLEAR_WRITABLE) };
+                unsafe { map.change_entry(at, Entry::WRITE_PROTECT) };
             }
             rights = rights.mixed_with(entry);
             // SAFETY: the child's lock is held, so its table is alive; the child is empty there; the entry is read-only and

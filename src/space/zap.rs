@@ -188,7 +188,7 @@ impl<K: Env> Zap<'_, '_, K> {
             broken.tables |= inside.tables;
             if self.free_empty_tables && self.nothing_left(below, first, end) {
                 // SAFETY: the table lock is held, so the table is alive; the index lies within it.
-                unsafe { map.mask_entry(at, Entry::CLEAR_PRESENT) };
+                unsafe { map.change_entry(at, Entry::BREAK) };
                 broken.tables = true;
             }
         }
@@ -247,7 +247,7 @@ fn break_leaves<P: PhysMap>(map: &P, here: Table, indices: Range<u64>) -> bool {
         // SAFETY: the table lock is held, so the table is alive; the index lies within it.
         unsafe {
             if map.load_entry(at).is_present() {
-                map.mask_entry(at, Entry::CLEAR_PRESENT);
+                map.change_entry(at, Entry::BREAK);
                 any = true;
             }
         }

@@ -6,8 +6,9 @@ use std::thread;
 
 use pagepin::Access;
 use pagepin::{
-    CurrentCpu, Entry, EntryAddr, EpochReadSide, FlatFrameTable, FrameAllocatorSource, FrameRequest, FrameSource,
-    FrameTable, LeafSize, OffsetPhysMap, PAGE_SIZE, PageAddr, PageFrame, Pfn, PhysMap, ReadSide, fault_from_error_code,
+    CurrentCpu, Entry, EntryAddr, EntryChange, EpochReadSide, FlatFrameTable, FrameAllocatorSource, FrameRequest,
+    FrameSource, FrameTable, LeafSize, OffsetPhysMap, PAGE_SIZE, PageAddr, PageFrame, Pfn, PhysMap, ReadSide,
+    fault_from_error_code,
 };
 use x86_64::PhysAddr;
 use x86_64::structures::idt::PageFaultErrorCode as Code;
@@ -109,8 +110,8 @@ fn an_offset_map_reaches_memory_and_entries() {
     unsafe {
         assert_eq!(map.load_entry(at), Entry::from_bits(7));
         map.store_entry(at, Entry::from_bits(0x61));
-        assert_eq!(map.set_entry_bits(at, 2), Entry::from_bits(0x61));
-        assert_eq!(map.mask_entry(at, !1), Entry::from_bits(0x63));
+        assert_eq!(map.change_entry(at, EntryChange::Set(2)), Entry::from_bits(0x61));
+        assert_eq!(map.change_entry(at, EntryChange::Clear(1)), Entry::from_bits(0x63));
         assert_eq!(map.exchange_entry(at, Entry::EMPTY, Entry::from_bits(1)), Err(Entry::from_bits(0x62)));
         assert_eq!(map.exchange_entry(at, Entry::from_bits(0x62), Entry::EMPTY), Ok(()));
         map.clear_frames(second, 0);

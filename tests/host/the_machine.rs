@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pagepin::Access;
 use pagepin::frame::{Layout, Released};
 use pagepin::pin::Write;
-use pagepin::{Entry, FrameRequest, FrameSource, PhysMap, ReadSide, Shootdown};
+use pagepin::{Entry, EntryChange, FrameRequest, FrameSource, PhysMap, ReadSide, Shootdown};
 
 use crate::machine::{A, Machine, NONE, PAGE, Process};
 
@@ -36,7 +36,7 @@ fn publish_before_flush_is_caught<L: Layout>() {
         let leaf = machine.leaf(process, A).unwrap();
         // SAFETY: wrong on purpose: no flush between the two.
         unsafe {
-            machine.mask_entry(leaf.at, !1);
+            _ = machine.change_entry(leaf.at, EntryChange::Clear(1));
             machine.store_entry(leaf.at, Entry::from_bits(leaf.bits));
         }
     });
@@ -54,7 +54,7 @@ fn table_freed_without_waiting_for_walkers_is_caught<L: Layout>() {
             })
         });
         // SAFETY: wrong on purpose: flushed, but no grace period.
-        unsafe { machine.mask_entry(above.unwrap(), !1) };
+        unsafe { machine.change_entry(above.unwrap(), EntryChange::Clear(1)) };
         machine.flush(process.root(), pagepin::FlushRange::Everything);
         assert_eq!(machine.word(leaf.at.table()).put(), Ok(Released::Last { order: 0 }));
         // SAFETY: wrong on purpose.

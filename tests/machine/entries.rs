@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pagepin::frame::{FrameKind, Layout};
-use pagepin::{Entry, EntryAddr, FlushRange, PageAddr, Pfn, PhysMap, ReadSide, Shootdown};
+use pagepin::{Entry, EntryAddr, EntryCell, EntryChange, FlushRange, PageAddr, Pfn, PhysMap, ReadSide, Shootdown};
 
 use super::Machine;
 use super::memory::Use;
@@ -143,7 +143,7 @@ unsafe impl<L: Layout> PhysMap for Machine<L> {
 
     unsafe fn load_entry(&self, at: EntryAddr) -> Entry {
         self.walk_step();
-        Entry::from_bits(self.slot(at).load(Ordering::Acquire))
+        EntryCell::new(self.slot(at)).load()
     }
 
     unsafe fn store_entry(&self, at: EntryAddr, entry: Entry) {
@@ -151,27 +151,17 @@ unsafe impl<L: Layout> PhysMap for Machine<L> {
         self.watch(at, old, entry.bits());
     }
 
-    unsafe fn mask_entry(&self, at: EntryAddr, mask: u64) -> Entry {
-        let old = self.slot(at).fetch_and(mask, Ordering::AcqRel);
-        self.watch(at, old, old & mask);
-        Entry::from_bits(old)
-    }
-
-    unsafe fn set_entry_bits(&self, at: EntryAddr, bits: u64) -> Entry {
-        let old = self.slot(at).fetch_or(bits, Ordering::AcqRel);
-        self.watch(at, old, old | bits);
-        Entry::from_bits(old)
+    unsafe fn change_entry(&self, at: EntryAddr, change: EntryChange) -> Entry {
+        let old = EntryCell::new(self.slot(at)).change(change);
+        self.watch(at, old.bits(), change.of(old).bits());
+        old
     }
 
     unsafe fn exchange_entry(&self, at: EntryAddr, old: Entry, new: Entry) -> Result<(), Entry> {
         self.inner().exchange_hook.reach();
-        match self.slot(at).compare_exchange(old.bits(), new.bits(), Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => {
-                self.watch(at, old.bits(), new.bits());
-                Ok(())
-            }
-            Err(now) => Err(Entry::from_bits(now)),
-        }
+        EntryCell::new(self.slot(at)).exchange(old, new)?;
+        self.watch(at, old.bits(), new.bits());
+        Ok(())
     }
 }
 

@@ -2,7 +2,9 @@
 
 use pagepin::frame::{FrameWord, Snapshot, Wide};
 use pagepin::model::AtomicU64;
-use pagepin::{Entry, EntryAddr, FrameRequest, FrameSource, FrameTable, PageFrame, Pfn, PhysMap};
+use pagepin::{
+    Entry, EntryAddr, EntryCell, EntryChange, FrameRequest, FrameSource, FrameTable, PageFrame, Pfn, PhysMap,
+};
 
 use crate::checker::atomic::{self, Ordering};
 use crate::checker::{ENTRIES, Tables, UnsafeCell, WORDS, ZERO_FRAME};
@@ -114,8 +116,8 @@ impl Memory {
     }
 
     /// Uses an entry that is kept, once.
-    fn entry<T>(&self, at: EntryAddr, once: impl FnOnce(&AtomicU64) -> T) -> T {
-        self.using(at.table(), |table| once(&table.entries[index(at)]))
+    fn entry<T>(&self, at: EntryAddr, once: impl FnOnce(EntryCell<'_>) -> T) -> T {
+        self.using(at.table(), |table| once(EntryCell::new(&table.entries[index(at)])))
     }
 }
 
@@ -123,36 +125,31 @@ fn index(at: EntryAddr) -> usize {
     ((at.address() - at.table().address()) / 8) as usize
 }
 
-// SAFETY: no operation of the models asks for the bytes of a frame; entries, copying and clearing are overridden.
+// SAFETY: no operation of the models asks for the bytes of a frame; where entries are, copying and clearing are
+// overridden.
 unsafe impl PhysMap for Memory {
     fn frame_ptr(&self, _: Pfn) -> *mut u8 {
         unimplemented!("the models have no memory behind their frames")
     }
 
     unsafe fn load_entry(&self, at: EntryAddr) -> Entry {
-        Entry::from_bits(self.using(at.table(), |table| match (index(at), table.entries.get(index(at))) {
+        self.using(at.table(), |table| match (index(at), table.entries.get(index(at))) {
             (0, Some(entry)) => self.tables.load_first(entry),
-            (_, Some(entry)) => entry.load(Ordering::Acquire),
-            (_, None) => 0,
-        }))
+            (_, Some(entry)) => EntryCell::new(entry).load(),
+            (_, None) => Entry::EMPTY,
+        })
     }
 
     unsafe fn store_entry(&self, at: EntryAddr, entry: Entry) {
-        self.entry(at, |slot| slot.store(entry.bits(), Ordering::Release));
+        self.entry(at, |cell| cell.store(entry));
     }
 
-    unsafe fn mask_entry(&self, at: EntryAddr, mask: u64) -> Entry {
-        Entry::from_bits(self.entry(at, |slot| slot.fetch_and(mask, Ordering::AcqRel)))
-    }
-
-    unsafe fn set_entry_bits(&self, at: EntryAddr, bits: u64) -> Entry {
-        Entry::from_bits(self.entry(at, |slot| slot.fetch_or(bits, Ordering::AcqRel)))
+    unsafe fn change_entry(&self, at: EntryAddr, change: EntryChange) -> Entry {
+        self.entry(at, |cell| cell.change(change))
     }
 
     unsafe fn exchange_entry(&self, at: EntryAddr, old: Entry, new: Entry) -> Result<(), Entry> {
-        let exchange =
-            |slot: &AtomicU64| slot.compare_exchange(old.bits(), new.bits(), Ordering::AcqRel, Ordering::Acquire);
-        self.entry(at, exchange).map(|_| ()).map_err(Entry::from_bits)
+        self.entry(at, |cell| cell.exchange(old, new))
     }
 
     unsafe fn copy_frames(&self, from: Pfn, to: Pfn, order: u8) {

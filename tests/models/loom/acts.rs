@@ -18,9 +18,15 @@ pub(crate) type Pins<A> = RawPins<A, [PhysRun; 2]>;
 impl<R: Side> Kernel<R> {
     /// An address space with the pages 1 and 2, of which the first holds `value`.
     pub(crate) fn space(&'static self, value: u64) -> Space<R> {
+        let space = self.empty_space();
+        self.write(&space, 1, value);
+        space
+    }
+
+    /// An address space in which nothing was touched yet: a root and no other table.
+    pub(crate) fn empty_space(&'static self) -> Space<R> {
         let space = UserSpace::new(self, SpaceOptions::default()).expect("memory for a root");
         space.map(PAGE, 2 * PAGE, Rights::READ | Rights::WRITE).expect("an empty space");
-        self.write(&space, 1, value);
         Arc::new(space)
     }
 

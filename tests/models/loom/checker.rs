@@ -4,6 +4,7 @@ pub(crate) use loom::cell::UnsafeCell;
 pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
 pub(crate) use loom::{thread, thread_local};
 use pagepin::model::AtomicU64;
+use pagepin::{Entry, EntryCell};
 
 pub(crate) const CPUS: usize = 3;
 /// Entries that are kept of each table: 0, by which upper tables lead to the one lowest table, and pages 1 and 2.
@@ -75,10 +76,10 @@ pub(crate) enum Tables {
 
 impl Tables {
     /// Loads entry 0 of a table.
-    pub(crate) fn load_first(self, entry: &AtomicU64) -> u64 {
+    pub(crate) fn load_first(self, entry: &AtomicU64) -> Entry {
         match self {
-            Self::Stay => entry.load_settled(atomic::Ordering::Acquire),
-            Self::Go => entry.load(atomic::Ordering::Acquire),
+            Self::Stay => Entry::from_bits(entry.load_settled(atomic::Ordering::Acquire)),
+            Self::Go => EntryCell::new(entry).load(),
         }
     }
 }

@@ -28,7 +28,30 @@ pub(crate) const MODELS: &[Model] = &[
         body: walk_and_unmap::<InterruptsOff>,
         twins: &[(Safeguard::FlushBeforeRelease, &[UNORDERED])],
     },
+    Model {
+        name: "walker x new tables",
+        bound: Bound::AtMost(3),
+        body: walk_and_fault,
+        twins: &[(Safeguard::EntryAcquire, &[UNORDERED]), (Safeguard::EntryRelease, &[UNORDERED])],
+    },
 ];
+
+/// A walker that finds a table finds it cleared, and what was put into it.
+fn walk_and_fault() {
+    with_kernel::<Epoch>(6, Tables::Go, |kernel| {
+        let space = kernel.empty_space();
+        let walker = kernel.on_cpu(1, {
+            let space = Arc::clone(&space);
+            move || {
+                if let Some(seen) = kernel.get_fast_only_and_load(&space) {
+                    assert_eq!(seen, 0, "a page that nobody has written");
+                }
+            }
+        });
+        kernel.read(&space, 1);
+        walker.join().expect("no panic");
+    });
+}
 
 fn walk_and_unmap<R: Side>() {
     with_kernel::<R>(5, Tables::Go, |kernel| {

@@ -1,6 +1,7 @@
 //! Shuttle, as the parts in `tests/models` ask for it, and the size of the kernel that it drives.
 
 use pagepin::model::AtomicU64;
+use pagepin::{Entry, EntryCell};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
 
@@ -86,8 +87,8 @@ pub(crate) struct Tables;
 
 impl Tables {
     /// Loads entry 0 of a table.
-    pub(crate) fn load_first(self, entry: &AtomicU64) -> u64 {
-        entry.load(atomic::Ordering::Acquire)
+    pub(crate) fn load_first(self, entry: &AtomicU64) -> Entry {
+        EntryCell::new(entry).load()
     }
 }
 
