@@ -139,4 +139,4 @@ pub use frame::{Dirty, FrameKind, Ownership, PageFrame};
 pub use rights::{Access, Rights};
 #[cfg(feature = "alloc")]
 pub use space::{KernelHalf, SpaceOptions, UserSpace};
-pub use vma::{Backing, MapOptions, Vma, VmaError};
+pub use vma::{Backing, MapOptions, Vma, VmaError, VmaFlags};

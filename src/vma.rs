@@ -4,6 +4,8 @@
 
 use core::fmt;
 
+use bitflags::bitflags;
+
 use crate::addr::{PageAddr, UserRange};
 use crate::errno::{EACCES, EINVAL};
 use crate::rights::Rights;
@@ -16,6 +18,18 @@ pub enum Backing {
     Anonymous,
     /// Frames that are not the crate's to count: device registers, foreign memory. Never pinned, shared by fork.
     Foreign,
+}
+
+bitflags! {
+    /// What an operation does otherwise with a VMA.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct VmaFlags: u8 {
+        /// A child gets neither the VMA nor its pages (`VM_DONTCOPY` on Linux). A parent that lends pages to a device spares
+        /// fork the copies.
+        const DONT_FORK = 1;
+        /// A child gets the VMA, and zeroes in it (`VM_WIPEONFORK`). For keys and the state of random generators.
+        const WIPE_ON_FORK = 2;
+    }
 }
 
 /// Protection keys that an entry has room for.
@@ -32,13 +46,14 @@ pub struct MapOptions {
     rights: Rights,
     max_rights: Rights,
     key: u8,
+    flags: VmaFlags,
 }
 
 impl MapOptions {
-    /// `rights` now, any later; protection key 0.
+    /// `rights` now, any later; protection key 0, no flags.
     #[must_use]
     pub const fn new(rights: Rights) -> Self {
-        Self { rights, max_rights: Rights::all(), key: 0 }
+        Self { rights, max_rights: Rights::all(), key: 0, flags: VmaFlags::empty() }
     }
 
     /// The rights that the mapping may ever be given (`VM_MAYREAD` and the like on Linux).
@@ -51,6 +66,12 @@ impl MapOptions {
     #[must_use]
     pub const fn key(self, key: u8) -> Self {
         Self { key, ..self }
+    }
+
+    /// What operations do otherwise with it.
+    #[must_use]
+    pub const fn flags(self, flags: VmaFlags) -> Self {
+        Self { flags, ..self }
     }
 }
 
@@ -68,6 +89,8 @@ pub enum VmaError {
     RightsExceedMax,
     /// There are 16 protection keys.
     InvalidKey,
+    /// Only private memory can be wiped on fork.
+    InvalidFlags,
 }
 
 impl VmaError {
@@ -76,7 +99,7 @@ impl VmaError {
     pub const fn errno(self) -> i32 {
         match self {
             Self::RightsExceedMax => EACCES,
-            Self::InvalidKey => EINVAL,
+            Self::InvalidKey | Self::InvalidFlags => EINVAL,
         }
     }
 }
@@ -86,6 +109,7 @@ impl fmt::Display for VmaError {
         f.write_str(match self {
             Self::RightsExceedMax => "more rights than the VMA may be given",
             Self::InvalidKey => "there is no such protection key",
+            Self::InvalidFlags => "only private memory can be wiped on fork",
         })
     }
 }
@@ -117,7 +141,7 @@ impl Vma {
             return Err(VmaError::InvalidKey);
         }
         let vma = Self { start: range.first_page(), end: range.end_page(), options, backing };
-        vma.with_rights(options.rights)
+        vma.with_rights(options.rights)?.with_flags(options.flags)
     }
 
     /// First page.
@@ -162,6 +186,19 @@ impl Vma {
         self.options.key
     }
 
+    /// What operations do otherwise with it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn flags(&self) -> VmaFlags {
+        self.options.flags
+    }
+
+    /// Whether a child of fork gets the pages.
+    #[must_use]
+    pub const fn pages_are_inherited(&self) -> bool {
+        !self.options.flags.intersects(VmaFlags::DONT_FORK.union(VmaFlags::WIPE_ON_FORK))
+    }
+
     /// Pages in the VMA.
     #[must_use]
     pub const fn pages(&self) -> u64 {
@@ -183,6 +220,17 @@ impl Vma {
             return Err(VmaError::RightsExceedMax);
         }
         Ok(Self { options: MapOptions { rights, ..self.options }, ..self })
+    }
+
+    /// The same pages with other flags.
+    ///
+    /// # Errors
+    /// [`VmaError::InvalidFlags`].
+    pub fn with_flags(self, flags: VmaFlags) -> Result<Self, VmaError> {
+        if flags.contains(VmaFlags::WIPE_ON_FORK) && self.backing != Backing::Anonymous {
+            return Err(VmaError::InvalidFlags);
+        }
+        Ok(Self { options: MapOptions { flags, ..self.options }, ..self })
     }
 
     /// The parts below `page` and from it on, if both have pages.

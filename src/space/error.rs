@@ -26,6 +26,8 @@ pub enum SpaceError {
     LargeLeaf,
     /// There is no such protection key.
     InvalidKey,
+    /// Only private memory can be wiped on fork.
+    InvalidFlags,
     /// The address space has as many VMAs as it may have.
     TooManyVmas,
     /// Out of memory.
@@ -39,7 +41,7 @@ impl SpaceError {
     #[must_use]
     pub const fn errno(self) -> i32 {
         match self {
-            Self::Range(_) | Self::LargeLeaf | Self::InvalidKey => EINVAL,
+            Self::Range(_) | Self::LargeLeaf | Self::InvalidKey | Self::InvalidFlags => EINVAL,
             Self::Overlap => EEXIST,
             Self::NoVma | Self::TooManyVmas | Self::NoMemory => ENOMEM,
             Self::AccessDenied => EACCES,
@@ -58,6 +60,7 @@ impl fmt::Display for SpaceError {
             Self::NoVma => "some page is in no VMA",
             Self::AccessDenied => return VmaError::RightsExceedMax.fmt(f),
             Self::InvalidKey => return VmaError::InvalidKey.fmt(f),
+            Self::InvalidFlags => return VmaError::InvalidFlags.fmt(f),
             Self::LargeLeaf => "the range begins or ends inside a large leaf",
             Self::TooManyVmas => "too many VMAs",
             Self::NoMemory => "out of memory",
@@ -80,6 +83,7 @@ impl From<VmaError> for SpaceError {
         match error {
             VmaError::RightsExceedMax => Self::AccessDenied,
             VmaError::InvalidKey => Self::InvalidKey,
+            VmaError::InvalidFlags => Self::InvalidFlags,
         }
     }
 }

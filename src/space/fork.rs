@@ -88,7 +88,8 @@ impl From<CountError> for ForkError {
     }
 }
 
-/// Gives the empty `child` the pages of `vmas` of `parent`, copied on write.
+/// Gives the empty `child` the pages of `vmas` of `parent`, copied on write, except where their
+/// [flags](crate::VmaFlags) say that it gets none.
 ///
 /// When this returns, every CPU has acknowledged that the parent's entries are write-protected.
 ///
@@ -110,10 +111,10 @@ pub unsafe fn fork_vmas<'a, K: Env>(
         protected: false,
         forked: Forked::default(),
     };
-    for vma in vmas.clone() {
+    for vma in vmas.clone().into_iter().filter(|vma| vma.pages_are_inherited()) {
         if let Err(error) = fork.share_vma(vma) {
             // VMAs after the failed one have nothing in the child.
-            for vma in vmas {
+            for vma in vmas.into_iter().filter(|vma| vma.pages_are_inherited()) {
                 fork.undo_vma(vma);
             }
             return Err(error);

@@ -5,6 +5,8 @@
 //! its word for the VMAs and the mm lock.
 
 #[cfg(feature = "alloc")]
+mod advice;
+#[cfg(feature = "alloc")]
 mod error;
 mod fork;
 #[cfg(feature = "alloc")]
@@ -16,6 +18,8 @@ mod user_space;
 mod vma_map;
 mod zap;
 
+#[cfg(feature = "alloc")]
+pub use advice::Advice;
 #[cfg(feature = "alloc")]
 pub use error::SpaceError;
 pub use fork::{ForkError, Forked, fork_vmas};

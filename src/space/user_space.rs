@@ -5,7 +5,8 @@ use core::fmt;
 use super::vma_map::VmaMap;
 use super::zap::reject_split_leaves;
 use super::{
-    ForkError, KernelHalf, ProtectPolicy, SpaceError, Unmapped, fork_vmas, free_tables, protect_pages, zap_pages,
+    Advice, ForkError, KernelHalf, ProtectPolicy, SpaceError, Unmapped, fork_vmas, free_tables, protect_pages,
+    zap_pages,
 };
 use crate::addr::{Pfn, RangeError, UserRange};
 use crate::arch::{ENTRIES, Entry, KeyRights, LeafSize, Levels};
@@ -224,7 +225,28 @@ impl<K: Env, C> UserSpace<K, C> {
         Ok(())
     }
 
-    /// A child with the same VMAs, its memory copied on write, its pins charged to the same budget.
+    /// Says what fork is to do with whole pages (`madvise` on Linux).
+    ///
+    /// # Errors
+    /// [`SpaceError::Range`], `NoVma` (a hole), `InvalidFlags` (wiping what is not private memory), `TooManyVmas`,
+    /// `NoMemory`.
+    pub fn advise(&self, start: u64, length: u64, advice: Advice) -> Result<(), SpaceError> {
+        let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
+        let (first, end) = (range.first_page(), range.end_page());
+        let mut vmas = self.vmas.write();
+        if !vmas.covers(first, end) {
+            return Err(SpaceError::NoVma);
+        }
+        let advised = |vma: Vma| vma.with_flags(advice.applied_to(vma.flags()));
+        for vma in vmas.touching(first, end) {
+            advised(*vma)?;
+        }
+        vmas.make_room_to_change(first, end)?;
+        vmas.change(first, end, |vma| Some(advised(vma).unwrap_or(vma)));
+        Ok(())
+    }
+
+    /// A child with the same VMAs, their memory copied on write but for what [`VmaFlags`](crate::VmaFlags) say, its pins charged to the same budget.
     ///
     /// # Errors
     /// [`ForkError`]: this address space is as it was.
@@ -246,7 +268,7 @@ impl<K: Env, C> UserSpace<K, C> {
     {
         let vmas = self.vmas.write();
         let child = Self::with_budget(self.env().clone(), self.options, budget).map_err(|_| ForkError::NoMemory)?;
-        *child.vmas.write() = vmas.try_clone().map_err(|_| ForkError::NoMemory)?;
+        *child.vmas.write() = vmas.try_fork().map_err(|_| ForkError::NoMemory)?;
         // SAFETY: all VMAs of this mm, whose mm lock is held for writing; the child is new, with the same options.
         unsafe { fork_vmas(&self.mm, &child.mm, vmas.iter()) }?;
         Ok(child)

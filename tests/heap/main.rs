@@ -13,7 +13,7 @@ use pagepin::Access;
 use pagepin::fault::{Fault, FaultError};
 use pagepin::frame::{Snapshot, Wide};
 use pagepin::pin::{PhysRun, PinError, PinFlags, Read, pin_user_pages_fast};
-use pagepin::space::{ForkError, SpaceError};
+use pagepin::space::{Advice, ForkError, SpaceError};
 use pagepin::{AddressSpace, PAGE_SIZE, PageAddr, Pfn, Rights, SpaceOptions, UserSpace, Vma};
 
 use kernel::{Kernel, Memory, NoGrace, check_balance, epochs, frame_words, kernel, run_as_cpu};
@@ -76,7 +76,7 @@ struct Operation {
 
 const NO_VMA: Error = Error::Space(SpaceError::NoMemory);
 
-const OPERATIONS: [Operation; 12] = [
+const OPERATIONS: [Operation; 13] = [
     Operation {
         name: "map the first VMA",
         // The list of chunks, and a chunk.
@@ -125,6 +125,12 @@ const OPERATIONS: [Operation; 12] = [
         allocations: 0,
         error: NO_VMA,
         run: |space| space.unmap(A - STRIDE, 3 * STRIDE).map(drop).map_err(Error::Space),
+    },
+    Operation {
+        name: "advise",
+        allocations: 1,
+        error: NO_VMA,
+        run: |space| space.advise(A + PAGE_SIZE, PAGE_SIZE, Advice::DontFork).map_err(Error::Space),
     },
     Operation {
         name: "discard",

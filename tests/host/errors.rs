@@ -82,11 +82,16 @@ fn every_variant_of_spaces_and_pins_explains_itself() {
         (SpaceError::Pinned(page), "0x7000 is pinned"),
         (SpaceError::LargeLeaf, "large leaf"),
         (SpaceError::InvalidKey, "no such protection key"),
+        (SpaceError::InvalidFlags, "only private memory"),
         (SpaceError::TooManyVmas, "too many"),
         (SpaceError::NoMemory, "out of memory"),
         (SpaceError::MalformedTable, "malformed"),
     ]);
-    explains(&[(VmaError::RightsExceedMax, "more rights"), (VmaError::InvalidKey, "no such protection key")]);
+    explains(&[
+        (VmaError::RightsExceedMax, "more rights"),
+        (VmaError::InvalidKey, "no such protection key"),
+        (VmaError::InvalidFlags, "only private memory"),
+    ]);
     explains(&[
         (PinError::Range(RangeError::Empty), "empty"),
         (PinError::InvalidFlags, "flags"),

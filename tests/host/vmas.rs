@@ -1,8 +1,10 @@
 //! VMAs by themselves, and where they come from and join.
 
+use pagepin::fault::FaultError;
 use pagepin::frame::Layout;
-use pagepin::space::SpaceError;
-use pagepin::{AddressSpace, Backing, Levels, MapOptions, PageAddr, Rights, UserRange, Vma, VmaError};
+use pagepin::pin::{Read, Write};
+use pagepin::space::{Advice, SpaceError};
+use pagepin::{AddressSpace, Backing, Levels, MapOptions, PageAddr, Pfn, Rights, UserRange, Vma, VmaError, VmaFlags};
 
 use crate::machine::{A, Machine, PAGE, Process, R, RW, RX};
 
@@ -32,7 +34,11 @@ fn there_is_no_vma_with_a_key_or_rights_that_it_cannot_have() {
     assert_eq!((vma.rights(), vma.max_rights(), vma.key(), vma.backing()), (R, RX, 15, Backing::Anonymous));
     assert_eq!(vma.with_rights(RW), Err(VmaError::RightsExceedMax));
     assert_eq!(vma.with_rights(RX).map(|vma| (vma.rights(), vma.max_rights(), vma.key())), Ok((RX, RX, 15)));
-    assert_eq!((VmaError::InvalidKey.errno(), VmaError::RightsExceedMax.errno()), (22, 13));
+    let wiped = MapOptions::new(RW).flags(VmaFlags::WIPE_ON_FORK);
+    assert_eq!(Vma::new(pages(1, 1), Backing::Foreign, wiped), Err(VmaError::InvalidFlags));
+    assert_eq!(new(wiped).map(|vma| vma.flags()), Ok(VmaFlags::WIPE_ON_FORK));
+    let numbers = [VmaError::InvalidKey, VmaError::RightsExceedMax, VmaError::InvalidFlags].map(VmaError::errno);
+    assert_eq!(numbers, [22, 13, 22]);
 }
 
 /// A range of bytes is a VMA of all the pages that it touches.
@@ -65,6 +71,7 @@ fn only_neighbours_that_are_alike_join() {
     assert_eq!(lower.try_join(vma(12, 2, R)), None);
     assert_eq!(lower.try_join(vma(12, 2, MapOptions::new(RW).max_rights(RW))), None);
     assert_eq!(lower.try_join(vma(12, 2, MapOptions::new(RW).key(1))), None);
+    assert_eq!(lower.try_join(vma(12, 2, MapOptions::new(RW).flags(VmaFlags::DONT_FORK))), None);
     assert_eq!(lower.try_join(Vma::new(pages(12, 2), Backing::Foreign, RW).unwrap()), None);
 }
 
@@ -93,4 +100,64 @@ fn neighbours_with_other_limits_stay_apart<L: Layout>() {
     assert_eq!(process.protect(A, PAGE, Rights::all()), Ok(()));
 }
 
-both_layouts!(a_key_that_there_is_not_is_refused, neighbours_with_other_limits_stay_apart);
+/// `MADV_DONTFORK`: a child has neither the VMA nor the pages, and the parent keeps its own as they are, pinned or not.
+fn a_child_gets_nothing_of_what_is_not_forked<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let parent = machine.populated(4, 10);
+    parent.advise(A + PAGE, 2 * PAGE, Advice::DontFork).unwrap();
+    let pins = machine.pin::<Write>(&parent, A + PAGE, PAGE).unwrap();
+    let before = [1, 2].map(|page| machine.leaf(&parent, A + page * PAGE).unwrap().bits);
+    let child = parent.fork().unwrap();
+    assert_eq!([1, 2].map(|page| machine.leaf(&parent, A + page * PAGE).unwrap().bits), before, "not even read-only");
+    for page in [1, 2] {
+        assert_eq!(vma_at(&child, A + page * PAGE), None);
+        assert_eq!(machine.load(0, &child, A + page * PAGE, 1), Err(FaultError::NoVma));
+    }
+    assert_eq!([0, 3].map(|page| machine.get(&child, A + page * PAGE)), [10, 13]);
+    machine.put(&parent, A + PAGE, 50);
+    drop(pins);
+    // Back again: the parts are one VMA, and the next child gets all.
+    parent.advise(A, 4 * PAGE, Advice::DoFork).unwrap();
+    assert_eq!(vma_at(&parent, A).map(|vma| vma.pages()), Some(4));
+    let child = parent.fork().unwrap();
+    assert_eq!([0, 1, 2, 3].map(|page| machine.get(&child, A + page * PAGE)), [10, 50, 12, 13]);
+}
+
+/// `MADV_WIPEONFORK`: a child has the VMA, with zeroes, and so have its children.
+fn a_child_finds_zeroes_in_what_is_wiped<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let parent = machine.populated(3, 10);
+    parent.advise(A + PAGE, PAGE, Advice::WipeOnFork).unwrap();
+    let pins = machine.pin::<Read>(&parent, A + PAGE, PAGE).unwrap();
+    let child = parent.fork().unwrap();
+    assert_eq!([0, 1, 2].map(|page| machine.get(&child, A + page * PAGE)), [10, 0, 12]);
+    machine.put(&child, A + PAGE, 20);
+    let grandchild = child.fork().unwrap();
+    assert_eq!([0, 1, 2].map(|page| machine.get(&grandchild, A + page * PAGE)), [10, 0, 12]);
+    assert_eq!([1, 2].map(|page| machine.get(&parent, A + page * PAGE)), [11, 12]);
+    drop(pins);
+    child.advise(A, 3 * PAGE, Advice::KeepOnFork).unwrap();
+    assert_eq!(machine.get(&child.fork().unwrap(), A + PAGE), 20);
+}
+
+fn advice_that_cannot_be_followed_changes_nothing<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.populated(2, 10);
+    // SAFETY: registers of the emulated machine.
+    unsafe { process.map_foreign(A + 2 * PAGE, PAGE, Pfn::new(0xfee0), RW).unwrap() };
+    let before = machine.image(&[&process]);
+    assert_eq!(process.advise(A, 3 * PAGE, Advice::WipeOnFork), Err(SpaceError::InvalidFlags), "registers");
+    assert_eq!(process.advise(A, 4 * PAGE, Advice::DontFork), Err(SpaceError::NoVma), "a hole");
+    assert!(matches!(process.advise(A + 1, PAGE, Advice::DontFork), Err(SpaceError::Range(_))));
+    before.assert_same(&machine.image(&[&process]), "refused");
+    process.advise(A, 3 * PAGE, Advice::DontFork).unwrap();
+    assert_eq!(vma_at(&process.fork().unwrap(), A), None);
+}
+
+both_layouts!(
+    a_key_that_there_is_not_is_refused,
+    neighbours_with_other_limits_stay_apart,
+    a_child_gets_nothing_of_what_is_not_forked,
+    a_child_finds_zeroes_in_what_is_wiped,
+    advice_that_cannot_be_followed_changes_nothing,
+);

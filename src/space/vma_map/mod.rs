@@ -17,7 +17,7 @@ use self::chunk::{CAPACITY, Chunk};
 use super::SpaceError;
 use crate::addr::PageAddr;
 use crate::env::Vmas;
-use crate::vma::Vma;
+use crate::vma::{Vma, VmaFlags};
 
 /// Most VMAs an address space may have, as Linux's default `vm.max_map_count`: what user space can make the kernel
 /// allocate is bounded.
@@ -114,11 +114,11 @@ impl VmaMap {
 
 /// Making room: what can fail, before anything changes.
 impl VmaMap {
-    /// The same VMAs for a child.
-    pub(super) fn try_clone(&self) -> Result<Self, TryReserveError> {
+    /// The VMAs that a child gets.
+    pub(super) fn try_fork(&self) -> Result<Self, TryReserveError> {
         let mut copy = Self::default();
         copy.chunks.try_reserve_exact(self.len.div_ceil(COPY_FILL))?;
-        for vma in self.iter() {
+        for vma in self.iter().filter(|vma| !vma.flags().contains(VmaFlags::DONT_FORK)) {
             if copy.len % COPY_FILL == 0 {
                 copy.chunks.push(Chunk::new()?);
             }

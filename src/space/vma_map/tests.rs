@@ -128,7 +128,7 @@ impl Step {
                     None => model.retain(|page, _| !(first..first + pages).contains(page)),
                 }
             }
-            Self::Fork => *map = map.try_clone().unwrap(),
+            Self::Fork => *map = map.try_fork().unwrap(),
         }
     }
 }

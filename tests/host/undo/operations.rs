@@ -6,12 +6,14 @@ use pagepin::Access;
 use pagepin::fault::{Fault, FaultError, FaultOutcome};
 use pagepin::frame::Layout;
 use pagepin::paging::Tables;
-use pagepin::space::{self, KernelHalf, ProtectPolicy, SpaceOptions, UserSpace, free_tables, protect_pages, zap_pages};
+use pagepin::space::{
+    self, Advice, KernelHalf, ProtectPolicy, SpaceOptions, UserSpace, free_tables, protect_pages, zap_pages,
+};
 use pagepin::{AddressSpace, Backing, LeafSize, MapOptions, PageAddr, Pfn, PinLimit, Rights, handle_fault};
 
 use super::scene::{
-    contended, empty, five_levels, forked, four_pages, furnished, gap, kernel_entry, large, orphaned, populated,
-    with_empty_child, without_zero_frame,
+    advised, contended, empty, five_levels, forked, four_pages, furnished, gap, kernel_entry, large, orphaned,
+    populated, with_empty_child, without_zero_frame,
 };
 use super::{Done, Operation, OwnVmas, Scene, done, operation};
 use crate::machine::{A, FAR, FOREIGN, LARGE, Machine, NONE, PAGE, Process, R, RW, UNTOUCHED, range};
@@ -122,6 +124,7 @@ fn forks<L: Layout>() -> Vec<Operation<L>> {
     let end = A + 6 * PAGE;
     vec![
         operation("fork", 9, furnished, |_, scene| done(scene.process().fork())),
+        operation("fork of advised pages", 5, advised, |_, scene| done(scene.process().fork())),
         operation("fork once more", 9, contended, |_, scene| done(scene.process().fork())),
         operation("fork past a kernel's entry", 5, kernel_entry, |_, scene| done(scene.process().fork())),
         operation("fork of large leaves", 4, large, |_, scene| done(scene.process().fork())).with_large_memory(),
@@ -137,6 +140,7 @@ fn without_memory<L: Layout>() -> Vec<Operation<L>> {
             done(scene.process().map(UNTOUCHED, 9 * PAGE, MapOptions::new(R).max_rights(RW).key(3)))
         }),
         operation("unmap all", 0, contended, |_, scene| done(scene.process().unmap(A, FAR + (1 << 20) - A).map(drop))),
+        operation("advise", 0, furnished, |_, scene| done(scene.process().advise(A + PAGE, PAGE, Advice::WipeOnFork))),
         operation("unmap a page", 0, furnished, |_, scene| done(scene.process().unmap(A + PAGE, PAGE).map(drop))),
         operation("discard", 0, furnished, |_, scene| done(scene.process().discard(A, FAR + (1 << 20) - A).map(drop))),
         operation("protect, less", 0, furnished, |_, scene| done(scene.process().protect(A, 5 * PAGE, R))),

@@ -2,7 +2,7 @@
 
 use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{self, PhysRun, RawGets, RawPins, Read, Write};
-use pagepin::space::{ProtectPolicy, SpaceOptions};
+use pagepin::space::{Advice, ProtectPolicy, SpaceOptions};
 use pagepin::{LeafSize, Levels, Pfn, Unlimited};
 
 use crate::machine::{A, FAR, FOREIGN, Image, LARGE, Machine, NONE, PAGE, Process, R, RW};
@@ -104,6 +104,14 @@ pub(crate) fn kernel_entry<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
 /// The same with a process beside it that has nothing.
 pub(crate) fn with_empty_child<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
     Scene::new(machine, [machine.populated(6, 10), machine.process()]).pinned(A + 4 * PAGE, 1)
+}
+
+/// The same, of which a child gets the third page empty and the fourth not at all.
+pub(crate) fn advised<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
+    let process = machine.populated(6, 10);
+    process.advise(A + 2 * PAGE, PAGE, Advice::WipeOnFork).unwrap();
+    process.advise(A + 3 * PAGE, PAGE, Advice::DontFork).unwrap();
+    Scene::new(machine, [process]).pinned(A + 3 * PAGE, 2)
 }
 
 /// The same after its only child has gone.

@@ -8,7 +8,7 @@ use pagepin_abi::Error;
 
 pub fn space(error: SpaceError) -> Error {
     match error {
-        SpaceError::Range(_) | SpaceError::InvalidKey => Error::Invalid,
+        SpaceError::Range(_) | SpaceError::InvalidKey | SpaceError::InvalidFlags => Error::Invalid,
         SpaceError::LargeLeaf => Error::NotSupported,
         SpaceError::Overlap | SpaceError::Pinned(_) => Error::Busy,
         SpaceError::NoVma => Error::NotFound,
