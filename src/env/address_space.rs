@@ -65,8 +65,9 @@ pub unsafe trait Vmas {
 ///
 /// # Implementation safety
 /// `mm` and `budget` are always the same values. `with_vmas` runs its argument exactly once, with a lock held that excludes changes
-/// to the VMAs and to what pages map (unmap, protect, fork), but not other callers of `with_vmas`. The lock is not
-/// taken anywhere inside the crate's other traits.
+/// to the VMAs and to what pages map (unmap, protect, fork), but not other callers of `with_vmas`. `with_vma_at` does the
+/// same for the VMA that contains the page; if none does, no VMA comes to be there meanwhile. The locks are not taken
+/// anywhere inside the crate's other traits.
 pub unsafe trait AddressSpace: Sync {
     /// The kernel, or a reference to it, as its mms hold it.
     type Kernel: Env;
@@ -79,6 +80,15 @@ pub unsafe trait AddressSpace: Sync {
     /// Runs `look` with the mm lock held for reading. `look` must not call it again: a fair lock lets a writer that has
     /// come meanwhile go first, and that waits for `look`.
     fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas));
+
+    /// Runs `look` with a lock held that keeps the VMA which contains `page`, and what its pages map, as they are. Faults and
+    /// slow pins ask for no more at a time, one VMA after another. A kernel that has a lock for each VMA takes that one
+    /// here; `look` asks about pages of this VMA only.
+    #[inline]
+    fn with_vma_at(&self, page: PageAddr, look: &mut dyn FnMut(&dyn Vmas)) {
+        let _ = page;
+        self.with_vmas(look);
+    }
 
     /// What protection keys deny to the thread on whose behalf the call is made.
     #[inline]

@@ -31,7 +31,8 @@ pub struct Fault {
 #[inline]
 pub fn handle_fault(space: &(impl AddressSpace + ?Sized), fault: Fault) -> Result<FaultOutcome, FaultError> {
     let mut result = Err(FaultError::NoVma);
-    space.with_vmas(&mut |vmas| result = fault_in_vmas(space.mm(), vmas, fault));
+    let page = PageAddr::containing(fault.address);
+    space.with_vma_at(page, &mut |vmas| result = fault_in_vmas(space.mm(), vmas, fault));
     result
 }
 

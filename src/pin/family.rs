@@ -100,22 +100,23 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
     #[inline(never)]
     fn acquire_slow<A: PinAccess, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<PinError> {
         let mut stopped = None;
-        self.space.with_vmas(&mut |vmas| {
-            while stopped.is_none() && runs.pages() < self.range.pages() {
-                stopped = self.acquire_in_vma::<A, PIN>(vmas, runs).err();
-            }
-        });
+        while stopped.is_none() && runs.pages() < self.range.pages() {
+            let page = self.range.first_page().offset(runs.pages());
+            let mut result = Err(PinError::NoVma);
+            self.space.with_vma_at(page, &mut |vmas| result = self.acquire_in_vma::<A, PIN>(vmas, page, runs));
+            stopped = result.err();
+        }
         stopped
     }
 
-    /// What of the range lies in the VMA of its first missing page.
+    /// What of the range lies in the VMA of `page`, its first missing one.
     fn acquire_in_vma<A: PinAccess, const PIN: bool>(
         &self,
         vmas: &dyn Vmas,
+        page: PageAddr,
         runs: &mut Runs<'_>,
     ) -> Result<(), PinError> {
-        let first = self.range.first_page();
-        let vma = vmas.vma_at(first.offset(runs.pages())).ok_or(PinError::NoVma)?;
+        let vma = vmas.vma_at(page).ok_or(PinError::NoVma)?;
         let end = vma.end().min(self.range.end_page());
         let request = self.request::<A>(&vma)?;
         match request {

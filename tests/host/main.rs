@@ -40,6 +40,7 @@ mod the_machine;
 mod tlb;
 mod undo;
 mod unmap;
+mod vma_locks;
 mod vmas;
 mod walker_races;
 mod walker_refusals;
