@@ -34,9 +34,12 @@ pub struct SpaceOptions {
     pub key_rights: Option<fn() -> KeyRights>,
 }
 
-impl Default for SpaceOptions {
-    fn default() -> Self {
-        Self { levels: Levels::Four, kernel_half: None, protect_policy: ProtectPolicy::Allow, key_rights: None }
+impl SpaceOptions {
+    /// Tables of `levels` levels, which is for the kernel to know: as many as its processors were told. Nothing else is out
+    /// of the ordinary.
+    #[must_use]
+    pub const fn new(levels: Levels) -> Self {
+        Self { levels, kernel_half: None, protect_policy: ProtectPolicy::Allow, key_rights: None }
     }
 }
 

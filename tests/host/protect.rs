@@ -95,7 +95,8 @@ fn zero_pages_without_rights_come_back<L: Layout>() {
 /// S4: with this policy a pinned page keeps its rights, the error names it, and nothing at all was changed.
 fn refusing_policy_names_the_pinned_page<L: Layout>() {
     let machine = Machine::<L>::new(64);
-    let options = SpaceOptions { protect_policy: ProtectPolicy::RefusePinned, ..SpaceOptions::default() };
+    let options =
+        SpaceOptions { protect_policy: ProtectPolicy::RefusePinned, ..SpaceOptions::new(pagepin::Levels::Four) };
     let process = machine.process_with(options);
     process.map(A, 4 * PAGE, RW).unwrap();
     machine.put_pages(&process, A, 4, 10);

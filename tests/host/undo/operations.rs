@@ -102,7 +102,7 @@ fn spaces<L: Layout>() -> Vec<Operation<L>> {
             let kernel_half = Some(unsafe { KernelHalf::new(scene.process().root()) });
             done(UserSpace::with_budget(
                 machine,
-                SpaceOptions { kernel_half, ..SpaceOptions::default() },
+                SpaceOptions { kernel_half, ..SpaceOptions::new(pagepin::Levels::Four) },
                 Arc::new(PinLimit::new(u64::MAX)),
             ))
         }),

@@ -59,7 +59,7 @@ impl AddressSpace {
         // SAFETY: the boot loader's root is never freed, has four levels as all of ours, and maps nothing of its upper half
         // for user code.
         let kernel_half = Some(unsafe { KernelHalf::new(Pfn::containing(memory::boot_root())) });
-        let options = SpaceOptions { kernel_half, ..SpaceOptions::default() };
+        let options = SpaceOptions { kernel_half, ..SpaceOptions::new(pagepin::Levels::Four) };
         Ok(Self { space: UserSpace::new(kernel(), options).map_err(errors::space)?, twin: twin::Choice::default() })
     }
 
