@@ -186,6 +186,12 @@ impl Entry {
         Self((self.0 & !(PROT_NONE | WRITABLE)) | PRESENT | USER)
     }
 
+    /// What an entry was before its present bit was cleared. One that is empty or prot-none was never present.
+    #[inline(always)]
+    pub(crate) const fn unbroken(self) -> Self {
+        if self.is_empty() || self.is_prot_none() { self } else { Self(self.0 | PRESENT) }
+    }
+
     /// With writes permitted or not; the dirty bit is left to hardware.
     #[inline(always)]
     pub(crate) const fn with_write(self, permitted: bool) -> Self {

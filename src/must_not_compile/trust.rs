@@ -23,8 +23,8 @@ must_not_compile! {
 
     /// The mm lock is the caller's word.
     ZappedSafely [E0133] (env: &K, mm: &Mm<K>, range: UserRange) {}
-    compiles { unsafe { space::zap_pages(mm, range, true) }; }
-    does_not { space::zap_pages(mm, range, true); }
+    compiles { unsafe { space::zap_pages(mm, range, space::EmptyTables::Free) }; }
+    does_not { space::zap_pages(mm, range, space::EmptyTables::Free); }
 
     /// A kernel half is shared by all, so it is vouched for.
     AnyFrameAsKernelHalf [E0308] (frame: Pfn, half: KernelHalf) {}

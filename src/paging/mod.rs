@@ -1,9 +1,11 @@
 //! The page tables of an mm as they are in memory: finding, filling, and replacing entries under the table lock.
 
-mod chunks;
+mod cursor;
 mod replace;
 mod tables;
+mod upper;
 
-pub(crate) use chunks::{Chunk, first_chunk, for_each_chunk};
+pub(crate) use cursor::{Chunk, Cursor, Follow, Table};
 pub use replace::{Broken, OldLeaf, Settled};
 pub use tables::{Slot, TableError, Tables};
+pub(crate) use upper::Upper;

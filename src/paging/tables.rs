@@ -3,9 +3,9 @@
 use core::fmt;
 use core::marker::PhantomData;
 
-use super::Broken;
+use super::{Broken, Follow, Upper};
 use crate::addr::{PageAddr, Pfn};
-use crate::arch::{Demand, Entry, LeafSize, Level};
+use crate::arch::{Entry, LeafSize, Level};
 use crate::env::Mm;
 use crate::env::{EntryAddr, Env, ExtraParts, FlushRange, NoPreempt, OwnedFrame, PhysMap, Shootdown, StayGuard};
 use crate::errno::{EFAULT, EINVAL, ENOMEM};
@@ -84,14 +84,6 @@ impl Slot {
     }
 }
 
-/// Where a step of a search leads.
-enum Step {
-    /// To the next table.
-    Down(Pfn),
-    /// No further.
-    End(Slot),
-}
-
 /// The tables of an mm, locked. All changes of user entries go through one of these.
 #[must_use = "the lock is held as long as this lives"]
 pub struct Tables<'a, K: Env> {
@@ -131,52 +123,49 @@ impl<'a, K: Env> Tables<'a, K> {
         unsafe { self.env().phys_map().load_entry(at) }
     }
 
+    /// From the root towards `page`: its entry in a table of level `floor`, or the first on the way that leads to no table.
+    #[inline(always)]
+    pub(super) fn descend(&self, page: PageAddr, floor: Level, follow: Follow) -> Slot {
+        let mut table = self.mm.root();
+        let mut step = |level| {
+            let slot = self.slot(table, level, page);
+            match follow.meaning(slot.entry, level) {
+                Upper::Table(below) if level != floor => table = below,
+                _ => return Some(slot),
+            }
+            None
+        };
+        // Apart from the three levels that are constants, so that those are unrolled.
+        if let Some(slot) = self.mm.levels().extra().and_then(&mut step) {
+            return slot;
+        }
+        for level in Level::UPPER {
+            if let Some(slot) = step(level) {
+                return slot;
+            }
+        }
+        self.slot(table, Level::LOWEST, page)
+    }
+
+    #[inline(always)]
+    fn slot(&self, table: Pfn, level: Level, page: PageAddr) -> Slot {
+        let at = EntryAddr::new(table, level.index(page.address()));
+        Slot { at, entry: self.load(at), level, page }
+    }
+
     /// Finds the entry that maps `page`, or the empty one where the search ends.
     ///
     /// # Errors
     /// [`TableError::Malformed`].
     #[inline(always)]
     pub fn find(&self, page: PageAddr) -> Result<Slot, TableError> {
-        let mut table = self.mm.root();
-        if let Some(level) = self.mm.levels().extra() {
-            match self.step(table, level, page)? {
-                Step::Down(next) => table = next,
-                Step::End(slot) => return Ok(slot),
-            }
-        }
-        for level in Level::UPPER {
-            match self.step(table, level, page)? {
-                Step::Down(next) => table = next,
-                Step::End(slot) => return Ok(slot),
-            }
-        }
-        let level = Level::LOWEST;
-        let at = EntryAddr::new(table, level.index(page.address()));
-        let entry = self.load(at);
-        if entry.is_present() && !entry.is_user() {
-            return Err(TableError::Malformed);
-        }
-        Ok(Slot { at, entry, level, page })
-    }
-
-    /// One step of [`Tables::find`], at an upper level.
-    #[inline(always)]
-    fn step(&self, table: Pfn, level: Level, page: PageAddr) -> Result<Step, TableError> {
-        let at = EntryAddr::new(table, level.index(page.address()));
-        let entry = self.load(at);
-        if !entry.is_present() {
-            return Ok(Step::End(Slot { at, entry, level, page }));
-        }
-        if !entry.is_user() {
-            return Err(TableError::Malformed);
-        }
-        if !entry.is_leaf_at(level) {
-            return Ok(Step::Down(entry.table_frame()));
-        }
-        match level.leaf_size() {
-            Some(_) => Ok(Step::End(Slot { at, entry, level, page })),
-            None => Err(TableError::Malformed),
-        }
+        let slot = self.descend(page, Level::LOWEST, Follow::Live);
+        let malformed = if slot.level == Level::LOWEST {
+            slot.entry.is_present() && !slot.entry.is_user()
+        } else {
+            Upper::of(slot.entry, slot.level) == Upper::Malformed
+        };
+        if malformed { Err(TableError::Malformed) } else { Ok(slot) }
     }
 
     /// Finds the place of a leaf of `size` for `page`, adding the tables on the way.
@@ -187,26 +176,21 @@ impl<'a, K: Env> Tables<'a, K> {
     /// # Safety
     /// `page` lies in the user half of this mm: the tables of the other half are not under this lock.
     pub unsafe fn place(&mut self, page: PageAddr, size: LeafSize) -> Result<EntryAddr, TableError> {
-        let (mut table, mut level) = (self.mm.root(), self.mm.levels().top());
-        loop {
-            let at = EntryAddr::new(table, level.index(page.address()));
-            if level == size.level() {
-                return Ok(at);
-            }
-            let entry = self.load(at);
-            level = if entry.is_empty() {
-                let (new, place) = self.new_tables(level.below(), page, size).ok_or(TableError::NoMemory)?;
+        let slot = self.descend(page, size.level(), Follow::Live);
+        if slot.level == size.level() {
+            return Ok(slot.at);
+        }
+        match Upper::of(slot.entry, slot.level) {
+            Upper::Empty => {
+                let (new, place) = self.new_tables(slot.level.below(), page, size).ok_or(TableError::NoMemory)?;
                 // SAFETY: found under the lock, which is held, and the entry is empty; the new tables are ours and cleared
                 // but for the way to the place.
-                unsafe { self.env().phys_map().store_entry(at, Entry::table(new.into_entry())) };
-                return Ok(place);
-            } else if Demand::<false>::passes_to_table(entry) {
-                table = entry.table_frame();
-                level.below()
-            } else {
-                let large = entry.is_leaf_at(level) && level.leaf_size().is_some();
-                return Err(if large { TableError::LargeLeaf } else { TableError::Malformed });
-            };
+                unsafe { self.env().phys_map().store_entry(slot.at, Entry::table(new.into_entry())) };
+                Ok(place)
+            }
+            Upper::Leaf(_) => Err(TableError::LargeLeaf),
+            // A descent goes on where there is a table.
+            Upper::Table(_) | Upper::Malformed => Err(TableError::Malformed),
         }
     }
 
@@ -245,7 +229,7 @@ impl<'a, K: Env> Tables<'a, K> {
     /// # Safety
     /// `at` comes from [`Tables::place`] under this lock and its entry is empty; `entry` is a leaf of that size whose
     /// frame the caller holds a reference to, which the entry now owns, and which is writable only if the frame is
-    /// `EXCLUSIVE` (INV-1).
+    /// `EXCLUSIVE` (INV-1). All of it lies in one VMA, or in VMAs that are and stay alike: a leaf has one set of rights.
     #[inline]
     pub unsafe fn fill(&mut self, at: EntryAddr, entry: Entry) {
         debug_assert!(self.load(at).is_empty(), "fill() is for empty entries; present ones are broken first");

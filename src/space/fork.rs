@@ -9,15 +9,14 @@
 //! under the two locks. This is instead of planning first: a plan is out of date as soon as a pinner races with it.
 
 use core::fmt;
-use core::ops::ControlFlow;
 
 use crate::addr::Pfn;
-use crate::arch::Entry;
+use crate::arch::{Entry, LeafSize};
 use crate::env::Mm;
 use crate::env::{EntryAddr, Env, FlushRange, FrameTable, OwnedFrame, PhysMap, bug_caught, release};
 use crate::errno::{EAGAIN, EFAULT, ENOMEM};
 use crate::frame::CountError;
-use crate::paging::{Chunk, TableError, Tables, first_chunk, for_each_chunk};
+use crate::paging::{Chunk, Cursor, TableError, Tables};
 use crate::primitive::safeguard;
 use crate::vma::Vma;
 
@@ -137,84 +136,50 @@ struct Fork<'a, K: Env> {
 
 impl<K: Env> Fork<'_, K> {
     fn share_vma(&mut self, vma: &Vma) -> Result<(), ForkError> {
-        // The visitor needs the whole of `self`, the iteration only the parent's tables, which it does not change.
-        let Self { env, parent, child, protected, forked } = self;
-        for_each_chunk(parent, vma.start(), vma.end(), |chunk| {
-            let mut pass = Pass { env: *env, parent, child, protected, forked };
-            match pass.share_chunk(chunk) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => ControlFlow::Break(error),
-            }
-        })
+        let mut cursor = Cursor::new(vma.start(), vma.end());
+        while let Some(chunk) = cursor.next_chunk(&self.parent)? {
+            self.share_chunk(chunk)?;
+        }
+        Ok(())
     }
 
     /// Takes back what the child got of `vma`, and gives the parent back what it had.
     fn undo_vma(&mut self, vma: &Vma) {
-        let Self { env, parent, child, .. } = self;
-        let undone: Result<(), TableError> = for_each_chunk(child, vma.start(), vma.end(), |chunk| {
-            // Found as it was when it was shared, not by a search that refuses entries which the sharing took as they are.
-            let Ok(Some(shared)) = first_chunk(parent, chunk.page, vma.end()) else { return ControlFlow::Continue(()) };
+        let mut cursor = Cursor::new(vma.start(), vma.end());
+        // The child's tables were made by this fork, so none is malformed.
+        while let Ok(Some(chunk)) = cursor.next_chunk(&self.child) {
+            // What was followed in the parent was followed before.
+            let Ok(Some(shared)) = Cursor::new(chunk.page, vma.end()).next_chunk(&self.parent) else { continue };
             for i in 0..chunk.count {
                 let at = chunk.at(i);
-                let entry = child.load(at);
+                let entry = self.child.load(at);
                 if entry.is_empty() {
                     continue;
                 }
                 // SAFETY: the child's lock is held, so its table is alive; it has never run, so no CPU knows the entry.
-                unsafe { env.phys_map().store_entry(at, Entry::EMPTY) };
-                undo_entry(*env, shared.at(i), parent.load(shared.at(i)), entry, chunk);
+                unsafe { self.env.phys_map().store_entry(at, Entry::EMPTY) };
+                undo_entry(self.env, shared.at(i), self.parent.load(shared.at(i)), entry, chunk);
             }
-            ControlFlow::Continue(())
-        });
-        // The child's tables were made by this fork, and what was followed in the parent was followed before.
-        debug_assert!(undone.is_ok());
+        }
     }
-}
 
-fn undo_entry<K: Env>(env: &K, parent_at: EntryAddr, parent: Entry, child: Entry, chunk: Chunk) {
-    if child.is_special() || !child.has_frame() {
-        return;
-    }
-    let pfn = child.leaf_frame(chunk.size);
-    let Some(frame) = env.frames().frame(pfn) else { return };
-    if parent.leaf_frame(chunk.size) != pfn {
-        // An early copy: the child's entry held its only reference.
-        release(env, pfn, frame.word.put());
-        return;
-    }
-    let (shared, writable) = child.fork_note();
-    if frame.word.unshare_with_child(shared).is_err() {
-        bug_caught(env);
-    }
-    if writable {
-        // SAFETY: the place was found under the parent's lock, which is held, and its frame is exclusive again, as it
-        // was when the entry was writable.
-        unsafe { env.phys_map().change_entry(parent_at, Entry::PERMIT_WRITES) };
-    }
-}
-
-/// The parts of a [`Fork`] while the parent's tables are being iterated over.
-struct Pass<'f, 'a, K: Env> {
-    env: &'a K,
-    parent: &'f Tables<'a, K>,
-    child: &'f mut Tables<'a, K>,
-    protected: &'f mut bool,
-    forked: &'f mut Forked,
-}
-
-impl<K: Env> Pass<'_, '_, K> {
     fn share_chunk(&mut self, chunk: Chunk) -> Result<(), ForkError> {
         // Nothing there: the child needs no table.
         if !(0..chunk.count).any(|i| self.parent.load(chunk.at(i)).has_frame()) {
             return Ok(());
         }
         // SAFETY: the chunk lies in a VMA of the parent, and the child has as many levels.
-        let table = unsafe { self.child.place(chunk.page, chunk.size) }?.table();
+        let place = unsafe { self.child.place(chunk.page, chunk.size) }?;
+        // A large leaf that reaches over two VMAs is met in both, and shared once.
+        if chunk.size != LeafSize::Size4KiB && !self.child.load(place).is_empty() {
+            return Ok(());
+        }
+        let table = place.table();
         let (map, frames) = (self.env.phys_map(), self.env.frames());
         let mut done = 0;
         loop {
             let shared = share_leaves(map, frames, &chunk, table, done);
-            *self.protected |= shared.protected;
+            self.protected |= shared.protected;
             self.forked.shared_pages += shared.count * chunk.size.pages();
             let Some((at, refusal)) = shared.stopped else { return Ok(()) };
             match refusal {
@@ -240,6 +205,28 @@ impl<K: Env> Pass<'_, '_, K> {
         // copy, which is exclusive.
         unsafe { self.env.phys_map().store_entry(EntryAddr::new(table, chunk.index + i), entry) };
         Ok(())
+    }
+}
+
+fn undo_entry<K: Env>(env: &K, parent_at: EntryAddr, parent: Entry, child: Entry, chunk: Chunk) {
+    if child.is_special() || !child.has_frame() {
+        return;
+    }
+    let pfn = child.leaf_frame(chunk.size);
+    let Some(frame) = env.frames().frame(pfn) else { return };
+    if parent.leaf_frame(chunk.size) != pfn {
+        // An early copy: the child's entry held its only reference.
+        release(env, pfn, frame.word.put());
+        return;
+    }
+    let (shared, writable) = child.fork_note();
+    if frame.word.unshare_with_child(shared).is_err() {
+        bug_caught(env);
+    }
+    if writable {
+        // SAFETY: the place was found under the parent's lock, which is held, and its frame is exclusive again, as it
+        // was when the entry was writable.
+        unsafe { env.phys_map().change_entry(parent_at, Entry::PERMIT_WRITES) };
     }
 }
 

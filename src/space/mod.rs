@@ -28,4 +28,4 @@ pub use kernel_half::KernelHalf;
 pub use protect::{ProtectError, ProtectPolicy, protect_pages};
 #[cfg(feature = "alloc")]
 pub use user_space::{SpaceOptions, UserSpace};
-pub use zap::{Unmapped, ZapError, free_tables, zap_pages};
+pub use zap::{EmptyTables, Unmapped, ZapError, free_tables, zap_pages};

@@ -1,15 +1,14 @@
 //! Changing the rights of mapped pages.
 
 use core::fmt;
-use core::ops::ControlFlow;
 
 use super::zap::reject_split_leaves;
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Entry, LeafSize};
 use crate::env::Mm;
-use crate::env::{Env, FlushRange, FrameTable};
+use crate::env::{Env, FlushRange, FrameTable, ReadSide};
 use crate::errno::{EBUSY, EFAULT, EINVAL};
-use crate::paging::{Chunk, TableError, Tables, first_chunk, for_each_chunk};
+use crate::paging::{Chunk, Cursor, TableError, Tables};
 use crate::primitive::safeguard;
 use crate::rights::Rights;
 use crate::vma::{Backing, Vma};
@@ -20,8 +19,9 @@ pub enum ProtectPolicy {
     /// Rights are user code's; a device keeps what it was given (as on Linux).
     #[default]
     Allow,
-    /// Taking the right to write, or all rights, from a page that is pinned is refused. A pin that is being taken at the
-    /// same moment may come before or after.
+    /// Taking the right to write, or all rights, from a VMA's page that is pinned, for reading or writing, is refused. A pin
+    /// that is being taken at the same moment may come before or after; what a walker of another mm holds for a moment
+    /// does not count.
     RefusePinned,
 }
 
@@ -84,26 +84,22 @@ impl From<TableError> for ProtectError {
 pub unsafe fn protect_pages<'a, K: Env>(
     mm: &Mm<K>,
     range: UserRange,
-    vmas: impl IntoIterator<Item = &'a Vma>,
+    vmas: impl IntoIterator<Item = &'a Vma> + Clone,
     rights: Rights,
     policy: ProtectPolicy,
 ) -> Result<(), ProtectError> {
     let (first, end) = (range.first_page(), range.end_page());
     let mut tables = Tables::lock(mm);
     reject_split_leaves(&tables, first, end)?;
-    // Damage is found before anything is changed.
-    for_each_chunk(&tables, first, end, |_| ControlFlow::<ProtectError>::Continue(()))?;
     if policy == ProtectPolicy::RefusePinned {
-        reject_pinned(&tables, first, end, rights)?;
+        reject_pinned(&tables, (first, end), vmas.clone(), rights)?;
     }
     let mut weakened = false;
     for vma in vmas {
         let change = Change { rights, key: vma.key(), backing: vma.backing() };
-        let (mut next, end) = (vma.start().max(first), vma.end().min(end));
-        // One table at a time, so that the tables can be changed between two looks at their shape.
-        while let Some(chunk) = first_chunk(&tables, next, end)? {
+        let mut cursor = Cursor::new(vma.start().max(first), vma.end().min(end));
+        while let Some(chunk) = cursor.next_chunk(&tables)? {
             weakened |= change.apply(&mut tables, chunk);
-            next = chunk.page_at(chunk.count);
         }
     }
     if safeguard!(FlushAfterProtect => weakened) {
@@ -112,25 +108,51 @@ pub unsafe fn protect_pages<'a, K: Env>(
     Ok(())
 }
 
-fn reject_pinned<K: Env>(
+fn reject_pinned<'a, K: Env>(
     tables: &Tables<'_, K>,
-    first: PageAddr,
-    end: PageAddr,
+    (first, end): (PageAddr, PageAddr),
+    vmas: impl IntoIterator<Item = &'a Vma> + Clone,
     rights: Rights,
 ) -> Result<(), ProtectError> {
-    for_each_chunk(tables, first, end, |chunk| {
-        for i in 0..chunk.count {
-            let entry = tables.load(chunk.at(i));
-            let loses = entry.is_present()
-                && !entry.is_special()
-                && (rights.is_empty() || (entry.is_writable() && !rights.contains(Rights::WRITE)));
-            let frame = tables.env().frames().frame(entry.leaf_frame(chunk.size));
-            if loses && frame.is_some_and(|frame| frame.snapshot().pins != 0) {
-                return ControlFlow::Break(ProtectError::Pinned(chunk.page_at(i)));
+    if find_pinned(tables, (first, end), vmas.clone(), rights)?.is_none() {
+        return Ok(());
+    }
+    // It may be no pin of this mm. A lockless walker that found the frame by an entry of its former mm holds it until it
+    // has read that entry again. Such a walk began before the frame was this mm's: one that begins now cannot find the old
+    // entry. So when all walks of this moment have ended, what is left are pins of those who keep them, and of walks of
+    // this mm that are under way, and those may come before or after.
+    tables.flush(FlushRange::Pages { first, pages: 1 });
+    tables.env().read_side().synchronize();
+    find_pinned(tables, (first, end), vmas, rights)?.map_or(Ok(()), |page| Err(ProtectError::Pinned(page)))
+}
+
+/// The first page of the range that is pinned and would lose a right with `rights`.
+fn find_pinned<'a, K: Env>(
+    tables: &Tables<'_, K>,
+    (first, end): (PageAddr, PageAddr),
+    vmas: impl IntoIterator<Item = &'a Vma>,
+    rights: Rights,
+) -> Result<Option<PageAddr>, TableError> {
+    // The right is the VMA's. An entry may be read-only where the VMA is not: a read pin leaves it so.
+    let loses = |vma: &&Vma| {
+        let writes = vma.rights().contains(Rights::WRITE) && !rights.contains(Rights::WRITE);
+        writes || (rights.is_empty() && !vma.rights().is_empty())
+    };
+    for vma in vmas.into_iter().filter(loses) {
+        let mut cursor = Cursor::new(vma.start().max(first), vma.end().min(end));
+        while let Some(chunk) = cursor.next_chunk(tables)? {
+            for i in 0..chunk.count {
+                let entry = tables.load(chunk.at(i));
+                let frames = tables.env().frames();
+                let counted = entry.has_frame() && !entry.is_special();
+                let frame = counted.then(|| frames.frame(entry.leaf_frame(chunk.size))).flatten();
+                if frame.is_some_and(|frame| frame.snapshot().pins != 0) {
+                    return Ok(Some(chunk.page_at(i)));
+                }
             }
         }
-        ControlFlow::Continue(())
-    })
+    }
+    Ok(None)
 }
 
 struct Change {

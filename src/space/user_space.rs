@@ -5,8 +5,8 @@ use core::fmt;
 use super::vma_map::VmaMap;
 use super::zap::reject_split_leaves;
 use super::{
-    Advice, ForkError, KernelHalf, ProtectPolicy, SpaceError, Unmapped, fork_vmas, free_tables, protect_pages,
-    zap_pages,
+    Advice, EmptyTables, ForkError, KernelHalf, ProtectPolicy, SpaceError, Unmapped, fork_vmas, free_tables,
+    protect_pages, zap_pages,
 };
 use crate::addr::{Pfn, RangeError, UserRange};
 use crate::arch::{ENTRIES, Entry, KeyRights, LeafSize, Levels};
@@ -150,7 +150,7 @@ impl<K: Env, C> UserSpace<K, C> {
                         let done = UserRange::of_pages(start, start.offset(index));
                         // There is nothing to refuse: the way to each of these pages was just followed.
                         // SAFETY: a part of a range that was checked; the mm lock is held for writing.
-                        let _ = unsafe { zap_pages(&self.mm, done, true) };
+                        let _ = unsafe { zap_pages(&self.mm, done, EmptyTables::Free) };
                     }
                     return Err(error.into());
                 }
@@ -174,7 +174,7 @@ impl<K: Env, C> UserSpace<K, C> {
         let mut vmas = self.vmas.write();
         vmas.make_room_to_change(range.first_page(), range.end_page())?;
         // SAFETY: the range was checked against this mm's levels; the mm lock is held for writing.
-        let unmapped = unsafe { zap_pages(&self.mm, range, true) }?;
+        let unmapped = unsafe { zap_pages(&self.mm, range, EmptyTables::Free) }?;
         vmas.change(range.first_page(), range.end_page(), |_| None);
         Ok(unmapped)
     }
@@ -198,7 +198,7 @@ impl<K: Env, C> UserSpace<K, C> {
         let mut total = Unmapped::default();
         for part in parts {
             // SAFETY: a part of a range that was checked; the mm lock is held for writing.
-            let unmapped = unsafe { zap_pages(&self.mm, part, false) }?;
+            let unmapped = unsafe { zap_pages(&self.mm, part, EmptyTables::Keep) }?;
             total.pages += unmapped.pages;
             total.pinned_pages += unmapped.pinned_pages;
         }

@@ -7,15 +7,14 @@
 //! then the second pass releases frames and tables.
 
 use core::fmt;
-use core::ops::Range;
 
-use crate::addr::{PageAddr, Pfn, UserRange};
-use crate::arch::{ENTRIES, Entry, Level};
+use crate::addr::{PAGE_SIZE, PageAddr, UserRange};
+use crate::arch::{ENTRIES, Entry, EntryChange, Level, Levels};
 use crate::env::Mm;
 use crate::env::{EntryAddr, Env, FlushRange, FrameTable, FreedRun, PhysMap, ReadSide, bug_caught, release};
 use crate::errno::{EFAULT, EINVAL};
 use crate::frame::Dirty;
-use crate::paging::{TableError, Tables};
+use crate::paging::{Chunk, Cursor, Table, TableError, Tables};
 use crate::primitive::safeguard;
 
 /// What an unmap took away.
@@ -69,182 +68,186 @@ impl From<TableError> for ZapError {
     }
 }
 
-/// Unmaps every page of `range`; with `free_empty_tables`, also the tables that have nothing left.
+/// What becomes of the tables of a range that is unmapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmptyTables {
+    /// They stay, for the next pages there.
+    Keep,
+    /// Those that have nothing left are freed.
+    Free,
+}
+
+/// Unmaps every page of `range`.
 ///
 /// # Errors
 /// [`ZapError`]: nothing was changed.
 ///
 /// # Safety
 /// The range was checked against the levels of this mm, and the caller holds its mm lock exclusively.
-pub unsafe fn zap_pages<K: Env>(mm: &Mm<K>, range: UserRange, free_empty_tables: bool) -> Result<Unmapped, ZapError> {
+pub unsafe fn zap_pages<K: Env>(mm: &Mm<K>, range: UserRange, empty: EmptyTables) -> Result<Unmapped, ZapError> {
     let (first, end) = (range.first_page(), range.end_page());
     let tables = Tables::lock(mm);
     reject_split_leaves(&tables, first, end)?;
-    let zap = Zap { tables: &tables, free_empty_tables };
-    let top = Table { at: mm.root(), level: mm.levels().top(), base: 0 };
-    let broken = zap.break_level(top, first.address(), end.address());
-    if safeguard!(FlushBeforeRelease => broken.leaves || broken.tables) {
-        tables.flush(FlushRange::Pages { first, pages: first.pages_to(end) });
-    }
-    if safeguard!(WaitForWalkers => broken.tables) {
-        mm.env().read_side().synchronize();
-    }
-    let mut unmapped = Unmapped::default();
-    zap.release_level(top, first.address(), end.address(), &mut unmapped);
-    Ok(unmapped)
+    Ok(Zap { tables: &tables, first, end }.run(empty))
 }
 
 /// Frees every table of the user half, and what is still mapped. For the end of an mm; the root itself stays.
+///
+/// Of tables that somebody else damaged, what is below a malformed entry is lost, and counted as a bug that was caught.
 ///
 /// # Safety
 /// The caller holds the mm lock exclusively, or is the last to have the mm.
 pub unsafe fn free_tables<K: Env>(mm: &Mm<K>) -> Unmapped {
     let everything = mm.levels().user_half().range();
-    // The whole half begins and ends at table edges, so no leaf can be split and there is nothing to refuse.
-    // SAFETY: the range is of this mm's levels; the caller vouches for the lock.
-    unsafe { zap_pages(mm, everything, true) }.unwrap_or_default()
+    let (first, end) = (everything.first_page(), everything.end_page());
+    let tables = Tables::lock(mm);
+    let zap = Zap { tables: &tables, first, end };
+    zap.cut_malformed();
+    zap.run(EmptyTables::Free)
 }
 
-/// Refuses a range with an edge inside a large leaf.
+/// Refuses a range with an edge inside a large leaf, and damaged tables, before anything is changed.
 pub(super) fn reject_split_leaves<K: Env>(
     tables: &Tables<'_, K>,
     first: PageAddr,
     end: PageAddr,
 ) -> Result<(), TableError> {
-    let at_start = tables.find(first)?;
-    if at_start.entry.has_frame() && at_start.first_page() < first {
-        return Err(TableError::LargeLeaf);
-    }
-    let at_end = tables.find(PageAddr::containing(end.address() - 1))?;
-    if at_end.entry.has_frame() && at_end.first_page().offset(at_end.size().pages()) > end {
-        return Err(TableError::LargeLeaf);
+    let mut cursor = Cursor::new(first, end);
+    while let Some(chunk) = cursor.next_chunk(tables)? {
+        if chunk.page < first || chunk.end() > end {
+            return Err(TableError::LargeLeaf);
+        }
     }
     Ok(())
 }
 
+/// One unmap. The range is whole leaves and has no malformed entry.
 struct Zap<'t, 'a, K: Env> {
     tables: &'t Tables<'a, K>,
-    free_empty_tables: bool,
+    first: PageAddr,
+    end: PageAddr,
 }
 
-/// A table, and the address its first entry stands for.
-#[derive(Clone, Copy)]
-struct Table {
-    at: Pfn,
-    level: Level,
-    base: u64,
+/// The levels whose entries may lead to tables, from the lowest.
+fn upper_levels(levels: Levels) -> impl Iterator<Item = Level> {
+    Level::UPPER.into_iter().rev().chain(levels.extra())
 }
 
-impl Table {
-    #[inline(always)]
-    fn entry(self, index: u64) -> EntryAddr {
-        EntryAddr::new(self.at, index)
+impl<'a, K: Env> Zap<'_, 'a, K> {
+    fn env(&self) -> &'a K {
+        self.tables.env()
     }
 
-    fn below(self, entry: Entry, index: u64) -> Self {
-        Self { at: entry.table_frame(), level: self.level.below(), base: self.base + index * self.level.span() }
-    }
-
-    /// The entries that `first..end` (addresses) touches.
-    fn indices(self, first: u64, end: u64) -> Range<u64> {
-        let span = self.level.span();
-        first.saturating_sub(self.base) / span..(end - self.base).div_ceil(span).min(ENTRIES)
-    }
-}
-
-/// What a pass of breaking did below some entry.
-#[derive(Clone, Copy, Default)]
-struct Brokenness {
-    leaves: bool,
-    tables: bool,
-}
-
-impl<K: Env> Zap<'_, '_, K> {
-    fn load(&self, at: EntryAddr) -> Entry {
-        self.tables.load(at)
-    }
-
-    /// First pass. Recursion is bounded by the number of levels.
-    fn break_level(&self, here: Table, first: u64, end: u64) -> Brokenness {
-        let map = self.tables.env().phys_map();
-        let mut broken = Brokenness::default();
-        if here.level == Level::LOWEST {
-            broken.leaves = break_leaves(map, here, here.indices(first, end));
-            return broken;
+    fn run(&self, empty: EmptyTables) -> Unmapped {
+        let leaves = self.break_leaves();
+        let tables = empty == EmptyTables::Free && self.break_empty_tables();
+        if safeguard!(FlushBeforeRelease => leaves || tables) {
+            self.tables.flush(FlushRange::Pages { first: self.first, pages: self.first.pages_to(self.end) });
         }
-        for index in here.indices(first, end) {
-            let at = here.entry(index);
-            let entry = self.load(at);
-            if !entry.is_present() {
-                continue;
-            }
-            if entry.is_leaf_at(here.level) {
-                broken.leaves |= break_leaves(map, here, index..index + 1);
-                continue;
-            }
-            let below = here.below(entry, index);
-            let inside = self.break_level(below, first, end);
-            broken.leaves |= inside.leaves;
-            broken.tables |= inside.tables;
-            if self.free_empty_tables && self.nothing_left(below, first, end) {
-                // SAFETY: the table lock is held, so the table is alive; the index lies within it.
-                unsafe { map.change_entry(at, Entry::BREAK) };
-                broken.tables = true;
-            }
+        if safeguard!(WaitForWalkers => tables) {
+            self.env().read_side().synchronize();
         }
-        broken
+        let unmapped = self.release_leaves();
+        if tables {
+            self.release_tables();
+        }
+        unmapped
     }
 
-    /// Whether no entry of the table is in use after the pass. Those in the range were broken, except upper entries
-    /// whose tables stay; those outside count whatever they hold.
-    fn nothing_left(&self, here: Table, first: u64, end: u64) -> bool {
-        let range = here.indices(first, end);
-        let inside = here.level == Level::LOWEST || range.clone().all(|i| !self.load(here.entry(i)).is_present());
-        inside && (0..range.start).chain(range.end..ENTRIES).all(|i| self.load(here.entry(i)).is_empty())
-    }
-
-    /// Second pass.
-    fn release_level(&self, here: Table, first: u64, end: u64, unmapped: &mut Unmapped) {
-        let env = self.tables.env();
-        let (map, frames) = (env.phys_map(), env.frames());
-        if here.level == Level::LOWEST {
-            release_leaves(map, frames, env, here, here.indices(first, end), unmapped);
-            return;
+    /// Empties malformed entries. What they led to cannot be known, and is lost.
+    fn cut_malformed(&self) {
+        let mut cut = false;
+        let mut cursor = Cursor::new(self.first, self.end);
+        while let Some(at) = cursor.next_malformed(self.tables) {
+            // SAFETY: the table lock is held, and the place was found under it.
+            unsafe { self.env().phys_map().change_entry(at, EntryChange::Clear(u64::MAX)) };
+            bug_caught(self.env());
+            cut = true;
         }
-        for index in here.indices(first, end) {
-            let at = here.entry(index);
-            let entry = self.load(at);
-            if entry.is_empty() {
-                continue;
-            }
-            if entry.is_leaf_at(here.level) {
-                release_leaves(map, frames, env, here, index..index + 1, unmapped);
-                continue;
-            }
-            self.release_level(here.below(entry, index), first, end, unmapped);
-            if entry.is_present() {
-                continue;
-            }
-            let table = entry.table_frame();
-            match frames.frame(table) {
-                Some(frame) => _ = release(env, table, frame.word.put()),
-                None => bug_caught(env),
-            }
-            // SAFETY: the table lock is held, so this table is alive; the entry is not present, and flushed.
-            unsafe { map.store_entry(at, Entry::EMPTY) };
+        if cut {
+            // What is lost may be in TLBs and walks as well, and the tables above it are about to be freed.
+            self.tables.flush(FlushRange::Everything);
+            self.env().read_side().synchronize();
         }
     }
+
+    /// First pass, leaves; whether there were any.
+    fn break_leaves(&self) -> bool {
+        let mut any = false;
+        let mut cursor = Cursor::new(self.first, self.end);
+        while let Ok(Some(chunk)) = cursor.next_chunk(self.tables) {
+            any |= break_leaves(self.env().phys_map(), &chunk);
+        }
+        any
+    }
+
+    /// First pass, the entries of tables that have nothing left, from the lowest level up; whether there were any.
+    fn break_empty_tables(&self) -> bool {
+        let mut any = false;
+        for level in upper_levels(self.tables.mm().levels()) {
+            // Large leaves beside the tables are broken already.
+            let mut cursor = Cursor::through_broken(self.first, self.end);
+            while let Ok(Some(table)) = cursor.next_table(self.tables, level) {
+                if self.nothing_left(&table) {
+                    // SAFETY: the table lock is held, and the place was found under it.
+                    unsafe { self.env().phys_map().change_entry(table.above, Entry::BREAK) };
+                    any = true;
+                }
+            }
+        }
+        any
+    }
+
+    /// Whether no entry of the table is in use after the pass over what is below it. Those in the range were broken,
+    /// except upper entries whose tables stay; those outside count whatever they hold.
+    fn nothing_left(&self, table: &Table) -> bool {
+        let pages = table.level.span() / PAGE_SIZE;
+        let inside =
+            table.page.pages_to(self.first) / pages..table.page.pages_to(self.end).div_ceil(pages).min(ENTRIES);
+        let entry = |index| self.tables.load(EntryAddr::new(table.frame, index));
+        let gone = table.level == Level::LOWEST || inside.clone().all(|index| !entry(index).is_present());
+        gone && (0..inside.start).chain(inside.end..ENTRIES).all(|index| entry(index).is_empty())
+    }
+
+    /// Second pass, leaves.
+    fn release_leaves(&self) -> Unmapped {
+        let mut unmapped = Unmapped::default();
+        let mut cursor = Cursor::through_broken(self.first, self.end);
+        while let Ok(Some(chunk)) = cursor.next_chunk(self.tables) {
+            let (map, frames) = (self.env().phys_map(), self.env().frames());
+            release_leaves(map, frames, self.env(), &chunk, &mut unmapped);
+        }
+        unmapped
+    }
+
+    /// Second pass, tables, from the lowest level up: a table is freed when those below it were.
+    fn release_tables(&self) {
+        for level in upper_levels(self.tables.mm().levels()) {
+            let mut cursor = Cursor::through_broken(self.first, self.end);
+            while let Ok(Some(table)) = cursor.next_table(self.tables, level) {
+                if self.tables.load(table.above).is_present() {
+                    continue;
+                }
+                match self.env().frames().frame(table.frame) {
+                    Some(frame) => _ = release(self.env(), table.frame, frame.word.put()),
+                    None => bug_caught(self.env()),
+                }
+                // SAFETY: the table lock is held, and the place was found under it; the entry is not present, and flushed.
+                unsafe { self.env().phys_map().store_entry(table.above, Entry::EMPTY) };
+            }
+        }
+    }
 }
 
-/// Breaks the leaves at `indices`; whether there were any. The table lock is held.
+/// Breaks the leaves of a chunk; whether there were any. The table lock is held.
 ///
 /// A function of its own, as the walker's loop is: see there.
 #[inline(never)]
-fn break_leaves<P: PhysMap>(map: &P, here: Table, indices: Range<u64>) -> bool {
+fn break_leaves<P: PhysMap>(map: &P, chunk: &Chunk) -> bool {
     let mut any = false;
-    for index in indices {
-        let at = here.entry(index);
-        // SAFETY: the table lock is held, so the table is alive; the index lies within it.
+    for i in 0..chunk.count {
+        let at = chunk.at(i);
+        // SAFETY: the table lock is held, so the table is alive; a chunk lies within one table.
         unsafe {
             if map.load_entry(at).is_present() {
                 map.change_entry(at, Entry::BREAK);
@@ -255,21 +258,14 @@ fn break_leaves<P: PhysMap>(map: &P, here: Table, indices: Range<u64>) -> bool {
     any
 }
 
-/// Empties the places at `indices` and gives up what their leaves held. The table lock is held and none is present.
+/// Empties the places of a chunk and gives up what their leaves held. The table lock is held and none is present.
 #[inline(never)]
-fn release_leaves<K: Env>(
-    map: &K::PhysMap,
-    frames: &K::Frames,
-    env: &K,
-    here: Table,
-    indices: Range<u64>,
-    unmapped: &mut Unmapped,
-) {
-    let Some(size) = here.level.leaf_size() else { return };
+fn release_leaves<K: Env>(map: &K::PhysMap, frames: &K::Frames, env: &K, chunk: &Chunk, unmapped: &mut Unmapped) {
+    let size = chunk.size;
     let (mut leaves, mut pinned, mut freed) = (0, 0, FreedRun::new(env));
-    for index in indices {
-        let at = here.entry(index);
-        // SAFETY: the table lock is held, so the table is alive; the index lies within it.
+    for i in 0..chunk.count {
+        let at = chunk.at(i);
+        // SAFETY: the table lock is held, so the table is alive; a chunk lies within one table.
         let entry = unsafe { map.load_entry(at) };
         if entry.is_empty() {
             continue;

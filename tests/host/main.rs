@@ -26,6 +26,7 @@ mod errors;
 mod extras;
 mod failures;
 mod fork_cow;
+mod fork_entries;
 mod forms;
 mod frame_model;
 mod frame_source;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use pagepin::Rights;
 use pagepin::fault::FaultError;
-use pagepin::frame::Layout;
+use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{PinError, Read, Write};
 use pagepin::space::{ProtectPolicy, SpaceError, SpaceOptions};
-use pagepin::{LeafSize, MapOptions, PageAddr, Pfn, RangeError};
+use pagepin::{LeafSize, Levels, MapOptions, PageAddr, Pfn, RangeError};
 
 use crate::machine::{A, CPUS, Machine, NONE, PAGE, Process, R, RW, RX};
 
@@ -113,6 +113,62 @@ fn refusing_policy_names_the_pinned_page<L: Layout>() {
     drop(pins);
     assert_eq!(process.protect(A, 4 * PAGE, NONE), Ok(()));
     assert_eq!(error.to_string(), format!("the page at {:#x} is pinned", A + 2 * PAGE));
+}
+
+fn refusing<L: Layout>(machine: &Machine<L>) -> Process<'_, L> {
+    machine
+        .process_with(SpaceOptions { protect_policy: ProtectPolicy::RefusePinned, ..SpaceOptions::new(Levels::Four) })
+}
+
+/// The right is the VMA's: a read pin leaves the entry read-only, and still the page may not lose it.
+fn refusing_policy_goes_by_the_vma_not_the_entry<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = refusing(&machine);
+    let pinned = Err(SpaceError::Pinned(PageAddr::containing(A)));
+    process.map(A, PAGE, RW).unwrap();
+    let pins = machine.pin::<Read>(&process, A, 1).unwrap();
+    assert!(!Machine::<L>::is_writable(machine.leaf(&process, A).unwrap().bits));
+    assert_eq!(process.protect(A, PAGE, R), pinned, "the right to write");
+    drop(pins);
+    assert_eq!(process.protect(A, PAGE, R), Ok(()));
+    let pins = machine.pin::<Read>(&process, A, 1).unwrap();
+    assert_eq!(process.protect(A, PAGE, NONE), pinned, "all rights");
+    assert_eq!(process.protect(A, PAGE, R), Ok(()), "nothing is lost");
+    assert_eq!(process.protect(A, PAGE, RX), Ok(()), "nothing is lost");
+    drop(pins);
+    assert_eq!(process.protect(A, PAGE, NONE), Ok(()));
+}
+
+/// Foreign memory may be pinned by whoever owns it; that is no pin of a page of this mm.
+fn refusing_policy_does_not_ask_foreign_memory<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let (owner, user) = (machine.populated(1, 1), refusing(&machine));
+    let pins = machine.pin::<Write>(&owner, A, 1).unwrap();
+    // SAFETY: memory of the test.
+    unsafe { user.map_foreign(A, PAGE, pins.runs()[0].first(), RW).unwrap() };
+    assert_eq!(user.protect(A, PAGE, R), Ok(()));
+    user.unmap(A, PAGE).unwrap();
+    drop(pins);
+}
+
+/// A walker of another mm that found the frame by its former entry holds it until it has read that entry again.
+fn a_stale_walkers_momentary_pin_does_not_stop_protect<L: Layout>() {
+    for rights in [R, NONE] {
+        let machine = Machine::<L>::new(64);
+        let process = refusing(&machine);
+        process.map(A, 2 * PAGE, RW).unwrap();
+        machine.put_pages(&process, A, 2, 1);
+        let (flushes, frame) = (machine.flushes(), machine.frame_at(&process, A + PAGE).0);
+        machine.word(frame).try_pin_exclusive().unwrap();
+        let walker_leaves = || {
+            // Where walks have interrupts off, it is the flush that waits for them.
+            assert!(machine.flushes() > flushes);
+            _ = machine.word(frame).unpin(Dirty::No).unwrap();
+        };
+        let result = machine.during_grace_period(walker_leaves, || process.protect(A, 2 * PAGE, rights));
+        assert_eq!(result, Ok(()));
+        assert!(machine.store(0, &process, A + PAGE, 1, 1).is_err());
+    }
 }
 
 /// The usual policy: user code loses the right, the device does not.
@@ -226,6 +282,9 @@ both_layouts!(
     an_upgrade_does_not_make_shared_pages_writable,
     zero_pages_without_rights_come_back,
     refusing_policy_names_the_pinned_page,
+    refusing_policy_goes_by_the_vma_not_the_entry,
+    refusing_policy_does_not_ask_foreign_memory,
+    a_stale_walkers_momentary_pin_does_not_stop_protect,
     usual_policy_leaves_the_device_its_page,
     limits_holes_and_bad_ranges_are_refused,
     protection_keys_stay,

@@ -137,7 +137,6 @@ fn damage_in_the_middle_stops_operations_without_a_trace<L: Layout>() {
             operation::<L>("protect", 0, wide, move |_, scene| done(scene.process().protect(A, length, rights)));
         refused(&protect, damaged(FAR, 4, LEAF), malformed);
         refused(&protect, damaged(A, 2, U), malformed);
-        refused(&protect, damaged(2 * FAR, 1, U), malformed);
     }
     let length = 2 * FAR + 2 * PAGE - A;
     let discard =

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use pagepin::fault::FaultError;
 use pagepin::frame::Layout;
 use pagepin::pin::{Read, Write};
-use pagepin::space::{SpaceError, Unmapped};
-use pagepin::{AddressSpace, LeafSize, Levels, PageAddr, Pfn, RangeError};
+use pagepin::space::{EmptyTables, SpaceError, Unmapped, zap_pages};
+use pagepin::{AddressSpace, Env, LeafSize, Levels, PageAddr, Pfn, RangeError};
 
-use crate::machine::{A, CPUS, Machine, NONE, PAGE, Process, R, RW};
+use crate::machine::{A, CPUS, FAR, Machine, NONE, PAGE, Process, R, RW, range};
 
 const NOTHING: Unmapped = Unmapped { pages: 0, pinned_pages: 0 };
 
@@ -184,6 +184,42 @@ fn large_leaves_are_unmapped_whole<L: Layout>() {
     assert!(machine.word(block).snapshot().is_free());
 }
 
+/// What somebody else damaged is given up, and counted; nothing is lost in silence, and no CPU keeps any of it.
+fn the_end_of_a_damaged_mm_loses_nothing_in_silence<L: Layout>() {
+    let (present, user, large) = (1, 4, 0x80);
+    // (level, flipped bits, frames that are lost below)
+    let damages =
+        [(1, user, 0), (2, user, 2), (2, present, 2), (3, user, 3), (4, user, 4), (4, large, 4), (4, present, 4)];
+    for (level, flipped, lost) in damages {
+        let machine = Machine::<L>::new(64);
+        // Nothing else is mapped, so that nothing else is flushed.
+        let process = machine.process();
+        process.map(FAR, PAGE, RW).unwrap();
+        (0..CPUS).for_each(|cpu| machine.store(cpu, &process, FAR, 7, 1).unwrap());
+        let (at, bits) = machine.entry(&process, FAR, level);
+        machine.poke(at, bits ^ flipped);
+        drop(process);
+        assert_eq!(machine.memory().allocated().len(), lost, "level {level}, {flipped:#x}");
+        assert_eq!(machine.statistics().bugs_caught, u64::from(lost > 0));
+        // What was lost stays lost.
+        std::mem::forget(machine);
+    }
+}
+
+/// A range of bytes is unmapped with all pages that it touches.
+fn a_page_is_unmapped_if_one_byte_of_it_is<L: Layout>() {
+    for (start, length, pages) in [(A, PAGE + 1, 2), (A + PAGE - 1, 2, 2), (A + 5, 1, 1), (A + PAGE - 1, PAGE + 2, 3)] {
+        let machine = Machine::<L>::new(64);
+        let process = machine.populated(4, 1);
+        let range = range(&process, start, length);
+        // SAFETY: checked by the process, and there is one thread.
+        let unmapped = unsafe { zap_pages(process.mm(), range, EmptyTables::Keep) };
+        assert_eq!(unmapped, Ok(Unmapped { pages, pinned_pages: 0 }), "{start:#x} {length:#x}");
+        let left = machine.leaves(&process).0;
+        assert!(left.iter().all(|leaf| leaf.address + PAGE <= start || leaf.address >= start + length));
+    }
+}
+
 /// A process at the limit of VMAs may still give memory back, and change whole VMAs.
 #[test]
 fn the_limit_of_vmas_stops_what_adds_vmas_only() {
@@ -213,4 +249,6 @@ both_layouts!(
     overlaps_and_bad_ranges_are_refused,
     the_ends_of_the_user_half_work,
     large_leaves_are_unmapped_whole,
+    the_end_of_a_damaged_mm_loses_nothing_in_silence,
+    a_page_is_unmapped_if_one_byte_of_it_is,
 );

@@ -197,11 +197,15 @@ unsafe impl<L: Layout> ReadSide for Machine<L> {
 
     fn enter(&self) -> Walking<'_> {
         let guards = &self.inner().guards;
+        if guards.get() == 0 {
+            self.inner().guarded_steps.set(0);
+        }
         guards.set(guards.get() + 1);
         Walking { guards, over: self }
     }
 
     fn synchronize(&self) {
+        self.inner().grace_hook.reach();
         let count = &self.protocol().grace_periods;
         count.set(count.get() + 1);
     }

@@ -76,6 +76,11 @@ struct Inner {
     walk_hook: Hook,
     flush_hook: Hook,
     exchange_hook: Hook,
+    lookup_hook: Hook,
+    grace_hook: Hook,
+    /// Steps since the outermost read-side guard was taken, and the most there ever were.
+    guarded_steps: Cell<u64>,
+    longest_guard: Cell<u64>,
     has_zero_frame: Cell<bool>,
     expected_bugs: Cell<u64>,
     /// Releases that nothing was acquired for.
@@ -101,6 +106,10 @@ impl<L: Layout> Machine<L> {
             walk_hook: Hook::default(),
             flush_hook: Hook::default(),
             exchange_hook: Hook::default(),
+            lookup_hook: Hook::default(),
+            grace_hook: Hook::default(),
+            guarded_steps: Cell::new(0),
+            longest_guard: Cell::new(0),
             has_zero_frame: Cell::new(true),
             expected_bugs: Cell::new(0),
             expected_surplus: Cell::new(0),
@@ -145,7 +154,10 @@ impl<L: Layout> Machine<L> {
     /// A step of a walk: an entry is loaded or a frame looked up.
     fn walk_step(&self) {
         if self.read_guards() > 0 {
-            self.inner().walk_hook.reach();
+            let inner = self.inner();
+            inner.guarded_steps.set(inner.guarded_steps.get() + 1);
+            inner.longest_guard.set(inner.longest_guard.get().max(inner.guarded_steps.get()));
+            inner.walk_hook.reach();
         }
     }
 
@@ -166,6 +178,25 @@ impl<L: Layout> Machine<L> {
         let (result, fired) = self.inner().exchange_hook.during(0, race, work);
         assert!(fired, "no entry was exchanged");
         result
+    }
+
+    /// Runs `work`; before it looks up a frame for the `at`-th time (from 0) `race` runs.
+    pub(crate) fn before_lookup<R>(&self, at: u64, race: impl FnOnce(), work: impl FnOnce() -> R) -> R {
+        let (result, fired) = self.inner().lookup_hook.during(at, race, work);
+        assert!(fired, "no frame was looked up");
+        result
+    }
+
+    /// Runs `work`; while it waits for walkers for the first time, `walkers` runs: what they do before they leave.
+    pub(crate) fn during_grace_period<R>(&self, walkers: impl FnOnce(), work: impl FnOnce() -> R) -> R {
+        let (result, fired) = self.inner().grace_hook.during(0, walkers, work);
+        assert!(fired, "no walker was waited for");
+        result
+    }
+
+    /// The most steps that any walk took without leaving the read side.
+    pub(crate) fn longest_guard(&self) -> u64 {
+        self.inner().longest_guard.get()
     }
 
     /// From now on there is no zero frame.
@@ -264,6 +295,7 @@ unsafe impl<L: Layout> FrameTable for Machine<L> {
     fn frame(&self, frame: Pfn) -> Option<&PageFrame<L>> {
         // Between the load of an entry and the count of its frame.
         self.walk_step();
+        self.inner().lookup_hook.reach();
         self.table.frame(frame)
     }
 

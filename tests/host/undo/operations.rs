@@ -7,7 +7,8 @@ use pagepin::fault::{Fault, FaultError, FaultOutcome};
 use pagepin::frame::Layout;
 use pagepin::paging::Tables;
 use pagepin::space::{
-    self, Advice, KernelHalf, ProtectPolicy, SpaceOptions, UserSpace, free_tables, protect_pages, zap_pages,
+    self, Advice, EmptyTables, KernelHalf, ProtectPolicy, SpaceOptions, UserSpace, free_tables, protect_pages,
+    zap_pages,
 };
 use pagepin::{AddressSpace, Backing, LeafSize, MapOptions, PageAddr, Pfn, PinLimit, Rights, handle_fault};
 
@@ -156,7 +157,7 @@ fn without_memory<L: Layout>() -> Vec<Operation<L>> {
         operation("zap_pages", 0, populated, |_, scene| {
             let pages = range(scene.process(), A, 6 * PAGE);
             // SAFETY: checked by the process, and there is one thread.
-            done(unsafe { zap_pages(scene.process().mm(), pages, true) }.map(drop))
+            done(unsafe { zap_pages(scene.process().mm(), pages, EmptyTables::Free) }.map(drop))
         }),
         operation("free_tables", 0, contended, |_, scene| {
             // SAFETY: there is one thread.
