@@ -86,7 +86,9 @@
 //!
 //! Set `CR0.WP`, or the kernel writes through read-only mappings; send page faults on user addresses to
 //! [`handle_fault`], those of kernel copies too; wait for the acknowledgement in its [`Shootdown`]; hold none of the mm's
-//! locks while it copies from or to user memory. All its duties are in [Unsafe, counted](documents::unsafe_counted).
+//! locks while it copies from or to user memory; set `EFER.NXE`, since entries that do not permit execution say so; leave user
+//! shadow stacks off (`IA32_U_CET.SH_STK_EN`), which would take write-protected dirty pages for theirs; know that fork is no
+//! snapshot across threads, and stop them if it must be. All its duties are in [Unsafe, counted](documents::unsafe_counted).
 //!
 //! # Documents
 //!
@@ -131,8 +133,9 @@ pub use arch::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, SOFTWARE_
 pub use env::EntryCell;
 pub use env::{
     AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, CurrentCpu, EntryAddr, Env, ExtraParts, Extras,
-    FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, Mm, NoPreempt, OffsetPhysMap,
-    PhysMap, PinBudget, PinLimit, PinTerm, Platform, ReadSide, Shootdown, Statistics, Unlimited, Vmas, Zone,
+    FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, Mm, NoPreempt, NotReady,
+    OffsetPhysMap, PhysMap, PinBudget, PinLimit, PinTerm, Platform, ReadSide, Shootdown, Statistics, Unlimited, Vmas,
+    Zone,
 };
 pub use fault::handle_fault;
 pub use frame::{Dirty, FrameKind, Ownership, PageFrame};

@@ -5,9 +5,30 @@ use core::fmt;
 use super::{Env, Mm, PinBudget};
 use crate::addr::PageAddr;
 use crate::arch::KeyRights;
-use crate::errno::{EFAULT, ENOMEM};
+use crate::errno::{EAGAIN, EFAULT, ENOMEM};
 use crate::rights::Access;
 use crate::vma::Vma;
+
+/// What a page waits for: a number of the kernel's own, such as a request, a slot or the address of a wait queue. The crate
+/// hands it on from [`Vmas`] to whoever asked for the page, and waits for nothing itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NotReady(pub u64);
+
+impl NotReady {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        EAGAIN
+    }
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the page is not there yet")
+    }
+}
+
+impl core::error::Error for NotReady {}
 
 /// Why a page of a foreign VMA stays without an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +38,8 @@ pub enum ForeignFault {
     NotMapped,
     /// No memory for a table or for what is to be mapped.
     NoMemory,
+    /// Not yet. Whoever touched the page waits, with nothing held, and tries again.
+    NotReady(NotReady),
 }
 
 impl ForeignFault {
@@ -26,6 +49,7 @@ impl ForeignFault {
         match self {
             Self::NotMapped => EFAULT,
             Self::NoMemory => ENOMEM,
+            Self::NotReady(_) => EAGAIN,
         }
     }
 }
@@ -35,6 +59,7 @@ impl fmt::Display for ForeignFault {
         f.write_str(match self {
             Self::NotMapped => "foreign memory that nothing maps",
             Self::NoMemory => "out of memory",
+            Self::NotReady(_) => "the page is not there yet",
         })
     }
 }
@@ -49,6 +74,18 @@ impl core::error::Error for ForeignFault {}
 pub unsafe trait Vmas {
     /// The VMA that contains `page`.
     fn vma_at(&self, page: PageAddr) -> Option<Vma>;
+
+    /// A page of an anonymous VMA was touched with `access`, or is to be pinned, and is about to be made ready: filled, copied
+    /// or made writable. May it be now? A kernel that keeps pages elsewhere starts to fetch this one and says what to wait
+    /// for; one that has fetched it fills the entry before it answers. It does not wait: the mm lock is held.
+    ///
+    /// # Errors
+    /// [`NotReady`]: the fault or pin ends with it, and nothing is held but what had been pinned before.
+    #[inline(always)]
+    fn make_ready(&self, page: PageAddr, access: Access) -> Result<(), NotReady> {
+        let _ = (page, access);
+        Ok(())
+    }
 
     /// A page of a [`Backing::Foreign`](crate::Backing::Foreign) VMA was touched with `access` and has no entry: fill it,
     /// or say why not.

@@ -32,7 +32,7 @@ use core::marker::PhantomData;
 
 use crate::primitive::const_fn;
 
-pub use address_space::{AddressSpace, ForeignFault, Vmas};
+pub use address_space::{AddressSpace, ForeignFault, NotReady, Vmas};
 pub use budget::{BudgetExceeded, PinBudget, PinLimit, PinTerm, Unlimited};
 pub(crate) use counters::{Counted, bug_caught, count};
 pub use counters::{CounterValues, Counters, CpuCounters, Statistics};

@@ -25,7 +25,13 @@ pub enum State {
         /// What its frame's word says.
         frame: FrameView,
     },
-    /// A frame that is not counted: device registers, foreign memory.
+    /// A counted frame that is not this mm's, whatever its count says: a page of a file, or a driver's memory. In a
+    /// private VMA it is read as it is, and copied for everything else.
+    Borrowed {
+        /// The entry permits writes.
+        writable: bool,
+    },
+    /// A frame that is not the crate's to count: device registers, foreign memory.
     Foreign {
         /// The entry permits writes.
         writable: bool,
@@ -123,6 +129,11 @@ pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
     let writes = matches!(request, Request::Write | Request::ForcedWrite);
     // A forced write gets its own frame, but the entry never says more than the VMA does.
     let writable_after = writes && writable;
+    let state = match state {
+        // What a foreign VMA maps, its owner answers for.
+        State::Borrowed { writable } if vma.backing() == Backing::Foreign => State::Foreign { writable },
+        state => state,
+    };
     match state {
         State::Empty if vma.backing() != Backing::Anonymous => Action::Refuse(Refusal::Foreign),
         State::Empty if matches!(request, Request::Read | Request::Execute) => Action::MapZero,
@@ -130,7 +141,11 @@ pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
         State::ProtNone => Action::RestoreRights,
         State::Zero if writes || request == Request::Unshare => Action::Copy { writable: writable_after },
         State::Zero => Action::Nothing,
-        State::Foreign { .. } if request == Request::Unshare => Action::Refuse(Refusal::Foreign),
+        State::Borrowed { .. } if writes || request == Request::Unshare => Action::Copy { writable: writable_after },
+        State::Borrowed { .. } => Action::Nothing,
+        State::Foreign { .. } if matches!(request, Request::Unshare | Request::ForcedWrite) => {
+            Action::Refuse(Refusal::Foreign)
+        }
         State::Foreign { writable: false } if writes => Action::Refuse(Refusal::Denied),
         State::Foreign { .. } => Action::Nothing,
         State::Anonymous { writable: now, frame } => match (writes, request == Request::Unshare) {
@@ -185,8 +200,15 @@ pub fn all_rows() -> impl Iterator<Item = Row> {
         anonymous(false, true, true),
         anonymous(true, true, false),
         anonymous(true, true, true),
+        State::Borrowed { writable: false },
     ];
-    let foreign_states = [State::Empty, State::Foreign { writable: false }, State::Foreign { writable: true }];
+    let foreign_states = [
+        State::Empty,
+        State::Foreign { writable: false },
+        State::Foreign { writable: true },
+        State::Borrowed { writable: false },
+        State::Borrowed { writable: true },
+    ];
     let states = anonymous_states
         .into_iter()
         .map(|state| (state, Backing::Anonymous))

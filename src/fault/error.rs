@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-use super::Refusal;
+use super::Unresolved;
 use crate::addr::RangeError;
-use crate::env::ForeignFault;
-use crate::errno::{EACCES, EFAULT, ENOMEM};
+use crate::env::{ForeignFault, NotReady};
+use crate::errno::{EACCES, EAGAIN, EFAULT, ENOMEM};
 use crate::paging::TableError;
 
 /// Why a fault could not be resolved. Nothing was changed, except that a page that had lost all rights, and whose VMA has
@@ -25,6 +25,11 @@ pub enum FaultError {
     Foreign,
     /// No memory for the page or for a table. The access may be retried when there is some.
     NoMemory,
+    /// The page is not there yet. The access may be retried when what the kernel named has happened.
+    NotReady(NotReady),
+    /// [`Vmas::fault_foreign`](crate::Vmas::fault_foreign) said that it had filled an entry which is empty: a bug in the
+    /// kernel.
+    NotFilled,
     /// Reserved bits are set or the user half holds a kernel entry: somebody else damaged the tables.
     MalformedTable,
 }
@@ -36,8 +41,9 @@ impl FaultError {
         match self {
             Self::Address(error) => error.errno(),
             Self::NoMemory => ENOMEM,
+            Self::NotReady(_) => EAGAIN,
             Self::AccessDenied | Self::ProtectionKey => EACCES,
-            Self::NoVma | Self::Foreign | Self::MalformedTable => EFAULT,
+            Self::NoVma | Self::Foreign | Self::NotFilled | Self::MalformedTable => EFAULT,
         }
     }
 }
@@ -51,6 +57,8 @@ impl fmt::Display for FaultError {
             Self::ProtectionKey => "a protection key denies the access",
             Self::Foreign => "foreign memory that nothing maps",
             Self::NoMemory => "out of memory",
+            Self::NotReady(_) => "the page is not there yet",
+            Self::NotFilled => "the kernel did not fill the entry",
             Self::MalformedTable => "the page tables are malformed",
         }
         .fmt(f)
@@ -73,15 +81,24 @@ impl From<ForeignFault> for FaultError {
         match fault {
             ForeignFault::NotMapped => Self::Foreign,
             ForeignFault::NoMemory => Self::NoMemory,
+            ForeignFault::NotReady(what) => Self::NotReady(what),
         }
     }
 }
 
-impl From<Refusal> for FaultError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Denied => Self::AccessDenied,
-            Refusal::Foreign => Self::Foreign,
+impl From<NotReady> for FaultError {
+    fn from(what: NotReady) -> Self {
+        Self::NotReady(what)
+    }
+}
+
+impl From<Unresolved> for FaultError {
+    fn from(error: Unresolved) -> Self {
+        match error {
+            Unresolved::AccessDenied => Self::AccessDenied,
+            Unresolved::Foreign => Self::Foreign,
+            Unresolved::NoMemory => Self::NoMemory,
+            Unresolved::MalformedTable => Self::MalformedTable,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The entry point for the kernel's page-fault exception.
 
-use super::{FaultError, FaultOutcome, Request, resolve};
+use super::{FaultError, FaultOutcome, Request, Unresolved, resolve};
 use crate::addr::{PageAddr, UserRange};
 use crate::env::Env;
 use crate::env::{AddressSpace, Mm, Vmas};
+use crate::paging::Tables;
 use crate::rights::Access;
+use crate::vma::Backing;
 
 /// A page fault on a user address, whoever caused it: user code or a kernel copy.
 ///
@@ -56,17 +58,31 @@ pub(crate) fn fault_in_vmas<K: Env>(
             .err()
             .map_or(FaultError::NoVma, FaultError::Address));
     };
+    if vma.backing() == Backing::Anonymous {
+        vmas.make_ready(page, fault.access)?;
+    }
     let result = match fault.access {
         Access::Read => resolve(mm, &vma, page, Request::Read),
         Access::Write => resolve(mm, &vma, page, Request::Write),
         Access::Execute => resolve(mm, &vma, page, Request::Execute),
     };
     match result {
+        Ok(outcome) => Ok(outcome),
         // Only a page of a foreign VMA without an entry is refused so.
-        Err(FaultError::Foreign) => {
-            vmas.fault_foreign(page, fault.access)?;
-            Ok(FaultOutcome::MappedFresh)
-        }
-        result => result,
+        Err(Unresolved::Foreign) => fill_foreign(mm, vmas, page, fault.access),
+        Err(error) => Err(error.into()),
     }
+}
+
+#[cold]
+fn fill_foreign<K: Env>(
+    mm: &Mm<K>,
+    vmas: &(impl Vmas + ?Sized),
+    page: PageAddr,
+    access: Access,
+) -> Result<FaultOutcome, FaultError> {
+    vmas.fault_foreign(page, access)?;
+    // Otherwise the access would fault again without end.
+    let filled = !Tables::lock(mm).find(page)?.entry.is_empty();
+    if filled { Ok(FaultOutcome::MappedFresh) } else { Err(FaultError::NotFilled) }
 }

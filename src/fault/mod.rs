@@ -15,4 +15,4 @@ pub use error::FaultError;
 pub(crate) use handler::fault_in_vmas;
 pub use handler::{Fault, handle_fault};
 pub use resolve::FaultOutcome;
-pub(crate) use resolve::resolve;
+pub(crate) use resolve::{Unresolved, resolve};

@@ -5,13 +5,13 @@
 //! far longer than copying a page takes, and it must happen under the lock in any case: until it is over, an empty-looking
 //! entry must not be taken for an untouched page.
 
-use super::{Action, FaultError, FrameView, Request, State, decide};
+use super::{Action, FrameView, Refusal, Request, State, decide};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize};
 use crate::env::Mm;
 use crate::env::{Env, FrameSource, FrameTable, OwnedFrame};
 use crate::frame::{FrameKind, PageFrame};
-use crate::paging::{Slot, Tables};
+use crate::paging::{Slot, TableError, Tables};
 use crate::rights::Rights;
 use crate::vma::Vma;
 
@@ -30,6 +30,34 @@ pub enum FaultOutcome {
     Copied,
 }
 
+/// Why a page could not be made fit: the causes among those of [`FaultError`](super::FaultError) that are found with the
+/// table lock held. One byte, where that has to have room for what a kernel waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unresolved {
+    AccessDenied,
+    Foreign,
+    NoMemory,
+    MalformedTable,
+}
+
+impl From<TableError> for Unresolved {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::NoMemory => Self::NoMemory,
+            TableError::Malformed | TableError::LargeLeaf => Self::MalformedTable,
+        }
+    }
+}
+
+impl From<Refusal> for Unresolved {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Denied => Self::AccessDenied,
+            Refusal::Foreign => Self::Foreign,
+        }
+    }
+}
+
 /// Makes `page` of `vma` fit for `request`. The caller holds the mm lock (for reading).
 ///
 /// Inlined where the request is a constant, so that the decision shrinks to the rows it can reach.
@@ -39,7 +67,7 @@ pub(crate) fn resolve<K: Env>(
     vma: &Vma,
     page: PageAddr,
     request: Request,
-) -> Result<FaultOutcome, FaultError> {
+) -> Result<FaultOutcome, Unresolved> {
     let mut tables = Tables::lock(mm);
     let env = mm.env();
     // Bounded: the only action that asks again is unparking, after which the page is not prot-none.
@@ -71,13 +99,13 @@ type FrameRef<'k, K> = &'k PageFrame<<<K as Env>::Frames as FrameTable>::Layout>
 
 /// What an entry maps, in the terms of the decision.
 #[inline(always)]
-fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<(State, Option<FrameRef<'k, K>>), FaultError> {
+fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<(State, Option<FrameRef<'k, K>>), Unresolved> {
     let entry = slot.entry;
     if !entry.is_present() {
         return match entry {
             _ if entry.is_empty() => Ok((State::Empty, None)),
             _ if entry.is_prot_none() => Ok((State::ProtNone, None)),
-            _ => Err(FaultError::MalformedTable),
+            _ => Err(Unresolved::MalformedTable),
         };
     }
     let pfn = match slot.size() {
@@ -89,9 +117,16 @@ fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<(State, Option<FrameRe
         let zero = env.source().zero_frame() == Some(pfn);
         return Ok((if zero { State::Zero } else { State::Foreign { writable: entry.is_writable() } }, None));
     }
-    let frame = env.frames().frame(pfn).ok_or(FaultError::MalformedTable)?;
-    let (exclusive, sole) = frame.word.exclusive_and_sole();
-    Ok((State::Anonymous { writable: entry.is_writable(), frame: FrameView { exclusive, sole } }, Some(frame)))
+    let frame = env.frames().frame(pfn).ok_or(Unresolved::MalformedTable)?;
+    let (writable, (exclusive, sole, kind)) = (entry.is_writable(), frame.word.exclusive_sole_and_kind());
+    // `EXCLUSIVE` says that the frame is this mm's, whatever it holds. Of others the kind says whose they are.
+    let state = match kind {
+        _ if exclusive => State::Anonymous { writable, frame: FrameView { exclusive, sole } },
+        FrameKind::Anonymous => State::Anonymous { writable, frame: FrameView { exclusive, sole } },
+        FrameKind::File | FrameKind::Device => State::Borrowed { writable },
+        FrameKind::Unmanaged | FrameKind::Zero | FrameKind::Table => State::Foreign { writable },
+    };
+    Ok((state, Some(frame)))
 }
 
 /// The leaf for a frame in `vma`; not writable unless `writable`.
@@ -109,7 +144,7 @@ fn make_writable<K: Env>(mut tables: Tables<'_, K>, slot: Slot) -> FaultOutcome 
 }
 
 #[inline(never)]
-fn map_zero<K: Env>(mut tables: Tables<'_, K>, slot: Slot, vma: &Vma) -> Result<FaultOutcome, FaultError> {
+fn map_zero<K: Env>(mut tables: Tables<'_, K>, slot: Slot, vma: &Vma) -> Result<FaultOutcome, Unresolved> {
     let Some(zero) = tables.env().source().zero_frame() else {
         return map_fresh(tables, slot, vma, false);
     };
@@ -128,8 +163,8 @@ fn map_fresh<K: Env>(
     slot: Slot,
     vma: &Vma,
     writable: bool,
-) -> Result<FaultOutcome, FaultError> {
-    let frame = OwnedFrame::zeroed(tables.env(), FrameKind::Anonymous, 0).ok_or(FaultError::NoMemory)?;
+) -> Result<FaultOutcome, Unresolved> {
+    let frame = OwnedFrame::zeroed(tables.env(), FrameKind::Anonymous, 0).ok_or(Unresolved::NoMemory)?;
     // SAFETY: found under this lock; the page lies in a VMA, and VMAs lie in the user half.
     let at = unsafe { tables.place_at(&slot, LeafSize::Size4KiB) }?;
     let entry = leaf(frame.into_entry(), LeafSize::Size4KiB, vma, writable);
@@ -147,7 +182,7 @@ fn copy<K: Env>(
     vma: &Vma,
     state: State,
     writable: bool,
-) -> Result<FaultOutcome, FaultError> {
+) -> Result<FaultOutcome, Unresolved> {
     let (env, size) = (tables.env(), slot.size());
     let copy = match state {
         State::Zero => OwnedFrame::zeroed(env, FrameKind::Anonymous, size.order()),
@@ -155,7 +190,7 @@ fn copy<K: Env>(
         // it: what is copied is what every mapper sees.
         _ => unsafe { OwnedFrame::copied(env, slot.entry.leaf_frame(size), size.order()) },
     };
-    let entry = leaf(copy.ok_or(FaultError::NoMemory)?.into_entry(), size, vma, writable);
+    let entry = leaf(copy.ok_or(Unresolved::NoMemory)?.into_entry(), size, vma, writable);
     // SAFETY: the slot was found under this lock, and the state says that it holds a leaf; it is flushed here and now.
     let settled = unsafe { tables.break_leaf(slot) }.flush();
     // SAFETY: the copy is of the same size; its one reference goes to the entry, and it was handed out exclusive.

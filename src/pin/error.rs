@@ -3,16 +3,16 @@
 use core::fmt;
 
 use crate::addr::RangeError;
-use crate::env::BudgetExceeded;
+use crate::env::{BudgetExceeded, NotReady};
 use crate::errno::{EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM, ENOSPC};
-use crate::fault::FaultError;
+use crate::fault::{FaultError, Unresolved};
 use crate::frame::CountError;
 use crate::paging::TableError;
 
 /// Why pages could not be pinned or referenced, one variant per cause.
 ///
-/// Worth a retry as it is: `WouldFault` (with a form that may fault), `Contended`, `NoMemory`, and `BudgetExceeded` when
-/// pins have been released. The others need a different call.
+/// Worth a retry as it is: `WouldFault` (with a form that may fault), `Contended`, `NoMemory`, `NotReady` when what was named
+/// has happened, and `BudgetExceeded` when pins have been released. The others need a different call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PinError {
@@ -42,6 +42,9 @@ pub enum PinError {
     Incomplete,
     /// Other threads kept changing the page; a bounded number of attempts was made.
     Contended,
+    /// A page is not there yet. Worth a retry when what the kernel named has happened; what was pinned until then can be
+    /// [resumed](super::Pinned::resume).
+    NotReady(NotReady),
     /// The page tables were damaged by someone else.
     MalformedTable,
 }
@@ -55,7 +58,7 @@ impl PinError {
             Self::InvalidFlags => EINVAL,
             Self::NoVma | Self::AccessDenied | Self::NotPinnable | Self::MalformedTable => EFAULT,
             Self::ProtectionKey => EACCES,
-            Self::WouldFault | Self::Contended | Self::Incomplete => EAGAIN,
+            Self::WouldFault | Self::Contended | Self::Incomplete | Self::NotReady(_) => EAGAIN,
             Self::NoMemory | Self::CountOverflow | Self::BudgetExceeded => ENOMEM,
             Self::BufferTooSmall => ENOSPC,
         }
@@ -78,6 +81,7 @@ impl fmt::Display for PinError {
             Self::BufferTooSmall => "the buffer has no room for another run",
             Self::Incomplete => "only a part of the range could be pinned",
             Self::Contended => "the page kept changing",
+            Self::NotReady(_) => "the page is not there yet",
             Self::MalformedTable => "the page tables are malformed",
         }
         .fmt(f)
@@ -105,10 +109,17 @@ impl From<FaultError> for PinError {
             FaultError::NoVma => Self::NoVma,
             FaultError::AccessDenied => Self::AccessDenied,
             FaultError::ProtectionKey => Self::ProtectionKey,
-            FaultError::Foreign => Self::NotPinnable,
+            FaultError::Foreign | FaultError::NotFilled => Self::NotPinnable,
+            FaultError::NotReady(what) => Self::NotReady(what),
             FaultError::NoMemory => Self::NoMemory,
             FaultError::MalformedTable => Self::MalformedTable,
         }
+    }
+}
+
+impl From<Unresolved> for PinError {
+    fn from(error: Unresolved) -> Self {
+        FaultError::from(error).into()
     }
 }
 

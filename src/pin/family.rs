@@ -4,14 +4,14 @@
 
 use super::collected::{Acquired, Collected};
 use super::run::Runs;
-use super::walk::{Stop, Walk};
-use super::{GotPages, PhysRun, PinAccess, PinError, PinFlags, Pinned, PinnedPages, RunBuffer};
+use super::walk::{Locked, Lockless, Stop, Walk};
+use super::{GotPages, PhysRun, PinAccess, PinError, PinFlags, Pinned, PinnedPages, RawPins, RunBuffer};
 use crate::addr::{PageAddr, RangeError, UserRange};
 use crate::arch::{Demand, KeyRights};
 use crate::env::{AddressSpace, Counted, Env, PinBudget, ReadSide, Vmas, count};
 use crate::fault::{self, Request};
 use crate::paging::Tables;
-use crate::rights::Rights;
+use crate::rights::{Access, Rights};
 use crate::vma::{Backing, Vma};
 
 /// Which paths a form takes.
@@ -49,17 +49,18 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         self.space.mm().env()
     }
 
+    /// The whole range, if that is one page or lies in one large leaf.
+    #[inline(always)]
+    fn acquire_one_run<A: PinAccess, const PIN: bool>(self, path: Path, buffer: &mut [PhysRun]) -> Option<Acquired> {
+        let place = buffer.first_mut().filter(|_| path != Path::Slow)?;
+        let run = if A::WRITES { self.acquire_one_leaf::<true, PIN>() } else { self.acquire_one_leaf::<false, PIN>() }?;
+        *place = run;
+        count(self.env(), Counted::acquired(PIN), run.pages());
+        Some(Acquired { runs: 1, pages: run.pages(), stopped: None })
+    }
+
     #[inline(always)]
     fn acquire<A: PinAccess, const PIN: bool>(self, path: Path, buffer: &mut [PhysRun]) -> Acquired {
-        if let Some(place) = buffer.first_mut().filter(|_| path != Path::Slow) {
-            let one =
-                if A::WRITES { self.acquire_one_leaf::<true, PIN>() } else { self.acquire_one_leaf::<false, PIN>() };
-            if let Some(run) = one {
-                *place = run;
-                count(self.env(), Counted::acquired(PIN), run.pages());
-                return Acquired { runs: 1, pages: run.pages(), stopped: None };
-            }
-        }
         let mut runs = Runs::new(buffer);
         let mut stopped = None;
         if path != Path::Slow {
@@ -77,23 +78,30 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         Acquired { runs: runs.used(), pages: runs.pages(), stopped }
     }
 
-    /// The whole range, if that is one page or lies in one large leaf.
     #[inline(always)]
     fn acquire_one_leaf<const WRITE: bool, const PIN: bool>(self) -> Option<PhysRun> {
         let walk = Walk::<S::Kernel, WRITE> { mm: self.space.mm(), demand: Demand::new(self.keys) };
         let _inside = self.env().read_side().enter();
-        walk.one_leaf::<true, PIN>(self.range.first_page(), self.range.end_page())
+        walk.one_leaf::<Lockless<PIN>>(self.range.first_page(), self.range.end_page())
     }
 
     #[inline(never)]
     fn acquire_fast<const WRITE: bool, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<PinError> {
         let walk = Walk::<S::Kernel, WRITE> { mm: self.space.mm(), demand: Demand::new(self.keys) };
-        let _inside = self.env().read_side().enter();
-        match walk.run::<true, PIN>(self.range.first_page(), self.range.end_page(), runs) {
-            None => None,
-            Some(Stop::Full) => Some(PinError::BufferTooSmall),
-            Some(Stop::Unready | Stop::Raced) => Some(PinError::WouldFault),
-            Some(Stop::Refused(error)) => Some(error),
+        let (mut page, end) = (self.range.first_page(), self.range.end_page());
+        loop {
+            let inside = self.env().read_side().enter();
+            let stop = walk.run::<Lockless<PIN>>(page, end, runs);
+            drop(inside);
+            match stop {
+                None => page = self.range.first_page().offset(runs.pages()),
+                Some(Stop::Full) => return Some(PinError::BufferTooSmall),
+                Some(Stop::Unready | Stop::Raced) => return Some(PinError::WouldFault),
+                Some(Stop::Refused(error)) => return Some(error),
+            }
+            if page >= end {
+                return None;
+            }
         }
     }
 
@@ -120,15 +128,16 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         let end = vma.end().min(self.range.end_page());
         let request = self.request::<A>(&vma)?;
         match request {
-            Request::Write => self.acquire_pages::<true, PIN>(&vma, end, request, runs),
+            Request::Write => self.acquire_pages::<true, PIN>(vmas, &vma, end, request, runs),
             // A forced write takes a page that is read-only for user code; the pin itself insists on EXCLUSIVE.
-            _ => self.acquire_pages::<false, PIN>(&vma, end, request, runs),
+            _ => self.acquire_pages::<false, PIN>(vmas, &vma, end, request, runs),
         }
     }
 
     /// The pages up to `end`, all in `vma`, which permits `request`.
     fn acquire_pages<const WRITE: bool, const PIN: bool>(
         &self,
+        vmas: &dyn Vmas,
         vma: &Vma,
         end: PageAddr,
         request: Request,
@@ -140,7 +149,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         loop {
             let page = first.offset(runs.pages());
             let tables = Tables::lock(walk.mm);
-            let stop = walk.run::<false, PIN>(page, end, runs);
+            let stop = walk.run::<Locked<PIN>>(page, end, runs);
             drop(tables);
             match stop {
                 None => return Ok(()),
@@ -155,6 +164,8 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
                     if faults.1 > MAX_FAULTS_PER_PAGE {
                         return Err(PinError::Contended);
                     }
+                    let access = if request == Request::Unshare { Access::Read } else { Access::Write };
+                    vmas.make_ready(page, access).map_err(PinError::NotReady)?;
                     // Spelled out, so that each is compiled for its one request.
                     match request {
                         Request::Write => fault::resolve(walk.mm, vma, page, Request::Write)?,
@@ -205,6 +216,10 @@ fn pin<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     check_range(space, range)?;
     let (budget, pages) = (space.budget(), range.pages());
     budget.charge(pages, flags.term())?;
+    // Returned from here, so that the usual result is not put together in memory first.
+    if let Some(acquired) = wanted.acquire_one_run::<A, true>(path, buffer.as_mut()) {
+        return Ok(Pinned::new(space, flags, Collected { buffer, range, acquired }));
+    }
     let acquired = wanted.acquire::<A, true>(path, buffer.as_mut());
     if acquired.pages < pages {
         budget.uncharge(pages - acquired.pages, flags.term());
@@ -215,6 +230,61 @@ fn pin<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     }
 }
 
+/// Pins what is missing, under the mm lock, into the rest of the buffer.
+fn resume<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
+    pins: PinnedPages<'_, S, A, B>,
+    keys: KeyRights,
+) -> PinnedPages<'_, S, A, B> {
+    let (space, RawPins { collected: Collected { mut buffer, range, acquired }, flags, .. }) = pins.into_parts();
+    let (budget, missing) = (space.budget(), range.pages() - acquired.pages);
+    let acquired = if let Err(error) = budget.charge(missing, flags.term()) {
+        Acquired { stopped: Some(error.into()), ..acquired }
+    } else {
+        let mut runs = Runs::resumed(buffer.as_mut(), acquired.runs, acquired.pages);
+        let stopped = Wanted { space, range, flags, keys }.acquire_slow::<A, true>(&mut runs);
+        let gained = runs.pages() - acquired.pages;
+        count(space.mm().env(), Counted::acquired(true), gained);
+        budget.uncharge(missing - gained, flags.term());
+        Acquired { runs: runs.used(), pages: runs.pages(), stopped }
+    };
+    Pinned::new(space, flags, Collected { buffer, range, acquired })
+}
+
+impl<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer> PinnedPages<'_, S, A, B> {
+    /// Goes on at the first page that is missing, as [`pin_user_pages`] does, into the rest of the buffer. What is pinned
+    /// stays pinned, so each attempt can only gain pages: after [`PinError::NotReady`], wait for what it names and resume;
+    /// after [`PinError::WouldFault`] of a form that never faults, resume where faults are possible.
+    ///
+    /// ```
+    /// # use pagepin::{AddressSpace, NotReady, UserRange, pin::*};
+    /// # fn example<S: AddressSpace>(space: &S, range: UserRange, wait: impl Fn(NotReady)) -> Result<(), PinError> {
+    /// let mut pins = loop {
+    ///     match pin_user_pages_fast(space, Write, range, PinFlags::empty(), [PhysRun::default(); 8]) {
+    ///         Err(PinError::NotReady(what)) => wait(what), // the first page: nothing is pinned yet
+    ///         result => break result?,
+    ///     }
+    /// };
+    /// while let Some(Stopped { reason: PinError::NotReady(what), .. }) = pins.stopped() {
+    ///     wait(what);
+    ///     pins = pins.resume();
+    /// }
+    /// let pinned = pins.complete()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "dropping it unpins the pages at once"]
+    pub fn resume(self) -> Self {
+        let keys = self.lender().key_rights();
+        resume(self, keys)
+    }
+
+    /// As [`resume`](Self::resume), for pins of [`pin_user_pages_remote`]: the caller's protection keys do not apply.
+    #[must_use = "dropping it unpins the pages at once"]
+    pub fn resume_remote(self) -> Self {
+        resume(self, KeyRights::ALLOW_ALL)
+    }
+}
+
 fn get<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     wanted: Wanted<'_, S>,
     path: Path,
@@ -222,7 +292,8 @@ fn get<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
 ) -> Result<GotPages<'_, S::Kernel, B>, PinError> {
     wanted.flags.check(false, A::WRITES, path != Path::Fast)?;
     check_range(wanted.space, wanted.range)?;
-    match wanted.acquire::<A, false>(path, buffer.as_mut()) {
+    let one = wanted.acquire_one_run::<A, false>(path, buffer.as_mut());
+    match one.unwrap_or_else(|| wanted.acquire::<A, false>(path, buffer.as_mut())) {
         Acquired { pages: 0, stopped: Some(reason), .. } => Err(reason),
         acquired => Ok(GotPages::new(wanted.env(), Collected { buffer, range: wanted.range, acquired })),
     }

@@ -110,7 +110,7 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> Pinned<L, A, B> {
     }
 
     #[inline(always)]
-    fn into_parts(self) -> (L, RawPins<A, B>) {
+    pub(super) fn into_parts(self) -> (L, RawPins<A, B>) {
         let this = ManuallyDrop::new(self);
         // SAFETY: fields of a value that is alive and never dropped: what is read here has one owner from now on.
         unsafe { (core::ptr::read(&raw const this.lender), core::ptr::read(&raw const this.pins)) }

@@ -135,6 +135,11 @@ impl<'b> Runs<'b> {
         Self { buffer, used: 0, pages: 0 }
     }
 
+    /// With the first `used` runs of `buffer` in use, for `pages` base pages.
+    pub(super) fn resumed(buffer: &'b mut [PhysRun], used: usize, pages: u64) -> Self {
+        Self { buffer, used, pages }
+    }
+
     /// Runs in use.
     pub(super) fn used(&self) -> usize {
         self.used

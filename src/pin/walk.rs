@@ -1,9 +1,9 @@
 //! The walker: from a range of pages to counted frames, without faulting.
 //!
-//! One walker serves two callers. **Lockless** (`LOCKLESS = true`, inside a [`ReadSide`](crate::ReadSide) guard):
+//! One walker serves two callers. **[`Lockless`]** (inside a [`ReadSide`](crate::ReadSide) guard):
 //! load each entry once and walk the *value*; check rights; count the frame; then **re-read** the entry, and after the
 //! table's last page the entry that led to the table. If one changed, the mapping may have gone, and the frame may be
-//! somebody else's by now: the counts are undone. **Locked** (`LOCKLESS = false`, under the table lock): nothing can
+//! somebody else's by now: the counts are undone. **[`Locked`]** (under the table lock): nothing can
 //! change, so nothing is read twice.
 //!
 //! Why the re-read is enough: a frame is recycled only after its entry was broken, so a walker that counted a recycled
@@ -18,6 +18,7 @@ use crate::arch::{self, Demand, Entry, LeafSize, Level};
 use crate::env::Mm;
 use crate::env::{EntryAddr, Env, FrameTable, PhysMap};
 use crate::frame::{CountError, Dirty, Layout, PageFrame};
+use crate::paging::Upper;
 use crate::pin::release::release_run;
 use crate::primitive::safeguard;
 
@@ -32,6 +33,49 @@ pub(super) enum Stop {
     Raced,
     /// Nothing more can be done here.
     Refused(PinError),
+}
+
+/// A lockless walk leaves the read side after it has been to so many places of leaves, or a table's end later.
+const MAX_PLACES_PER_GUARD: u64 = arch::ENTRIES;
+
+/// What kind of walk it is.
+pub(super) trait Mode {
+    /// Without the table lock, inside a read-side guard.
+    const LOCKLESS: bool;
+    /// Takes pins, not plain references.
+    const PIN: bool;
+
+    /// Counts a frame. One look at its word decides, so that it may be recycled meanwhile; and a frame that is not this
+    /// mm's own, of whatever kind, is not pinned but unshared first.
+    #[inline(always)]
+    fn hold<L: Layout>(frame: &PageFrame<L>) -> Result<(), CountError> {
+        if Self::PIN { frame.word.try_pin_exclusive() } else { frame.word.try_get() }
+    }
+
+    /// Undoes [`Mode::hold`] for a run.
+    #[inline(always)]
+    fn release<K: Env>(env: &K, run: PhysRun) {
+        if Self::PIN {
+            release_run::<K, true>(env, run, Dirty::No)
+        } else {
+            release_run::<K, false>(env, run, Dirty::No)
+        }
+    }
+}
+
+/// Without the table lock, inside a read-side guard.
+pub(super) enum Lockless<const PIN: bool> {}
+/// Under the table lock.
+pub(super) enum Locked<const PIN: bool> {}
+
+impl<const PIN: bool> Mode for Lockless<PIN> {
+    const LOCKLESS: bool = true;
+    const PIN: bool = PIN;
+}
+
+impl<const PIN: bool> Mode for Locked<PIN> {
+    const LOCKLESS: bool = false;
+    const PIN: bool = PIN;
 }
 
 /// One walk's constant part: whose tables, and for reading or (`WRITE`) writing.
@@ -53,25 +97,25 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
         self.mm.env()
     }
 
-    /// Collects the pages from `first` up to `end`, at least one, in `runs`, with a pin (`PIN`) or a plain reference on
-    /// each.
+    /// Collects the pages from `first` up to `end`, at least one, in `runs`, with a pin (`M::PIN`) or a plain reference on
+    /// each. A lockless walk ends early, with no reason to stop, when it has been to enough places: its caller leaves the
+    /// read side, which must not be held for as long as user space likes, and goes on from there.
     #[inline(always)]
-    pub(super) fn run<const LOCKLESS: bool, const PIN: bool>(
-        &self,
-        first: PageAddr,
-        end: PageAddr,
-        runs: &mut Runs<'_>,
-    ) -> Option<Stop> {
+    pub(super) fn run<M: Mode>(&self, first: PageAddr, end: PageAddr, runs: &mut Runs<'_>) -> Option<Stop> {
         let mut page = first;
+        let mut visited = 0;
         loop {
-            let stop = match self.descend(page) {
-                Err(stop) => Some(stop),
+            let before = page;
+            let (stop, places) = match self.descend(page) {
+                Err(stop) => (Some(stop), 0),
                 Ok(Place::Table { first, above }) => {
-                    self.take_table::<LOCKLESS, PIN>(first, above, end, &mut page, runs)
+                    let stop = self.take_table::<M>(first, above, end, &mut page, runs);
+                    (stop, before.pages_to(page))
                 }
-                Ok(Place::Leaf(leaf)) => self.take_leaf::<LOCKLESS, PIN>(leaf, end, &mut page, runs),
+                Ok(Place::Leaf(leaf)) => (self.take_leaf::<M>(leaf, end, &mut page, runs), 1),
             };
-            if stop.is_some() || page >= end {
+            visited += places;
+            if stop.is_some() || page >= end || (M::LOCKLESS && visited >= MAX_PLACES_PER_GUARD) {
                 return stop;
             }
         }
@@ -80,20 +124,16 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
     /// All pages from `first` up to `end`, if one leaf maps them: one run, and no bookkeeping for more. `None`: nothing is
     /// held, and [`Walk::run`] finds out why.
     #[inline(always)]
-    pub(super) fn one_leaf<const LOCKLESS: bool, const PIN: bool>(
-        &self,
-        first: PageAddr,
-        end: PageAddr,
-    ) -> Option<PhysRun> {
+    pub(super) fn one_leaf<M: Mode>(&self, first: PageAddr, end: PageAddr) -> Option<PhysRun> {
         // Two calls rather than one after the match: in the first the size is a constant.
         match self.descend(first).ok()? {
             Place::Table { first: at, above } if first.offset(1) == end => {
                 let leaf = Leaf { seen: self.see(at), above: Some(above), size: LeafSize::Size4KiB };
-                self.hold_leaf::<LOCKLESS, PIN>(&leaf).ok()?;
+                self.hold_leaf::<M>(&leaf).ok()?;
                 Some(PhysRun::from_parts(leaf.seen.entry.leaf_frame(LeafSize::Size4KiB), 1, 0))
             }
             Place::Leaf(leaf) if leaf.part(first, end).pages() == first.pages_to(end) => {
-                self.hold_leaf::<LOCKLESS, PIN>(&leaf).ok()?;
+                self.hold_leaf::<M>(&leaf).ok()?;
                 Some(leaf.part(first, end))
             }
             _ => None,
@@ -126,9 +166,10 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
         if !Demand::<WRITE>::passes(seen.entry) {
             return Err(Stop::Unready);
         }
-        match level.leaf_size() {
-            Some(size) => Ok(Place::Leaf(Leaf { seen, above: None, size })),
-            None => Err(Stop::Refused(PinError::MalformedTable)),
+        // It is for user code and leads to no table.
+        match Upper::large(level) {
+            Upper::Leaf(size) => Ok(Place::Leaf(Leaf { seen, above: None, size })),
+            _ => Err(Stop::Refused(PinError::MalformedTable)),
         }
     }
 
@@ -153,7 +194,7 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
 
     /// The base pages up to `end`, as far as this table goes.
     #[inline(always)]
-    fn take_table<const LOCKLESS: bool, const PIN: bool>(
+    fn take_table<M: Mode>(
         &self,
         first: EntryAddr,
         above: Seen,
@@ -167,12 +208,12 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
         let (map, frames) = (self.env().phys_map(), self.env().frames());
         // Threads that restrict a protection key are rare; only they pay for looking at each leaf's.
         let mut stop = if self.demand.depends_on_keys() {
-            take_entries::<K, WRITE, true, LOCKLESS, PIN>(map, frames, self.env(), self.demand, places, runs)
+            take_entries::<K, M, WRITE, true>(map, frames, self.env(), self.demand, places, runs)
         } else {
-            take_entries::<K, WRITE, false, LOCKLESS, PIN>(map, frames, self.env(), self.demand, places, runs)
+            take_entries::<K, M, WRITE, false>(map, frames, self.env(), self.demand, places, runs)
         };
-        if LOCKLESS && safeguard!(AboveReread => !self.unchanged(above)) {
-            runs.roll_back(before, |run| release_run::<K, PIN>(self.env(), run, Dirty::No));
+        if M::LOCKLESS && safeguard!(AboveReread => !self.unchanged(above)) {
+            runs.roll_back(before, |run| M::release(self.env(), run));
             stop = Some(Stop::Raced);
         }
         *page = page.offset(runs.pages() - before);
@@ -181,16 +222,10 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
 
     /// One large leaf, or as much of it as lies in the range.
     #[inline(always)]
-    fn take_leaf<const LOCKLESS: bool, const PIN: bool>(
-        &self,
-        leaf: Leaf,
-        end: PageAddr,
-        page: &mut PageAddr,
-        runs: &mut Runs<'_>,
-    ) -> Option<Stop> {
+    fn take_leaf<M: Mode>(&self, leaf: Leaf, end: PageAddr, page: &mut PageAddr, runs: &mut Runs<'_>) -> Option<Stop> {
         let run = leaf.part(*page, end);
         let Some(room) = runs.room_for(&run) else { return Some(Stop::Full) };
-        if let Err(stop) = self.hold_leaf::<LOCKLESS, PIN>(&leaf) {
+        if let Err(stop) = self.hold_leaf::<M>(&leaf) {
             return Some(stop);
         }
         runs.push(room, run);
@@ -200,23 +235,23 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
 
     /// One atomic step on the (head) frame of a leaf of any size.
     #[inline(always)]
-    fn hold_leaf<const LOCKLESS: bool, const PIN: bool>(&self, leaf: &Leaf) -> Result<(), Stop> {
+    fn hold_leaf<M: Mode>(&self, leaf: &Leaf) -> Result<(), Stop> {
         let &Leaf { seen, above, size } = leaf;
         let permitted = self.demand.permits::<false>(seen.entry)
             && !(self.demand.depends_on_keys() && self.demand.key_denies(seen.entry));
         if !permitted {
-            return Err(refusal(self.demand, seen.entry));
+            return Err(refusal::<M, WRITE>(self.demand, seen.entry));
         }
         let head = seen.entry.leaf_frame(size);
         let frame = self.env().frames().frame(head).ok_or(Stop::Refused(PinError::NotPinnable))?;
-        hold::<_, LOCKLESS, PIN>(frame).map_err(refused::<LOCKLESS>)?;
+        M::hold(frame).map_err(refused::<M>)?;
         // A large leaf over frames that were not handed out as one block has no word that stands for all of it.
         let one_block = size == LeafSize::Size4KiB || frame.order() == size.order();
-        let raced = LOCKLESS
+        let raced = M::LOCKLESS
             && (safeguard!(LeafReread => !self.unchanged(seen))
                 || safeguard!(AboveReread => above.is_some_and(|above| !self.unchanged(above))));
         if !one_block || raced {
-            release_run::<K, PIN>(self.env(), PhysRun::from_parts(head, 1, size.order()), Dirty::No);
+            M::release(self.env(), PhysRun::from_parts(head, 1, size.order()));
             return Err(if raced { Stop::Raced } else { Stop::Refused(PinError::NotPinnable) });
         }
         Ok(())
@@ -261,7 +296,7 @@ struct Places {
 /// A function of its own, with the two maps as arguments of their own: shared references to types without interior
 /// mutability are what lets the compiler keep their fields in registers across the atomic steps.
 #[inline(never)]
-fn take_entries<K: Env, const WRITE: bool, const KEYS: bool, const LOCKLESS: bool, const PIN: bool>(
+fn take_entries<K: Env, M: Mode, const WRITE: bool, const KEYS: bool>(
     map: &K::PhysMap,
     frames: &K::Frames,
     env: &K,
@@ -279,7 +314,7 @@ fn take_entries<K: Env, const WRITE: bool, const KEYS: bool, const LOCKLESS: boo
         }
         let entry = load(done);
         if !demand.permits::<KEYS>(entry) {
-            break Some(refusal(demand, entry));
+            break Some(refusal::<M, WRITE>(demand, entry));
         }
         let pfn = entry.leaf_frame(LeafSize::Size4KiB);
         let Some(frame) = frames.frame(pfn) else {
@@ -288,11 +323,11 @@ fn take_entries<K: Env, const WRITE: bool, const KEYS: bool, const LOCKLESS: boo
         if !open.continues_at(pfn) && !runs.begin(&mut open, pfn) {
             break Some(Stop::Full);
         }
-        if let Err(error) = hold::<_, LOCKLESS, PIN>(frame) {
-            break Some(refused::<LOCKLESS>(error));
+        if let Err(error) = M::hold(frame) {
+            break Some(refused::<M>(error));
         }
-        if LOCKLESS && safeguard!(LeafReread => load(done) != entry && !load(done).same_mapping(entry)) {
-            release_run::<K, PIN>(env, PhysRun::from_parts(pfn, 1, 0), Dirty::No);
+        if M::LOCKLESS && safeguard!(LeafReread => load(done) != entry && !load(done).same_mapping(entry)) {
+            M::release(env, PhysRun::from_parts(pfn, 1, 0));
             break Some(Stop::Raced);
         }
         open.extend();
@@ -302,30 +337,23 @@ fn take_entries<K: Env, const WRITE: bool, const KEYS: bool, const LOCKLESS: boo
     stop
 }
 
+/// Why a leaf does not permit the access.
 #[cold]
-fn refusal<const WRITE: bool>(demand: Demand<WRITE>, leaf: Entry) -> Stop {
-    if leaf.is_present() && !leaf.is_special() && demand.key_denies(leaf) {
-        Stop::Refused(PinError::ProtectionKey)
-    } else {
-        Stop::Unready
+fn refusal<M: Mode, const WRITE: bool>(demand: Demand<WRITE>, leaf: Entry) -> Stop {
+    if leaf.is_special() {
+        // A special leaf that permits writes is not the zero frame (INV-6) but foreign memory, and no fault makes it
+        // anything else. Of one that only permits reads, the slow path finds out what it is.
+        let foreign = WRITE && !M::LOCKLESS && Demand::<WRITE>::passes(leaf);
+        return if foreign { Stop::Refused(PinError::NotPinnable) } else { Stop::Unready };
     }
-}
-
-/// Counts the frame. Without the table lock only a step that decides by the one word will do.
-#[inline(always)]
-fn hold<L: Layout, const LOCKLESS: bool, const PIN: bool>(frame: &PageFrame<L>) -> Result<(), CountError> {
-    match (PIN, LOCKLESS) {
-        (true, true) => frame.word.try_pin_exclusive(),
-        (true, false) => frame.word.try_pin(),
-        (false, _) => frame.word.try_get(),
-    }
+    if leaf.is_present() && demand.key_denies(leaf) { Stop::Refused(PinError::ProtectionKey) } else { Stop::Unready }
 }
 
 #[cold]
-fn refused<const LOCKLESS: bool>(error: CountError) -> Stop {
+fn refused<M: Mode>(error: CountError) -> Stop {
     match error {
         CountError::NotExclusive => Stop::Unready,
-        CountError::Free | CountError::Frozen if LOCKLESS => Stop::Raced,
+        CountError::Free | CountError::Frozen if M::LOCKLESS => Stop::Raced,
         error => Stop::Refused(error.into()),
     }
 }

@@ -29,15 +29,17 @@ fn restated(row: &Row) -> Action {
         State::Empty | State::Foreign { .. } if foreign && row.state == State::Empty => {
             Action::Refuse(Refusal::Foreign)
         }
-        State::Foreign { writable } => match row.request {
+        State::Foreign { writable } | State::Borrowed { writable } if foreign => match row.request {
             Request::Unshare => Action::Refuse(Refusal::Foreign),
             Request::Write | Request::ForcedWrite if !writable => denied,
             _ => Action::Nothing,
         },
         State::Empty if must_be_own => Action::MapFresh { writable },
         State::Empty => Action::MapZero,
-        State::Zero if must_be_own => Action::Copy { writable },
-        State::Zero => Action::Nothing,
+        State::Foreign { .. } => unreachable!("rows have it in foreign VMAs only"),
+        // Not this mm's own, whoever else refers to it.
+        State::Zero | State::Borrowed { .. } if must_be_own => Action::Copy { writable },
+        State::Zero | State::Borrowed { .. } => Action::Nothing,
         State::Anonymous { .. } if !must_be_own => Action::Nothing,
         State::Anonymous { writable: now, frame } => match (frame.exclusive, frame.sole) {
             (true, _) if writable && !now => Action::Reuse,
@@ -55,7 +57,7 @@ fn every_row_agrees_with_the_restatement() {
         assert_eq!(row.action, restated(&row), "{row:?}");
         rows += 1;
     }
-    assert_eq!(rows, (9 + 3) * 6 * 5);
+    assert_eq!(rows, (10 + 5) * 6 * 5);
 }
 
 /// INV-1, INV-6, INV-7, INV-9 as properties of the whole table.
@@ -68,9 +70,9 @@ fn no_row_breaks_an_invariant() {
         ) || row.action == Action::Reuse;
         assert!(!gives_write || row.rights.contains(Rights::WRITE), "INV-9: {row:?}");
         assert!(!gives_write || matches!(row.request, Request::Write | Request::ForcedWrite), "{row:?}");
-        if row.state == State::Zero {
+        if !matches!(row.state, State::Anonymous { .. }) {
             let reused = matches!(row.action, Action::Reuse | Action::Claim { .. });
-            assert!(!reused, "INV-6: {row:?}");
+            assert!(!reused, "INV-6, and only anonymous frames are claimed: {row:?}");
         }
         if let State::Anonymous { frame, .. } = row.state {
             assert!(row.action != Action::Reuse || frame.exclusive, "INV-1: {row:?}");
@@ -87,6 +89,11 @@ fn state_text(row: &Row) -> String {
         State::Empty => "nothing".into(),
         State::ProtNone => "prot-none (no rights for a while)".into(),
         State::Zero => "zero frame".into(),
+        State::Borrowed { writable } => format!(
+            "a file's or driver's frame{}{}",
+            if writable { ", writable" } else { ", read-only" },
+            if row.backing == Backing::Foreign { ", in a foreign VMA" } else { "" },
+        ),
         State::Foreign { writable } => format!("foreign, {}", if writable { "writable" } else { "read-only" }),
         State::Anonymous { writable, frame } => format!(
             "anonymous, {}, {}{}",
@@ -110,7 +117,7 @@ fn action_text(action: Action) -> &'static str {
         Action::Claim { writable: false } => "claim, stay read-only",
         Action::Copy { writable: true } => "copy, writable",
         Action::Copy { writable: false } => "copy, read-only",
-        Action::RestoreRights => "unpark, ask again",
+        Action::RestoreRights => "bring back read-only, ask again",
     }
 }
 

@@ -1,17 +1,19 @@
 //! The library embedded by hand: an [`AddressSpace`] of the kernel's own, device memory that is mapped on demand, and an
 //! environment put together from parts behind references.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use pagepin::Access;
 use pagepin::fault::{Fault, FaultError, FaultOutcome, handle_fault};
 use pagepin::frame::{FrameKind, Layout, Ownership, Wide};
 use pagepin::paging::Tables;
-use pagepin::pin::{PhysRun, PinError, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast};
+use pagepin::pin::{
+    PhysRun, PinError, PinFlags, Read, Stopped, Write, pin_user_pages, pin_user_pages_fast, pin_user_pages_remote,
+};
 use pagepin::space::{SpaceOptions, UserSpace, fork_vmas, free_tables};
 use pagepin::{
     AddressSpace, Backing, Entry, Env, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, LeafSize,
-    Levels, Mm, PageAddr, Pfn, Platform, ReadSide, Shootdown, Unlimited, UserRange, Vma, Vmas,
+    Levels, Mm, NotReady, PageAddr, Pfn, Platform, ReadSide, Shootdown, Unlimited, UserRange, Vma, Vmas,
 };
 
 use crate::machine::{A, Machine, PAGE, RW, range};
@@ -27,6 +29,11 @@ struct OwnSpace<'m, L: Layout> {
     mm: Mm<&'m Machine<L>>,
     /// The last access to the registers that was asked to be mapped.
     asked: Cell<Option<(PageAddr, Access)>>,
+    /// Each page of memory is not ready the first time.
+    slow: Cell<bool>,
+    fetched: RefCell<Vec<(PageAddr, Access)>>,
+    /// Says that it has filled the registers' entry, and has not.
+    lies: Cell<bool>,
 }
 
 // SAFETY: the tests that use it have one thread.
@@ -40,7 +47,8 @@ impl<'m, L: Layout> OwnSpace<'m, L> {
         bytes.for_each(|byte| machine.memory().write(root.address() + byte, 0));
         // SAFETY: the root is cleared, this value's own, and given back after it.
         let mm = unsafe { Mm::new(machine, root, Levels::Four) };
-        Self { machine, mm, asked: Cell::new(None) }
+        let (slow, fetched, lies) = Default::default();
+        Self { machine, mm, asked: Cell::new(None), slow, fetched, lies }
     }
 
     fn vmas() -> [Vma; 2] {
@@ -71,8 +79,23 @@ unsafe impl<L: Layout> Vmas for OwnSpace<'_, L> {
         Self::vmas().into_iter().find(|vma| vma.contains(page))
     }
 
+    fn make_ready(&self, page: PageAddr, access: Access) -> Result<(), NotReady> {
+        let mut fetched = self.fetched.borrow_mut();
+        if self.slow.get() && !fetched.contains(&(page, access)) {
+            fetched.push((page, access));
+            return Err(NotReady(page.address()));
+        }
+        Ok(())
+    }
+
     fn fault_foreign(&self, page: PageAddr, access: Access) -> Result<(), ForeignFault> {
         self.asked.set(Some((page, access)));
+        if self.slow.get() {
+            return Err(ForeignFault::NotReady(NotReady(7)));
+        }
+        if self.lies.get() {
+            return Ok(());
+        }
         if page.address() != DEVICE {
             return Err(ForeignFault::NotMapped);
         }
@@ -134,6 +157,79 @@ fn device_memory_is_mapped_on_demand<L: Layout>() {
     let range = UserRange::new(Levels::Four.user_half(), DEVICE, 1).unwrap();
     let pins = pin_user_pages(&space, Read, range, PinFlags::empty(), [PhysRun::default()]);
     assert_eq!(pins.err(), Some(PinError::NotPinnable));
+}
+
+/// Nothing is held while the kernel fetches a page, each attempt gains one, and what was pinned stays pinned.
+fn a_pin_is_resumed_page_by_page_as_they_get_ready<L: Layout>() {
+    for remote in [false, true] {
+        let machine = Machine::<L>::new(64);
+        let space = OwnSpace::new(&machine);
+        space.slow.set(true);
+        let range = UserRange::new(Levels::Four.user_half(), A + 5, 2 * PAGE - 10).unwrap();
+        let not_ready = |page| PinError::NotReady(NotReady(A + page * PAGE));
+        let pin = || {
+            let runs = [PhysRun::default(); 2];
+            if remote {
+                pin_user_pages_remote(&space, Write, range, PinFlags::empty(), runs)
+            } else {
+                pin_user_pages_fast(&space, Write, range, PinFlags::empty(), runs)
+            }
+        };
+        assert_eq!(pin().err(), Some(not_ready(0)), "nothing is pinned");
+        let pins = pin().unwrap();
+        assert_eq!((pins.pages(), pins.stopped()), (1, Some(Stopped { page_index: 1, reason: not_ready(1) })));
+        let first = pins.runs()[0];
+        // The locks are free: others fault and change mappings meanwhile.
+        space.slow.set(false);
+        space.fault(A, Access::Write).unwrap();
+        space.slow.set(true);
+        let pins = if remote { pins.resume_remote() } else { pins.resume() };
+        assert_eq!((pins.pages(), pins.stopped()), (2, None));
+        assert_eq!(pins.runs()[0].first(), first.first());
+        assert_eq!(*space.fetched.borrow(), [0, 1].map(|page| (PageAddr::containing(A + page * PAGE), Access::Write)));
+        let pins = pins.resume();
+        let counters = machine.statistics();
+        assert_eq!((pins.pages(), counters.pins_acquired), (2, 2), "there was nothing to resume");
+        pins.complete().unwrap().copy_from(0, b"all of it").unwrap();
+    }
+}
+
+/// However often a page is not ready, that is not contention.
+fn a_page_that_is_never_ready_stays_not_ready<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let space = OwnSpace::new(&machine);
+    space.fault(A, Access::Write).unwrap();
+    space.slow.set(true);
+    let range = UserRange::new(Levels::Four.user_half(), A, 2 * PAGE).unwrap();
+    let mut pins = pin_user_pages(&space, Read, range, PinFlags::empty(), [PhysRun::default(); 2]).unwrap();
+    for _ in 0..100 {
+        let stopped = Stopped { page_index: 1, reason: PinError::NotReady(NotReady(A + PAGE)) };
+        assert_eq!(pins.stopped(), Some(stopped));
+        space.fetched.borrow_mut().clear();
+        pins = pins.resume();
+    }
+    assert_eq!(pins.pages(), 1);
+}
+
+fn a_fault_says_what_the_page_waits_for<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let space = OwnSpace::new(&machine);
+    space.slow.set(true);
+    for access in [Access::Read, Access::Write] {
+        assert_eq!(space.fault(A + 9, access), Err(FaultError::NotReady(NotReady(A))));
+        assert!(space.fault(A + 9, access).is_ok());
+        assert_eq!(space.fault(DEVICE, access), Err(FaultError::NotReady(NotReady(7))));
+    }
+}
+
+/// Otherwise the access would fault for ever.
+fn a_kernel_that_fills_nothing_is_told<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let space = OwnSpace::new(&machine);
+    space.lies.set(true);
+    assert_eq!(space.fault(DEVICE, Access::Write), Err(FaultError::NotFilled));
+    space.lies.set(false);
+    assert_eq!(space.fault(DEVICE, Access::Write), Ok(FaultOutcome::MappedFresh));
 }
 
 fn a_kernel_with_own_vmas_forks_and_pins<L: Layout>() {
@@ -293,6 +389,10 @@ fn an_empty_slot_is_of_one_page() {
 both_layouts!(
     faults_of_a_kernel_with_own_vmas_are_resolved,
     device_memory_is_mapped_on_demand,
+    a_pin_is_resumed_page_by_page_as_they_get_ready,
+    a_page_that_is_never_ready_stays_not_ready,
+    a_fault_says_what_the_page_waits_for,
+    a_kernel_that_fills_nothing_is_told,
     a_kernel_with_own_vmas_forks_and_pins,
     fork_counts_base_pages,
     a_frame_that_is_in_use_is_not_taken_from_the_source,

@@ -9,7 +9,7 @@ use pagepin::frame::CountError;
 use pagepin::paging::TableError;
 use pagepin::pin::{OutOfRange, PinError};
 use pagepin::space::{ForkError, ProtectError, SpaceError, ZapError};
-use pagepin::{BudgetExceeded, ForeignFault, PageAddr, RangeError, VmaError};
+use pagepin::{BudgetExceeded, ForeignFault, NotReady, PageAddr, RangeError, VmaError};
 
 /// Each error with a part of its text that no other variant has.
 fn explains<E: Error + Copy + Debug>(errors: &[(E, &str)]) {
@@ -52,9 +52,16 @@ fn every_variant_explains_itself() {
         (FaultError::ProtectionKey, "key"),
         (FaultError::Foreign, "foreign"),
         (FaultError::NoMemory, "memory"),
+        (FaultError::NotReady(NotReady(1)), "not there yet"),
+        (FaultError::NotFilled, "did not fill"),
         (FaultError::MalformedTable, "malformed"),
     ]);
-    explains(&[(ForeignFault::NotMapped, "nothing maps"), (ForeignFault::NoMemory, "memory")]);
+    explains(&[
+        (ForeignFault::NotMapped, "nothing maps"),
+        (ForeignFault::NoMemory, "memory"),
+        (ForeignFault::NotReady(NotReady(1)), "yet"),
+    ]);
+    explains(&[(NotReady(1), "not there yet")]);
     explains(&[(BudgetExceeded, "budget")]);
     explains(&[
         (ForkError::NoMemory, "out of memory"),
@@ -106,6 +113,7 @@ fn every_variant_of_spaces_and_pins_explains_itself() {
         (PinError::BufferTooSmall, "buffer"),
         (PinError::Incomplete, "only a part"),
         (PinError::Contended, "kept changing"),
+        (PinError::NotReady(NotReady(1)), "not there yet"),
         (PinError::MalformedTable, "malformed"),
     ]);
 }
@@ -137,8 +145,9 @@ fn no_cause_is_lost_on_the_way_out() {
         protect.map(SpaceError::from),
         [SpaceError::LargeLeaf, SpaceError::Pinned(page), SpaceError::MalformedTable]
     );
-    let foreign = [ForeignFault::NotMapped, ForeignFault::NoMemory];
-    assert_eq!(foreign.map(FaultError::from), [FaultError::Foreign, FaultError::NoMemory]);
+    let foreign = [ForeignFault::NotMapped, ForeignFault::NoMemory, ForeignFault::NotReady(NotReady(9))];
+    let faults = [FaultError::Foreign, FaultError::NoMemory, FaultError::NotReady(NotReady(9))];
+    assert_eq!(foreign.map(FaultError::from), faults);
     let faults = [
         (FaultError::Address(RangeError::Wraps), PinError::Range(RangeError::Wraps)),
         (FaultError::NoVma, PinError::NoVma),
@@ -146,6 +155,8 @@ fn no_cause_is_lost_on_the_way_out() {
         (FaultError::ProtectionKey, PinError::ProtectionKey),
         (FaultError::Foreign, PinError::NotPinnable),
         (FaultError::NoMemory, PinError::NoMemory),
+        (FaultError::NotReady(NotReady(9)), PinError::NotReady(NotReady(9))),
+        (FaultError::NotFilled, PinError::NotPinnable),
         (FaultError::MalformedTable, PinError::MalformedTable),
     ];
     assert!(faults.iter().all(|(fault, pin)| PinError::from(*fault) == *pin));
@@ -192,6 +203,8 @@ fn every_error_has_a_number_of_linux() {
         (FaultError::ProtectionKey, access),
         (FaultError::Foreign, fault),
         (FaultError::NoMemory, memory),
+        (FaultError::NotReady(NotReady(1)), again),
+        (FaultError::NotFilled, fault),
         (FaultError::MalformedTable, fault),
     ];
     faults.iter().for_each(|(error, number)| assert_eq!(error.errno(), *number, "{error:?}"));

@@ -33,6 +33,7 @@ mod frame_source;
 mod frame_word;
 mod mm_lock;
 mod pin_family;
+mod pin_terms;
 mod protect;
 mod random;
 mod ranges;

@@ -101,13 +101,13 @@ impl<L: Layout> FrameWord<L> {
         }
     }
 
-    /// Whether the frame is `EXCLUSIVE`, and whether it has one plain reference and no pin: what the copy-on-write
+    /// Whether the frame is `EXCLUSIVE`, whether it has one plain reference and no pin, and its kind: what the copy-on-write
     /// decision asks of a frame that the caller's entry maps.
     #[inline(always)]
-    pub(crate) fn exclusive_and_sole(&self) -> (bool, bool) {
+    pub(crate) fn exclusive_sole_and_kind(&self) -> (bool, bool, FrameKind) {
         let word = self.load(Ordering::Acquire);
         let others = safeguard!(ClaimNeedsSoleReference => word & Self::COUNTS != Self::REF);
-        (word & L::EXCLUSIVE != 0, !others)
+        (word & L::EXCLUSIVE != 0, !others, FrameKind::from_bits(L::KIND.get(word)))
     }
 
     /// Free -> one reference, as what the frame source has just handed out.
