@@ -5,6 +5,7 @@ pub(crate) const ENOMEM: i32 = 12;
 pub(crate) const EACCES: i32 = 13;
 pub(crate) const EFAULT: i32 = 14;
 pub(crate) const EBUSY: i32 = 16;
+#[cfg(feature = "alloc")]
 pub(crate) const EEXIST: i32 = 17;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ENOSPC: i32 = 28;

@@ -96,6 +96,9 @@
 //! table](documents::decision_table) is all of copy-on-write on one page, [Assurance](documents::assurance) says what was
 //! tested and how far, and [the bug hall](documents::bug_hall) what went wrong in other kernels. `examples/embed.rs` has
 //! the glue that a small kernel needs.
+// Where the two are left out, their names lead back to what brings them.
+#![cfg_attr(not(feature = "alloc"), doc = "", doc = "[`UserSpace`]: #features")]
+#![cfg_attr(not(all(feature = "instructions", target_arch = "x86_64")), doc = "", doc = "[`SingleCpu`]: #features")]
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,4 +1,4 @@
-//! The operations that must agree with the fault handler: fork, unmap, protect, discard; and [`UserSpace`], which
+//! The operations that must agree with the fault handler: fork, unmap, protect, discard; and `UserSpace`, which
 //! bundles them with VMAs and the mm lock (feature `alloc`).
 //!
 //! A kernel with VMAs of its own calls the functions here on its [`Mm`](crate::Mm)s. They are `unsafe`, since they take

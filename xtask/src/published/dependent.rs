@@ -36,20 +36,25 @@ pub unsafe fn flush() -> impl pagepin::Shootdown {
 pub(crate) fn check(project: &Path, package: &Path, toolchain: &KernelToolchain) -> Result<Summary> {
     let directory = project.join("target/dependent");
     write(&directory, package)?;
+    // Asking for anything writes the lock file.
+    succeed(toolchain.cargo_in(&directory).args(["tree", "--quiet", "--depth", "0"]))?;
+    let packages = check_lock(&directory.join("Cargo.lock"))?;
     let mut cargo = toolchain.cargo_in(&directory);
     // A kernel that runs loom over code of its own sets this for every crate.
-    cargo.env("RUSTFLAGS", "--cfg loom --cfg shuttle").env("CARGO_TARGET_DIR", directory.join("target"));
-    cargo.env("CARGO_PROFILE_DEV_DEBUG", "0");
-    cargo.args(["build", "-Zbuild-std=core,alloc,compiler_builtins", "--target", TARGET]);
-    succeed(&cargo)?;
-    let lock = directory.join("Cargo.lock");
-    let lock = fs::read_to_string(&lock).with_context(|| format!("reading {}", lock.display()))?;
+    cargo.env("RUSTFLAGS", "--cfg loom --cfg shuttle");
+    cargo.env("CARGO_TARGET_DIR", directory.join("target")).env("CARGO_PROFILE_DEV_DEBUG", "0");
+    succeed(cargo.args(["build", "-Zbuild-std=core,alloc,compiler_builtins", "--target", TARGET]))?;
+    Ok(Summary::note(format!("{packages} packages in its lock file")))
+}
+
+fn check_lock(file: &Path) -> Result<usize> {
+    let lock = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let (found, expected) = (names(&lock), PACKAGES.into_iter().chain([NAME]).collect::<BTreeSet<_>>());
     let difference: Vec<_> = found.symmetric_difference(&expected).copied().collect();
     if !difference.is_empty() {
         bail!("the lock file of a kernel differs from what is expected by {}", difference.join(", "));
     }
-    Ok(Summary::note(format!("{} packages", found.len())))
+    Ok(found.len())
 }
 
 fn write(directory: &Path, package: &Path) -> Result<()> {
