@@ -2,8 +2,8 @@
 //! memory of a device.
 
 use pagepin::{
-    AddressSpace as _, Entry, Env, FrameKind, FrameRequest, FrameSource, FrameTable, LeafSize, Ownership, PageAddr, Pfn, PhysMap,
-    Rights, paging::Tables,
+    AddressSpace as _, Entry, Env, FrameKind, FrameRequest, FrameSource, FrameTable, LeafSize, Ownership, PageAddr,
+    Pfn, PhysMap, Rights, paging::Tables,
 };
 use pagepin_abi::{DEVICE_PAGES, Error, LARGE_BYTES, USER_START};
 

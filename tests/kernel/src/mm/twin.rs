@@ -7,7 +7,9 @@ use alloc::{
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use pagepin::{Env, FrameKind, FrameRequest, FrameSource, FrameTable, Ownership, PageAddr, Pfn, PhysMap, paging::Tables};
+use pagepin::{
+    Env, FrameKind, FrameRequest, FrameSource, FrameTable, Ownership, PageAddr, Pfn, PhysMap, paging::Tables,
+};
 use pagepin_abi::{Error, TWIN_MAPCOUNT, TWIN_NONE, TWIN_PUBLISH_FIRST};
 use spin::mutex::SpinMutex;
 use x86_64::structures::idt::PageFaultErrorCode;

@@ -8,8 +8,8 @@ use core::{arch::asm, hint::black_box, mem};
 
 use pagepin::pin::{PhysRun, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast, unpin_user_run};
 use pagepin::{
-    Access, Entry, FrameKind, FrameRequest, FrameSource, FrameTable, LeafSize, Ownership, Rights, UserRange, UserSpace, fault::Fault,
-    frame::Dirty, paging::Tables,
+    Access, Entry, FrameKind, FrameRequest, FrameSource, FrameTable, LeafSize, Ownership, Rights, UserRange, UserSpace,
+    fault::Fault, frame::Dirty, paging::Tables,
 };
 use pagepin::{AddressSpace as _, Env, PageAddr, PhysMap};
 
@@ -52,7 +52,10 @@ fn report(key: &str, value: f64) {
 /// Ticks that copying one page takes; clearing takes the same.
 pub fn copy_ticks() -> u64 {
     let source = kernel().source();
-    let (Some(from), Some(to)) = (source.allocate(FrameRequest::movable(0)), source.allocate(FrameRequest::movable(0))) else { return 0 };
+    let (Some(from), Some(to)) = (source.allocate(FrameRequest::movable(0)), source.allocate(FrameRequest::movable(0)))
+    else {
+        return 0;
+    };
     // SAFETY: both frames were just allocated, are nobody else's, and go back.
     unsafe {
         let once = ticks(|| kernel().phys_map().copy_frames(from, to, 0));

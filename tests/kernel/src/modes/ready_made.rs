@@ -4,8 +4,8 @@
 use alloc::{boxed::Box, format};
 
 use pagepin::{
-    Access, FlatFrameTable, FrameAllocatorSource, FrameRequest, FrameSource, OffsetPhysMap, PageFrame, Pfn, Platform, Rights,
-    SingleCpu, SpaceOptions, UserSpace,
+    Access, FlatFrameTable, FrameAllocatorSource, FrameRequest, FrameSource, OffsetPhysMap, PageFrame, Pfn, Platform,
+    Rights, SingleCpu, SpaceOptions, UserSpace,
     fault::{Fault, FaultOutcome},
     pin::{PhysRun, PinFlags, PinnedPages, Write, pin_user_pages_fast},
 };
