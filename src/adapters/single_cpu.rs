@@ -60,8 +60,8 @@ unsafe impl ReadSide for SingleCpu {
 // SAFETY: the only CPU's TLB is flushed before the call returns.
 unsafe impl Shootdown for SingleCpu {
     fn flush(&self, _root: Pfn, range: FlushRange) {
-        match range {
-            FlushRange::Pages { first, pages } if pages <= MAX_SINGLE_FLUSHES => {
+        match range.pages() {
+            Some((first, pages)) if pages <= MAX_SINGLE_FLUSHES => {
                 for page in 0..pages {
                     match first.offset(page).try_into() {
                         Ok(address) => tlb::flush(address),

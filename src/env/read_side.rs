@@ -11,7 +11,8 @@
 /// of one CPU end in the reverse order of their beginnings, as scopes do: an inner one may rely on the outer.
 ///
 /// Ways to do it: interrupts off in `enter`, nothing in `synchronize`, if the kernel's [`Shootdown`](crate::Shootdown)
-/// interrupts *every* CPU that may walk (the acknowledgement is the grace period); RCU; [`EpochReadSide`](crate::EpochReadSide).
+/// interrupts *every* CPU that may walk (the acknowledgement is the grace period; a processor that flushes other CPUs by
+/// broadcast, as aarch64 does, interrupts none); RCU; [`EpochReadSide`](crate::EpochReadSide).
 pub unsafe trait ReadSide {
     /// Inside a walk.
     type Guard<'a>

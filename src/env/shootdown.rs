@@ -5,22 +5,41 @@ use crate::addr::{PageAddr, Pfn};
 /// Which translations to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlushRange {
-    /// Those of `pages` pages from `first` on, of any leaf size, and the cached upper entries above them.
+    /// Those of `pages` pages from `first` on, of any leaf size. No table was unlinked: cached upper entries may stay, where a
+    /// processor can tell them apart.
+    Leaves {
+        /// First page.
+        first: PageAddr,
+        /// Number of base pages.
+        pages: u64,
+    },
+    /// The same, and the cached upper entries above them: tables were unlinked there.
     Pages {
         /// First page.
         first: PageAddr,
         /// Number of base pages.
         pages: u64,
     },
-    /// Every user translation of the mm.
+    /// Every user translation of the mm, and every cached upper entry.
     Everything,
+}
+
+impl FlushRange {
+    /// The first page and how many there are, for who flushes upper entries along with the leaves; `None`: everything.
+    #[must_use]
+    pub const fn pages(self) -> Option<(PageAddr, u64)> {
+        match self {
+            Self::Leaves { first, pages } | Self::Pages { first, pages } => Some((first, pages)),
+            Self::Everything => None,
+        }
+    }
 }
 
 /// The kernel's TLB shootdown.
 ///
 /// # Implementation safety
 /// When `flush` returns, no CPU has a translation of the range cached that it took from the tables under `root` before
-/// the call, nor the upper entries on the way to it; that includes CPUs that hold the mm lazily or are just switching
+/// the call, nor, unless the range is of leaves only, the upper entries on the way to it; that includes CPUs that hold the mm lazily or are just switching
 /// to it, and every table root the mm has. If the kernel's [`ReadSide`](crate::ReadSide) relies on the interrupt, every
 /// CPU that may be walking was interrupted.
 ///

@@ -71,7 +71,7 @@ impl<'t, 'a, K: Env> Broken<'t, 'a, K> {
     /// Returns after every CPU has acknowledged that the old translation is gone.
     pub fn flush(self) -> Settled<'t, 'a, K> {
         let (first, pages) = (self.slot.first_page(), self.slot.size().pages());
-        safeguard!(FlushBeforePublish; self.tables.flush(FlushRange::Pages { first, pages }));
+        safeguard!(FlushBeforePublish; self.tables.flush(FlushRange::Leaves { first, pages }));
         Settled { tables: self.tables, slot: self.slot }
     }
 }

@@ -103,7 +103,7 @@ pub unsafe fn protect_pages<'a, K: Env>(
         }
     }
     if safeguard!(FlushAfterProtect => weakened) {
-        tables.flush(FlushRange::Pages { first, pages: first.pages_to(end) });
+        tables.flush(FlushRange::Leaves { first, pages: first.pages_to(end) });
     }
     Ok(())
 }

@@ -142,7 +142,9 @@ impl<'a, K: Env> Zap<'_, 'a, K> {
         let leaves = self.break_leaves();
         let tables = empty == EmptyTables::Free && self.break_empty_tables();
         if safeguard!(FlushBeforeRelease => leaves || tables) {
-            self.tables.flush(FlushRange::Pages { first: self.first, pages: self.first.pages_to(self.end) });
+            let (first, pages) = (self.first, self.first.pages_to(self.end));
+            let range = if tables { FlushRange::Pages { first, pages } } else { FlushRange::Leaves { first, pages } };
+            self.tables.flush(range);
         }
         if safeguard!(WaitForWalkers => tables) {
             self.env().read_side().synchronize();

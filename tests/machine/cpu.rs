@@ -69,6 +69,13 @@ impl Cpus {
         let inside = |base: u64, bytes: u64| base < end && first < base + bytes;
         for cpu in self.cpus.borrow_mut().iter_mut() {
             cpu.tlb.retain(|entry| entry.root != root || !inside(entry.base, entry.bytes));
+        }
+    }
+
+    /// And if tables were unlinked.
+    pub(super) fn forget_uppers(&self, root: Pfn, first: u64, end: u64) {
+        let inside = |base: u64, bytes: u64| base < end && first < base + bytes;
+        for cpu in self.cpus.borrow_mut().iter_mut() {
             cpu.uppers.retain(|upper| upper.root != root || !inside(upper.base, upper.bytes));
         }
     }

@@ -216,11 +216,15 @@ unsafe impl<L: Layout> Shootdown for Machine<L> {
     fn flush(&self, root: Pfn, range: FlushRange) {
         // The request is out, no CPU has answered yet: the worst moment for the others to access memory.
         self.inner().flush_hook.reach();
-        let (first, end) = match range {
-            FlushRange::Pages { first, pages } => (first, first.offset(pages)),
-            FlushRange::Everything => (PageAddr::containing(0), PageAddr::containing(1 << 63)),
+        let (first, end) = match range.pages() {
+            Some((first, pages)) => (first, first.offset(pages)),
+            None => (PageAddr::containing(0), PageAddr::containing(1 << 63)),
         };
         self.cpus().forget(root, first.address(), end.address());
+        // x86 would forget these in any case; a processor that need not is worse.
+        if !matches!(range, FlushRange::Leaves { .. }) {
+            self.cpus().forget_uppers(root, first.address(), end.address());
+        }
         let count = &self.protocol().flushes;
         count.set(count.get() + 1);
     }

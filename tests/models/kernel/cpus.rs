@@ -44,9 +44,9 @@ impl Cpus {
 // SAFETY: the range leaves every CPU's TLB, and none while it is in the middle of an access or has its interrupts off.
 unsafe impl Shootdown for Cpus {
     fn flush(&self, root: Pfn, range: FlushRange) {
-        let covers = |page: u64| match range {
-            FlushRange::Pages { first, pages } => (0..pages).contains(&page.wrapping_sub(first.address() / PAGE)),
-            FlushRange::Everything => true,
+        let covers = |page: u64| match range.pages() {
+            Some((first, pages)) => (0..pages).contains(&page.wrapping_sub(first.address() / PAGE)),
+            None => true,
         };
         for cpu in 0..CPUS {
             self.lock(cpu).0.retain(|(of, page), _| *of != root || !covers(*page));

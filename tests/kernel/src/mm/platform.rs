@@ -95,11 +95,9 @@ pub fn wait_before_flush() {
 unsafe impl Shootdown for Ipi {
     fn flush(&self, root: Pfn, range: FlushRange) {
         wait_before_flush();
-        match range {
-            FlushRange::Pages { first, pages } => {
-                shootdown::flush(root.address(), first.address() / memory::PAGE, pages);
-            }
-            FlushRange::Everything => shootdown::flush(root.address(), 0, shootdown::ALL_PAGES),
+        match range.pages() {
+            Some((first, pages)) => shootdown::flush(root.address(), first.address() / memory::PAGE, pages),
+            None => shootdown::flush(root.address(), 0, shootdown::ALL_PAGES),
         }
     }
 }
