@@ -25,12 +25,15 @@ pub(crate) enum Task {
     /// Every command does this itself first. What the machine has is used if it is good enough. What is missing comes as
     /// Debian packages where apt is; they are unpacked below target/tools, without root, and nothing is installed into the
     /// system. With PAGEPIN_TOOLS=private in the environment, what the system has is passed over.
+    /// Takes three minutes on two CPUs. Downloads at most 160 MB, and takes 900 MB of the disk.
     Setup {
         /// Install the missing packages into the system, as root or with sudo, instead of unpacking them
         #[arg(long)]
         system: bool,
     },
     /// Boot the test kernel in QEMU and watch it fork, pin and copy
+    ///
+    /// Takes a minute on two CPUs; the first time some five minutes more, for tools and kernel. Of the disk it takes 1.6 GB.
     Demo {
         /// Show only these scenes, such as `a,c`
         #[arg(long = "scene", value_name = "SCENE", value_delimiter = ',', value_parser = scene_letters())]
@@ -40,6 +43,8 @@ pub(crate) enum Task {
         list: bool,
     },
     /// Run every check: format, lints, host tests, docs, feature subsets, models, kernel tests
+    ///
+    /// Takes 10 to 15 minutes on two CPUs, and 5 GB of the disk. A single step takes seconds to a few minutes.
     Test {
         /// Run only these steps, such as `format,lint`
         #[arg(long = "step", value_name = "STEP", value_delimiter = ',', value_parser = check::names())]
@@ -49,8 +54,12 @@ pub(crate) enum Task {
         list: bool,
     },
     /// Count instructions per page in QEMU and compare with Linux; writes target/bench.json
+    ///
+    /// Takes ten seconds once the kernel is built, and as much of the disk as the demo.
     Bench,
     /// Random operations on four CPUs at once, for as long as asked; any wrong byte, count or frame fails
+    ///
+    /// Takes as long as it is told once the kernel is built, and as much of the disk as the demo.
     Storm {
         /// How long
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=7 * 24 * 60))]
@@ -60,18 +69,24 @@ pub(crate) enum Task {
         seed: Option<u32>,
     },
     /// Let libFuzzer look for operations on which the library and the model of the host tests disagree
+    ///
+    /// Takes as long as it is told, after some minutes of building the first time. Needs a nightly toolchain.
     Fuzz {
         /// For how long
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
     /// Run the library from real threads under ThreadSanitizer, and twins that it must report
+    ///
+    /// Takes as long as it is told and at most a minute for the twins. Needs a nightly toolchain.
     Tsan {
         /// For how long, without the twins
         #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
     /// Check the models under tests/models/loom and their negative twins: every interleaving of the lock-free parts, in bounds
+    ///
+    /// Takes five minutes on two CPUs, one of them to build.
     Loom {
         /// Parts of the names of the models to run; none: all
         #[arg(value_parser = loom::name)]
@@ -81,6 +96,8 @@ pub(crate) enum Task {
         list: bool,
     },
     /// Run the scenarios under tests/models/shuttle and their negative twins: whole operations on four CPUs, random schedules
+    ///
+    /// Takes two minutes on two CPUs, unless more schedules are asked for.
     Shuttle {
         /// Parts of the names of the scenarios to run; none: all
         #[arg(value_parser = shuttle::name)]
@@ -92,6 +109,8 @@ pub(crate) enum Task {
         list: bool,
     },
     /// Change the library in small ways, one at a time, and look whether a test notices; writes docs/MUTANTS.md
+    ///
+    /// Takes an hour or two for all of the library, minutes for a file.
     Mutants {
         /// Files and directories of the library, such as src/frame; none: all
         places: Vec<String>,
@@ -100,10 +119,16 @@ pub(crate) enum Task {
         jobs: Option<usize>,
     },
     /// Count the lines and branches of the library that the host tests reach; writes docs/COVERAGE.md
+    ///
+    /// Takes some minutes. Needs a nightly toolchain.
     Coverage,
     /// Run the demo and draw what it looks like; writes docs/demo.svg
+    ///
+    /// Takes as long as the demo.
     Picture,
     /// Build and boot the test kernel, its output untouched (for working on the kernel)
+    ///
+    /// Takes what the mode takes, and as much of the disk as the demo.
     Kernel {
         /// What the kernel should do, as handed to it through fw_cfg
         #[arg(long, default_value = "demo")]
@@ -197,14 +222,23 @@ mod tests {
         for (words, lines, line) in [
             ("test --list", check::CHECKS.len(), "lint-kernel"),
             ("demo --list", 6, "c  A child keeps"),
-            ("loom --list", 20, "fork x fork x write"),
-            ("shuttle --list", 9, "mix, short of memory"),
+            ("loom --list", models::names(loom::NAMES).count(), "fork x fork x write"),
+            ("shuttle --list", models::names(shuttle::NAMES).count(), "mix, short of memory"),
         ] {
             let list = parse(words).ok().and_then(|task| task.list()).expect(words);
             assert_eq!(list.lines().count(), lines, "{words}");
             assert!(list.lines().any(|text| text.starts_with(line)), "{words}");
         }
         assert!(parse("test").is_ok_and(|task| task.list().is_none()));
+    }
+
+    #[test]
+    fn help_says_how_long_each_command_takes() {
+        use clap::CommandFactory;
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Takes "), "{}", command.get_name());
+        }
     }
 
     #[test]
