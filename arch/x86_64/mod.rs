@@ -5,18 +5,19 @@
 //! word, and nothing above; values in, values out.
 
 #[cfg(target_arch = "x86_64")]
+#[cfg_attr(pagepin_portable_copy, expect(dead_code, reason = "the portable copies stand for it"))]
 mod copy;
 #[cfg(not(pagepin_checker))]
 mod count;
 mod entry;
 mod entry_change;
 mod levels;
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, pagepin_portable_copy, not(target_arch = "x86_64")))]
 mod portable_copy;
 mod protection_keys;
 mod software_bits;
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(pagepin_portable_copy)))]
 pub(crate) use copy::{copy_frames, read_bytes, write_bytes, zero_frames};
 #[cfg(not(pagepin_checker))]
 pub(crate) use count::add_on_this_cpu;
@@ -25,7 +26,7 @@ pub use entry::Entry;
 pub use entry_change::EntryChange;
 pub(crate) use levels::ENTRIES;
 pub use levels::{LeafSize, Level, Levels};
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(any(pagepin_portable_copy, not(target_arch = "x86_64")))]
 pub(crate) use portable_copy::{copy_frames, read_bytes, write_bytes, zero_frames};
 pub use protection_keys::KeyRights;
 pub use software_bits::SOFTWARE_BITS;

@@ -1,23 +1,25 @@
-//! Copying and clearing whole frames on a host that is not x86_64, where host tests and models run.
+//! Copying and clearing on a host that is not x86_64, where host tests run, and under a checker of threads, to which string
+//! instructions are invisible (`pagepin_portable_copy`).
 //!
 //! As with string instructions, what is not the caller's own may be accessed by others at the same moment: it is accessed
-//! by relaxed atomics, so that nothing here races in the sense of the language. Also compiled for the unit tests, which
-//! hold this and the string instructions to the same.
+//! by relaxed atomics, so that nothing here races in the sense of the language. All of them are of one byte, since atomics
+//! of two sizes on one place would race after all: a frame is copied while somebody writes a byte of it through a pin. Also
+//! compiled for the unit tests, which hold this and the string instructions to the same.
 
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 /// Copies `bytes` (a multiple of 8) from `from` to `to`.
 ///
 /// # Safety
 /// Both must be mapped, 8-byte aligned and valid for `bytes`, and must not overlap; `to` is not accessed by anyone else.
 pub(crate) unsafe fn copy_frames(from: *const u8, to: *mut u8, bytes: u64) {
-    let (from, to) = (from.cast_mut().cast::<u64>(), to.cast::<u64>());
-    for word in 0..(bytes / 8) as usize {
-        // SAFETY: the caller vouches for both blocks and their alignment, and `word` lies within them; who writes the source
-        // meanwhile is hardware, user code or an atomic access.
-        let value = unsafe { AtomicU64::from_ptr(from.add(word)) }.load(Ordering::Relaxed);
+    let from = from.cast_mut();
+    for offset in 0..bytes as usize {
+        // SAFETY: the caller vouches for both blocks, and `offset` lies within them; who writes the source meanwhile is
+        // hardware, user code or an atomic access of one byte.
+        let byte = unsafe { AtomicU8::from_ptr(from.add(offset)) }.load(Ordering::Relaxed);
         // SAFETY: as above; nobody else accesses the target.
-        unsafe { to.add(word).write(value) };
+        unsafe { to.add(offset).write(byte) };
     }
 }
 

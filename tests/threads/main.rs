@@ -16,7 +16,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pagepin::frame::{Layout, Split23x8, Wide};
-use pagepin::{Env, ReadSide};
+use pagepin::pin::{PhysRun, PinnedRange, Write};
+use pagepin::{Env, Levels, ReadSide, Rights, SpaceOptions, UserSpace};
 
 use kernel::{Memory, NoGrace, THREADS, check_balance, epochs, frame_words, kernel};
 use worker::{Space, Worker};
@@ -92,13 +93,54 @@ fn stress<L: Layout, R: ReadSide + Sync>(memory: &Memory, read_side: R) {
     );
 }
 
+/// Two threads hold one page and write to it at once, `write` 8 bytes a time: copies through pins are safe code, so they must
+/// not race.
+fn two_holders(write: impl Fn(&Pinned<'_, '_>, [u8; 8]) + Sync) {
+    let memory = Memory::new(false);
+    let words = frame_words::<Wide>();
+    let kernel = kernel(&memory, &words, epochs());
+    let space = UserSpace::new(&kernel, SpaceOptions::new(Levels::Four)).unwrap();
+    space.map(0x10000, 4096, Rights::READ | Rights::WRITE).unwrap();
+    thread::scope(|scope| {
+        let holders: [_; 2] = std::array::from_fn(|index| {
+            let (space, write) = (&space, &write);
+            scope.spawn(move || {
+                kernel::run_as_cpu(index);
+                let range = space.range(0x10000, 64).unwrap();
+                let pin = space.pin(Write, range, [PhysRun::default(); 1]).unwrap();
+                let mut seen = [0; 64];
+                for value in 0..20_000u32 {
+                    write(&pin, [value as u8; 8]);
+                    pin.copy_to(0, &mut seen).unwrap();
+                }
+            })
+        });
+        // Joined one by one: the standard library's own way to let go of a thread is not instrumented.
+        for holder in holders {
+            holder.join().unwrap();
+        }
+    });
+    drop(space);
+    check_balance(&kernel, &words);
+}
+
+type Pinned<'s, 'k> = PinnedRange<&'s UserSpace<&'k kernel::Kernel<'k, Wide, kernel::Epochs>>, Write, [PhysRun; 1]>;
+
 /// Tests of the library.
-const TESTS: [(&str, fn()); 2] = [
+const TESTS: [(&str, fn()); 3] = [
+    ("holders_of_one_page_copy_at_once", || two_holders(|pin, bytes| pin.copy_from(0, &bytes).unwrap())),
     ("threads_agree_with_wide_words", || stress::<Wide, _>(&Memory::new(false), epochs())),
     ("threads_agree_with_split_words", || stress::<Split23x8, _>(&Memory::new(false), epochs())),
 ];
 /// Kernels with a mistake that ThreadSanitizer must report; they run only when named.
-const TWINS: [(&str, fn()); 2] = [
+const TWINS: [(&str, fn()); 3] = [
+    // What `byte_mut` asks for is not so: a volatile access is not an atomic one.
+    ("twin_with_volatile_copies", || {
+        two_holders(|pin, bytes| {
+            // SAFETY: none, on purpose.
+            (0..8).for_each(|at| unsafe { pin.byte_mut(at).unwrap().write(bytes[at as usize]) });
+        });
+    }),
     // INV-13: tables are freed although walkers may be in them.
     ("twin_without_a_grace_period", || stress::<Wide, _>(&Memory::new(false), NoGrace(epochs()))),
     // Entries are visible before what they point to.

@@ -11,9 +11,10 @@ use crate::screen::{self, Show};
 use crate::steps::{Steps, Summary};
 
 /// Tests that must pass; they share the time.
-const TESTS: [&str; 2] = ["threads_agree_with_wide_words", "threads_agree_with_split_words"];
+const TESTS: [&str; 3] =
+    ["threads_agree_with_wide_words", "threads_agree_with_split_words", "holders_of_one_page_copy_at_once"];
 /// Tests in which a part of the kernel is wrong; a report within [`TWIN_SECONDS`] is wanted.
-const TWINS: [&str; 2] = ["twin_without_a_grace_period", "twin_with_relaxed_entries"];
+const TWINS: [&str; 3] = ["twin_without_a_grace_period", "twin_with_relaxed_entries", "twin_with_volatile_copies"];
 const TWIN_SECONDS: u64 = 30;
 /// How ThreadSanitizer's reports begin.
 const REPORT: &str = "WARNING: ThreadSanitizer: data race";
@@ -61,7 +62,7 @@ fn test_command(project: &Path, test: &str, seconds: u64) -> Command {
     let mut cargo = nightly::run(project, "cargo");
     cargo.args(["test", "--test", "threads", "--features", "alloc", "--target", TARGET]);
     cargo.args(["--target-dir", "target/tsan", "--", test]);
-    cargo.env("RUSTFLAGS", "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer");
+    cargo.env("RUSTFLAGS", "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg pagepin_portable_copy");
     // Checked as in a debug build, but fast enough to race.
     cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "2");
     cargo.env("PAGEPIN_STRESS_SECONDS", seconds.to_string());
