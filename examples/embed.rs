@@ -6,7 +6,7 @@
 #![expect(dead_code, reason = "the rest of the kernel would call it")]
 
 // <quoted>
-use pagepin::{fault::*, pin::*, space::*, *};
+use pagepin::{fault::*, frame::*, pin::*, space::*, *};
 use x86_64::{registers::control::Cr2, structures::idt::PageFaultErrorCode};
 
 type Kernel = Platform<

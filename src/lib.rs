@@ -6,7 +6,7 @@
 //!
 //! # The four pillars
 //!
-//! 1. **[`PageFrame`]**: one atomic word per physical frame, with the references, the pins and the `EXCLUSIVE` bit. "Is it
+//! 1. **[`PageFrame`](frame::PageFrame)**: one atomic word per physical frame, with the references, the pins and the `EXCLUSIVE` bit. "Is it
 //!    pinned?" and "forbid new pins" are one step, so there is no window between them. See [`frame`].
 //! 2. **The pin family**: [`pin_user_pages`](pin::pin_user_pages) and its forms give runs of physical memory that a device
 //!    may use, in guards that release themselves. Read pins and write pins are different types. See [`pin`].
@@ -27,7 +27,7 @@
 //!
 #![cfg_attr(feature = "alloc", doc = "```")]
 #![cfg_attr(not(feature = "alloc"), doc = "```ignore")]
-//! # use pagepin::{*, fault::*, pin::*};
+//! # use pagepin::{*, fault::*, frame::*, pin::*, space::*};
 //! # // A machine with one CPU and 64 frames of memory.
 //! # struct Memory(Box<[u64]>);
 //! # unsafe impl PhysMap for Memory {
@@ -79,13 +79,13 @@
 //!
 //! # Features
 //!
-//! - `alloc`: [`UserSpace`], a complete address space with VMAs and locks.
+//! - `alloc`: `space::UserSpace`, a complete address space with VMAs and locks.
 //! - `instructions`: [`SingleCpu`], which flushes by `invlpg` and switches interrupts off; needs ring 0.
 //!
 //! # What a kernel must do
 //!
 //! Set `CR0.WP`, or the kernel writes through read-only mappings; send page faults on user addresses to
-//! [`handle_fault`], those of kernel copies too; wait for the acknowledgement in its [`Shootdown`]; hold none of the mm's
+//! [`handle_fault`](fault::handle_fault), those of kernel copies too; wait for the acknowledgement in its [`Shootdown`]; hold none of the mm's
 //! locks while it copies from or to user memory; set `EFER.NXE`, since entries that do not permit execution say so; leave user
 //! shadow stacks off (`IA32_U_CET.SH_STK_EN`), which would take write-protected dirty pages for theirs; know that fork is no
 //! snapshot across threads, and stop them if it must be. All its duties are in [Unsafe, counted](documents::unsafe_counted).
@@ -97,7 +97,6 @@
 //! tested and how far, and [the bug hall](documents::bug_hall) what went wrong in other kernels. `examples/embed.rs` has
 //! the glue that a small kernel needs.
 // Where the two are left out, their names lead back to what brings them.
-#![cfg_attr(not(feature = "alloc"), doc = "", doc = "[`UserSpace`]: #features")]
 #![cfg_attr(not(all(feature = "instructions", target_arch = "x86_64")), doc = "", doc = "[`SingleCpu`]: #features")]
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -140,9 +139,5 @@ pub use env::{
     OffsetPhysMap, PhysMap, PinBudget, PinLimit, PinTerm, Platform, ReadSide, Shootdown, Statistics, Unlimited, Vmas,
     Zone,
 };
-pub use fault::handle_fault;
-pub use frame::{Dirty, FrameKind, Ownership, PageFrame};
 pub use rights::{Access, Rights};
-#[cfg(feature = "alloc")]
-pub use space::{KernelHalf, SpaceOptions, UserSpace};
 pub use vma::{Backing, MapOptions, Vma, VmaError, VmaFlags};

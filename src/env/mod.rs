@@ -3,7 +3,7 @@
 //! | trait | duty | ready-made |
 //! |---|---|---|
 //! | [`PhysMap`] | physical frame -> pointer | [`OffsetPhysMap`] |
-//! | [`FrameTable`] | frame number -> [`PageFrame`](crate::PageFrame) | [`FlatFrameTable`] |
+//! | [`FrameTable`] | frame number -> [`PageFrame`](crate::frame::PageFrame) | [`FlatFrameTable`] |
 //! | [`FrameSource`] | allocate and free frames | [`FrameAllocatorSource`](crate::FrameAllocatorSource) |
 //! | [`ReadSide`] | keep table pages alive during a lockless walk | `SingleCpu`, [`EpochReadSide`](crate::EpochReadSide) |
 //! | [`Shootdown`] | flush TLBs and wait for the acknowledgement | `SingleCpu` |

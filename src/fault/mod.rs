@@ -9,10 +9,17 @@ mod handler;
 mod resolve;
 
 pub(crate) use decide::permits;
-pub use decide::{Action, FrameView, Refusal, Request, Row, State, all_rows, decide};
 pub use error::FaultError;
 #[cfg(feature = "alloc")]
 pub(crate) use handler::fault_in_vmas;
 pub use handler::{Fault, handle_fault};
 pub use resolve::FaultOutcome;
 pub(crate) use resolve::{Unresolved, resolve};
+
+/// The decision itself, for the tests that print it, restate it and drive each of its rows. No kernel needs it.
+#[doc(hidden)]
+pub mod decision {
+    pub use super::decide::{Action, FrameView, Refusal, Request, Row, State, all_rows, decide};
+}
+pub(crate) use decision::Request;
+use decision::{Action, FrameView, Refusal, State, decide};

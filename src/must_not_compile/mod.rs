@@ -30,7 +30,7 @@ macro_rules! example {
     ($fence:expr, [$($error:tt)*] ($($given:tt)*) { $($body:tt)* }) => {
         concat!(
             "\n", $fence, "\n",
-            "use pagepin::{*, frame::*, paging::*, pin::*};\n",
+            "use pagepin::{*, frame::*, paging::*, pin::*, space::*};\n",
             "fn to_another_thread<T: Send>(_: T) {}\n",
             attribute!($($error)*),
             "fn example<K: Env>(", stringify!($($given)*), ") {\n",

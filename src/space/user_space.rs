@@ -277,7 +277,7 @@ impl<K: Env, C> UserSpace<K, C> {
         Ok(child)
     }
 
-    /// Resolves a page fault; see [`handle_fault`](crate::handle_fault).
+    /// Resolves a page fault; see [`handle_fault`](crate::fault::handle_fault).
     ///
     /// # Errors
     /// [`FaultError`].

@@ -13,8 +13,8 @@ use pagepin::Access;
 use pagepin::fault::{Fault, FaultError};
 use pagepin::frame::{Snapshot, Wide};
 use pagepin::pin::{PhysRun, PinError, PinFlags, Read, pin_user_pages_fast};
-use pagepin::space::{Advice, ForkError, SpaceError};
-use pagepin::{AddressSpace, PAGE_SIZE, PageAddr, Pfn, Rights, SpaceOptions, UserSpace, Vma};
+use pagepin::space::{Advice, ForkError, SpaceError, SpaceOptions, UserSpace};
+use pagepin::{AddressSpace, PAGE_SIZE, PageAddr, Pfn, Rights, Vma};
 
 use kernel::{Kernel, Memory, NoGrace, check_balance, epochs, frame_words, kernel, run_as_cpu};
 
@@ -182,13 +182,13 @@ struct Image {
     words: Vec<Snapshot>,
 }
 
-fn image(space: &Space<'_>, words: &[pagepin::PageFrame]) -> Image {
+fn image(space: &Space<'_>, words: &[pagepin::frame::PageFrame]) -> Image {
     let mut vmas = Vec::new();
     space.with_vmas(&mut |look| {
         let pages = (0..(VMAS + 2) * STRIDE / PAGE_SIZE).map(|page| PageAddr::containing(A - STRIDE).offset(page));
         vmas.extend(pages.filter_map(|page| look.vma_at(page)));
     });
-    Image { vmas, words: words.iter().map(pagepin::PageFrame::snapshot).collect() }
+    Image { vmas, words: words.iter().map(pagepin::frame::PageFrame::snapshot).collect() }
 }
 
 /// Runs `operation` on a fresh process while the allocation after `until_failure` fails; what it said, and how often it

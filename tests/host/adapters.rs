@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use pagepin::Access;
+use pagepin::frame::PageFrame;
 use pagepin::{
     CurrentCpu, Entry, EntryAddr, EntryChange, EpochReadSide, FlatFrameTable, FrameAllocatorSource, FrameRequest,
-    FrameSource, FrameTable, LeafSize, OffsetPhysMap, PAGE_SIZE, PageAddr, PageFrame, Pfn, PhysMap, ReadSide,
+    FrameSource, FrameTable, LeafSize, OffsetPhysMap, PAGE_SIZE, PageAddr, Pfn, PhysMap, ReadSide,
     fault_from_error_code,
 };
 use x86_64::PhysAddr;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use pagepin::Access;
-use pagepin::fault::{Action, Fault, FaultError, FaultOutcome, Refusal, Request, Row, State, all_rows};
+use pagepin::fault::decision::{Action, Refusal, Request, Row, State, all_rows};
+use pagepin::fault::{Fault, FaultError, FaultOutcome};
 use pagepin::frame::{FrameKind, Layout, Ownership};
 use pagepin::pin::{PinError, PinFlags, Read, Write};
 use pagepin::space::SpaceOptions;

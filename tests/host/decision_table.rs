@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use pagepin::fault::{Action, Refusal, Request, Row, State, all_rows};
+use pagepin::fault::decision::{Action, Refusal, Request, Row, State, all_rows};
 use pagepin::{Backing, Rights};
 
 /// What must be done, said from the side of what is promised: may it be accessed at all, does the page have to be this

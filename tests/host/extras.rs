@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pagepin::frame::Wide;
 use pagepin::pin::{PhysRun, Write};
-use pagepin::{
-    CpuCounters, CurrentCpu, Env, Extras, FrameRequest, FrameSource, NoPreempt, Pfn, Platform, SpaceOptions, UserSpace,
-};
+use pagepin::space::{SpaceOptions, UserSpace};
+use pagepin::{CpuCounters, CurrentCpu, Env, Extras, FrameRequest, FrameSource, NoPreempt, Pfn, Platform};
 
 use crate::machine::{A, Machine, PAGE, RW};
 

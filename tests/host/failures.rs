@@ -89,7 +89,7 @@ fn a_copy_that_fails_may_leave_a_page_present_that_had_no_rights<L: Layout>() {
     let write = || {
         let (address, access) = (A, Access::Write);
         let fault = pagepin::fault::Fault { address, access, key_denied: false, malformed_table: false };
-        pagepin::handle_fault(&vmas, fault)
+        pagepin::fault::handle_fault(&vmas, fault)
     };
     let prot_none = machine.leaf(&parent, A).unwrap();
     machine.memory().allow(Some(0));

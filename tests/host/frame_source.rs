@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use pagepin::fault::handle_fault;
 use pagepin::frame::Layout;
 use pagepin::paging::Tables;
 use pagepin::space::{SpaceOptions, UserSpace};
 use pagepin::{
     Access, AddressSpace, Env, FrameRequest, FrameSource, LeafSize, PageAddr, Pfn, Platform, Zone, fault::Fault,
-    handle_fault,
 };
 
 use crate::machine::{A, Machine, PAGE, RW};

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use pagepin::frame::Wide;
-use pagepin::{AddressSpace, PageAddr, Platform, SpaceOptions, UserSpace};
+use pagepin::space::{SpaceOptions, UserSpace};
+use pagepin::{AddressSpace, PageAddr, Platform};
 use spin::relax::RelaxStrategy;
 
 use crate::machine::{A, Machine, PAGE, RW};

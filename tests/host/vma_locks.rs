@@ -2,10 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 
-use pagepin::fault::{Fault, FaultError, FaultOutcome};
+use pagepin::fault::{Fault, FaultError, FaultOutcome, handle_fault};
 use pagepin::frame::Layout;
 use pagepin::pin::{PhysRun, PinError, PinFlags, Write, pin_user_pages};
-use pagepin::{Access, AddressSpace, Backing, Mm, PageAddr, Unlimited, Vma, Vmas, handle_fault};
+use pagepin::{Access, AddressSpace, Backing, Mm, PageAddr, Unlimited, Vma, Vmas};
 
 use crate::machine::{A, Machine, PAGE, Process, RW, range};
 

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use pagepin::frame::{Layout, Split23x8, Wide};
 use pagepin::pin::{PhysRun, PinnedRange, Write};
-use pagepin::{Env, Levels, ReadSide, Rights, SpaceOptions, UserSpace};
+use pagepin::space::{SpaceOptions, UserSpace};
+use pagepin::{Env, Levels, ReadSide, Rights};
 
 use kernel::{Memory, NoGrace, THREADS, check_balance, epochs, frame_words, kernel};
 use worker::{Space, Worker};

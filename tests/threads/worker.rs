@@ -7,8 +7,8 @@ use pagepin::Access;
 use pagepin::fault::{Fault, FaultError};
 use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{self, PhysRun, PinError, PinFlags, RawPins, Read, Write};
-use pagepin::space::{SpaceError, SpaceOptions};
-use pagepin::{Env, PAGE_SIZE, Pfn, ReadSide, Rights, Unlimited, UserRange, UserSpace};
+use pagepin::space::{SpaceError, SpaceOptions, UserSpace};
+use pagepin::{Env, PAGE_SIZE, Pfn, ReadSide, Rights, Unlimited, UserRange};
 
 use crate::kernel::{Kernel, THREADS, run_as_cpu};
 use crate::marks::{MARKED_PAGES, Marks};

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use pagepin::Access;
-use pagepin::fault::{Fault, FaultError, FaultOutcome};
+use pagepin::fault::{Fault, FaultError, FaultOutcome, handle_fault};
 use pagepin::frame::Layout;
 use pagepin::paging::Tables;
 use pagepin::space::{
     self, Advice, EmptyTables, KernelHalf, ProtectPolicy, SpaceOptions, UserSpace, free_tables, protect_pages,
     zap_pages,
 };
-use pagepin::{AddressSpace, Backing, LeafSize, MapOptions, PageAddr, Pfn, PinLimit, Rights, handle_fault};
+use pagepin::{AddressSpace, Backing, LeafSize, MapOptions, PageAddr, Pfn, PinLimit, Rights};
 
 use super::scene::{
     advised, contended, empty, five_levels, forked, four_pages, furnished, gap, kernel_entry, large, orphaned,

@@ -1,10 +1,8 @@
 //! Frames: their words, entries and bytes, and the allocator.
 
-use pagepin::frame::{FrameWord, Snapshot, Wide};
+use pagepin::frame::{FrameWord, PageFrame, Snapshot, Wide};
 use pagepin::model::AtomicU64;
-use pagepin::{
-    Entry, EntryAddr, EntryCell, EntryChange, FrameRequest, FrameSource, FrameTable, PageFrame, Pfn, PhysMap,
-};
+use pagepin::{Entry, EntryAddr, EntryCell, EntryChange, FrameRequest, FrameSource, FrameTable, Pfn, PhysMap};
 
 use crate::checker::atomic::{self, Ordering};
 use crate::checker::{ENTRIES, Tables, UnsafeCell, WORDS, ZERO_FRAME};

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use pagepin::Access;
 use pagepin::fault::{Fault, FaultError};
-use pagepin::{CpuCounters, CurrentCpu, Entry, Env, EpochReadSide, Extras, LeafSize, Pfn, ReadSide, UserSpace};
+use pagepin::space::UserSpace;
+use pagepin::{CpuCounters, CurrentCpu, Entry, Env, EpochReadSide, Extras, LeafSize, Pfn, ReadSide};
 use spin::relax::Spin;
 
 pub(crate) use crate::checker::Tables;

@@ -8,7 +8,8 @@ use pagepin::pin::{
     PhysRun, PinAccess, PinFlags, PinnedPages, RawPins, Read, get_user_pages_fast_only, pin_user_pages_fast,
     pin_user_pages_fast_only, unpin_user_pages,
 };
-use pagepin::{Pfn, Rights, SpaceOptions, Unlimited, UserRange, UserSpace};
+use pagepin::space::{SpaceOptions, UserSpace};
+use pagepin::{Pfn, Rights, Unlimited, UserRange};
 
 use super::kernel::{Kernel, PAGE, Side};
 

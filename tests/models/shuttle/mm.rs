@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use pagepin::Access;
 use pagepin::fault::FaultError;
-use pagepin::space::{ForkError, SpaceError};
-use pagepin::{CurrentCpu, Rights, SpaceOptions, UserSpace};
+use pagepin::space::{ForkError, SpaceError, SpaceOptions, UserSpace};
+use pagepin::{CurrentCpu, Rights};
 use shuttle::rand::{Rng, thread_rng};
 
 use super::bytes::{Bytes, NOISY, QUIET};

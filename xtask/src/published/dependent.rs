@@ -21,7 +21,7 @@ const NAME: &str = "dependent";
 const LIBRARY: &str = "\
 #![no_std]
 
-pub use pagepin::UserSpace;
+pub use pagepin::space::UserSpace;
 
 /// The kernel's TLB flush.
 ///

@@ -1,9 +1,10 @@
 //! Memory of other kinds than base pages that come on first use: large leaves, and the
 //! memory of a device.
 
+use pagepin::frame::{FrameKind, Ownership};
 use pagepin::{
-    AddressSpace as _, Entry, Env, FrameKind, FrameRequest, FrameSource, FrameTable, LeafSize, Ownership, PageAddr,
-    Pfn, PhysMap, Rights, paging::Tables,
+    AddressSpace as _, Entry, Env, FrameRequest, FrameSource, FrameTable, LeafSize, PageAddr, Pfn, PhysMap, Rights,
+    paging::Tables,
 };
 use pagepin_abi::{DEVICE_PAGES, Error, LARGE_BYTES, USER_START};
 

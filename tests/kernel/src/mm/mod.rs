@@ -10,8 +10,9 @@ mod twin;
 
 use alloc::sync::Arc;
 
+use pagepin::space::{KernelHalf, SpaceOptions, UserSpace};
 use pagepin::{
-    KernelHalf, PageAddr, Pfn, Rights, SpaceOptions, UserSpace,
+    PageAddr, Pfn, Rights,
     fault::{FaultError, FaultOutcome},
     fault_from_error_code,
     paging::Tables,

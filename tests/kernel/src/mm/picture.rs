@@ -88,7 +88,7 @@ pub fn print(space: &AddressSpace, addr: u64, len: u64, name: u64) -> Result<(),
 /// The whole of memory in one line, and the frames in use, 64 to a line.
 pub fn print_memory(title: &str) {
     let free = memory::free_frames();
-    let anonymous = |seen: &Snapshot| seen.kind == pagepin::FrameKind::Anonymous;
+    let anonymous = |seen: &Snapshot| seen.kind == pagepin::frame::FrameKind::Anonymous;
     let used: String = (free.start..free.end)
         .filter_map(|pfn| seen(Pfn::new(pfn)).filter(anonymous).map(letter).filter(|&letter| letter != '.'))
         .collect();

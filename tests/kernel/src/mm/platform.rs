@@ -3,9 +3,10 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use pagepin::frame::PageFrame;
 use pagepin::{
-    Env, FlatFrameTable, FlushRange, FrameSource, FrameTable, OffsetPhysMap, PageFrame, Pfn, Platform, ReadSide,
-    Shootdown, frame::Released,
+    Env, FlatFrameTable, FlushRange, FrameSource, FrameTable, OffsetPhysMap, Pfn, Platform, ReadSide, Shootdown,
+    frame::Released,
 };
 use spin::Once;
 

@@ -7,9 +7,8 @@ use alloc::{
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use pagepin::{
-    Env, FrameKind, FrameRequest, FrameSource, FrameTable, Ownership, PageAddr, Pfn, PhysMap, paging::Tables,
-};
+use pagepin::frame::{FrameKind, Ownership};
+use pagepin::{Env, FrameRequest, FrameSource, FrameTable, PageAddr, Pfn, PhysMap, paging::Tables};
 use pagepin_abi::{Error, TWIN_MAPCOUNT, TWIN_NONE, TWIN_PUBLISH_FIRST};
 use spin::mutex::SpinMutex;
 use x86_64::structures::idt::PageFaultErrorCode;

@@ -6,10 +6,12 @@
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::{arch::asm, hint::black_box, mem};
 
+use pagepin::frame::{FrameKind, Ownership};
 use pagepin::pin::{PhysRun, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast, unpin_user_run};
+use pagepin::space::UserSpace;
 use pagepin::{
-    Access, Entry, FrameKind, FrameRequest, FrameSource, FrameTable, LeafSize, Ownership, Rights, UserRange, UserSpace,
-    fault::Fault, frame::Dirty, paging::Tables,
+    Access, Entry, FrameRequest, FrameSource, FrameTable, LeafSize, Rights, UserRange, fault::Fault, frame::Dirty,
+    paging::Tables,
 };
 use pagepin::{AddressSpace as _, Env, PageAddr, PhysMap};
 

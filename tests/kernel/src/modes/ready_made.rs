@@ -3,9 +3,11 @@
 
 use alloc::{boxed::Box, format};
 
+use pagepin::frame::PageFrame;
+use pagepin::space::{SpaceOptions, UserSpace};
 use pagepin::{
-    Access, FlatFrameTable, FrameAllocatorSource, FrameRequest, FrameSource, OffsetPhysMap, PageFrame, Pfn, Platform,
-    Rights, SingleCpu, SpaceOptions, UserSpace,
+    Access, FlatFrameTable, FrameAllocatorSource, FrameRequest, FrameSource, OffsetPhysMap, Pfn, Platform, Rights,
+    SingleCpu,
     fault::{Fault, FaultOutcome},
     pin::{PhysRun, PinFlags, PinnedPages, Write, pin_user_pages_fast},
 };
