@@ -76,7 +76,8 @@ mod tests {
     use crate::steps::Summary;
 
     fn steps() -> Steps {
-        let mut steps = Steps::new(&std::env::temp_dir().join("pagepin-xtask-report"), 2);
+        let mut steps =
+            Steps::new(&std::env::temp_dir().join(format!("pagepin-xtask-report-{}", std::process::id())), 2);
         steps.run("good", Show::Last, || Ok(Summary { note: "2 tests".to_owned(), passed: 2, failed: 0 }));
         steps.run("bad", Show::Last, || anyhow::bail!("broken\nin detail"));
         steps
