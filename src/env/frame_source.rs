@@ -177,15 +177,18 @@ impl<'k, K: Env> FreedRun<'k, K> {
     /// As [`release`], of a frame that may be one of many.
     #[inline(always)]
     pub(crate) fn release(&mut self, frame: Pfn, outcome: Result<Released, CountError>) -> bool {
-        if !matches!(outcome, Ok(Released::Last { order: 0 })) {
-            return release(self.env, frame, outcome);
+        match outcome {
+            Ok(Released::Held { pinned }) => pinned,
+            Ok(Released::Last { order: 0 }) => {
+                if frame != self.first.offset(self.count) {
+                    self.give_back();
+                    self.first = frame;
+                }
+                self.count += 1;
+                false
+            }
+            outcome => release(self.env, frame, outcome),
         }
-        if self.count == 0 || frame != self.first.offset(self.count) {
-            self.give_back();
-            self.first = frame;
-        }
-        self.count += 1;
-        false
     }
 
     #[inline(never)]
