@@ -118,15 +118,22 @@ fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<(State, Option<FrameRe
         return Ok((if zero { State::Zero } else { State::Foreign { writable: entry.is_writable() } }, None));
     }
     let frame = env.frames().frame(pfn).ok_or(Unresolved::MalformedTable)?;
-    let (writable, (exclusive, sole, kind)) = (entry.is_writable(), frame.word.exclusive_sole_and_kind());
+    let (writable, (exclusive, sole, anonymous)) = (entry.is_writable(), frame.word.exclusive_sole_and_anonymous());
     // `EXCLUSIVE` says that the frame is this mm's, whatever it holds. Of others the kind says whose they are.
-    let state = match kind {
-        _ if exclusive => State::Anonymous { writable, frame: FrameView { exclusive, sole } },
-        FrameKind::Anonymous => State::Anonymous { writable, frame: FrameView { exclusive, sole } },
-        FrameKind::File | FrameKind::Device => State::Borrowed { writable },
-        FrameKind::Unmanaged | FrameKind::Zero | FrameKind::Table => State::Foreign { writable },
+    let state = if exclusive || anonymous {
+        State::Anonymous { writable, frame: FrameView { exclusive, sole } }
+    } else {
+        not_anonymous(frame.word.kind(), writable)
     };
     Ok((state, Some(frame)))
+}
+
+#[cold]
+fn not_anonymous(kind: FrameKind, writable: bool) -> State {
+    match kind {
+        FrameKind::Anonymous | FrameKind::File | FrameKind::Device => State::Borrowed { writable },
+        FrameKind::Unmanaged | FrameKind::Zero | FrameKind::Table => State::Foreign { writable },
+    }
 }
 
 /// The leaf for a frame in `vma`; not writable unless `writable`.

@@ -59,21 +59,20 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         Some(Acquired { runs: 1, pages: run.pages(), stopped: None })
     }
 
+    /// The whole range in any number of runs, without locks as far as that is possible and wanted.
     #[inline(always)]
     fn acquire<A: PinAccess, const PIN: bool>(self, path: Path, buffer: &mut [PhysRun]) -> Acquired {
         let mut runs = Runs::new(buffer);
-        let mut stopped = None;
-        if path != Path::Slow {
-            stopped = if A::WRITES {
-                self.acquire_fast::<true, PIN>(&mut runs)
-            } else {
-                self.acquire_fast::<false, PIN>(&mut runs)
-            };
-        }
-        let unfinished = stopped.is_some() || path == Path::Slow;
-        if unfinished && path != Path::Fast && stopped != Some(PinError::BufferTooSmall) {
-            stopped = self.acquire_slow::<A, PIN>(&mut runs);
-        }
+        let fast = match path {
+            Path::Slow => Some(Stop::Unready),
+            _ if A::WRITES => self.acquire_fast::<true, PIN>(&mut runs),
+            _ => self.acquire_fast::<false, PIN>(&mut runs),
+        };
+        let stopped = match fast {
+            Some(stop) if path == Path::Fast || stop == Stop::Full => Some(stop.into()),
+            Some(_) => self.acquire_slow::<A, PIN>(&mut runs),
+            None => None,
+        };
         count(self.env(), Counted::acquired(PIN), runs.pages());
         Acquired { runs: runs.used(), pages: runs.pages(), stopped }
     }
@@ -86,19 +85,17 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
     }
 
     #[inline(never)]
-    fn acquire_fast<const WRITE: bool, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<PinError> {
+    fn acquire_fast<const WRITE: bool, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<Stop> {
         let walk = Walk::<S::Kernel, WRITE> { mm: self.space.mm(), demand: Demand::new(self.keys) };
         let (mut page, end) = (self.range.first_page(), self.range.end_page());
         loop {
             let inside = self.env().read_side().enter();
             let stop = walk.run::<Lockless<PIN>>(page, end, runs);
             drop(inside);
-            match stop {
-                None => page = self.range.first_page().offset(runs.pages()),
-                Some(Stop::Full) => return Some(PinError::BufferTooSmall),
-                Some(Stop::Unready | Stop::Raced) => return Some(PinError::WouldFault),
-                Some(Stop::Refused(error)) => return Some(error),
+            if stop.is_some() {
+                return stop;
             }
+            page = self.range.first_page().offset(runs.pages());
             if page >= end {
                 return None;
             }
@@ -107,14 +104,15 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
 
     #[inline(never)]
     fn acquire_slow<A: PinAccess, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<PinError> {
-        let mut stopped = None;
-        while stopped.is_none() && runs.pages() < self.range.pages() {
+        while runs.pages() < self.range.pages() {
             let page = self.range.first_page().offset(runs.pages());
-            let mut result = Err(PinError::NoVma);
-            self.space.with_vma_at(page, &mut |vmas| result = self.acquire_in_vma::<A, PIN>(vmas, page, runs));
-            stopped = result.err();
+            let mut stopped = Some(PinError::NoVma);
+            self.space.with_vma_at(page, &mut |vmas| stopped = self.acquire_in_vma::<A, PIN>(vmas, page, runs).err());
+            if stopped.is_some() {
+                return stopped;
+            }
         }
-        stopped
+        None
     }
 
     /// What of the range lies in the VMA of `page`, its first missing one.
@@ -151,30 +149,32 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             let tables = Tables::lock(walk.mm);
             let stop = walk.run::<Locked<PIN>>(page, end, runs);
             drop(tables);
-            match stop {
-                None => return Ok(()),
-                Some(Stop::Full) => return Err(PinError::BufferTooSmall),
-                Some(Stop::Refused(error)) => return Err(error),
-                Some(Stop::Unready | Stop::Raced) if self.flags.contains(PinFlags::NOFAULT) => {
-                    return Err(PinError::WouldFault);
-                }
-                Some(Stop::Unready | Stop::Raced) => {
-                    let page = first.offset(runs.pages());
-                    faults = if faults.0 == page { (page, faults.1 + 1) } else { (page, 1) };
-                    if faults.1 > MAX_FAULTS_PER_PAGE {
-                        return Err(PinError::Contended);
-                    }
-                    let access = if request == Request::Unshare { Access::Read } else { Access::Write };
-                    vmas.make_ready(page, access).map_err(PinError::NotReady)?;
-                    // Spelled out, so that each is compiled for its one request.
-                    match request {
-                        Request::Write => fault::resolve(walk.mm, vma, page, Request::Write)?,
-                        Request::Unshare => fault::resolve(walk.mm, vma, page, Request::Unshare)?,
-                        other => fault::resolve(walk.mm, vma, page, other)?,
-                    };
-                }
+            let Some(stop) = stop else { return Ok(()) };
+            let a_fault_mends_it = matches!(stop, Stop::Unready | Stop::Raced);
+            if !a_fault_mends_it || self.flags.contains(PinFlags::NOFAULT) {
+                return Err(stop.into());
             }
+            let page = first.offset(runs.pages());
+            faults = if faults.0 == page { (page, faults.1 + 1) } else { (page, 1) };
+            if faults.1 > MAX_FAULTS_PER_PAGE {
+                return Err(PinError::Contended);
+            }
+            self.make_ready(vmas, vma, page, request)?;
         }
+    }
+
+    /// A fault on `page` by the pin itself.
+    #[inline(always)]
+    fn make_ready(&self, vmas: &dyn Vmas, vma: &Vma, page: PageAddr, request: Request) -> Result<(), PinError> {
+        let (mm, access) = (self.space.mm(), if request == Request::Unshare { Access::Read } else { Access::Write });
+        vmas.make_ready(page, access).map_err(PinError::NotReady)?;
+        // Spelled out, so that each is compiled for its one request.
+        match request {
+            Request::Write => fault::resolve(mm, vma, page, Request::Write)?,
+            Request::Unshare => fault::resolve(mm, vma, page, Request::Unshare)?,
+            other => fault::resolve(mm, vma, page, other)?,
+        };
+        Ok(())
     }
 
     /// What is asked of the pages of `vma`, if it permits that.
@@ -220,6 +220,27 @@ fn pin<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     if let Some(acquired) = wanted.acquire_one_run::<A, true>(path, buffer.as_mut()) {
         return Ok(Pinned::new(space, flags, Collected { buffer, range, acquired }));
     }
+    if path == Path::Slow { pin_slow(wanted, buffer) } else { pin_many(wanted, path, buffer) }
+}
+
+/// Outlined: where a caller has fast and slow forms, the registers are for the fast one.
+#[inline(never)]
+fn pin_slow<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
+    wanted: Wanted<'_, S>,
+    buffer: B,
+) -> Result<PinnedPages<'_, S, A, B>, PinError> {
+    pin_many(wanted, Path::Slow, buffer)
+}
+
+/// The rest of [`pin`]: any number of runs, charged for.
+#[inline(always)]
+fn pin_many<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
+    wanted: Wanted<'_, S>,
+    path: Path,
+    mut buffer: B,
+) -> Result<PinnedPages<'_, S, A, B>, PinError> {
+    let Wanted { space, range, flags, .. } = wanted;
+    let (budget, pages) = (space.budget(), range.pages());
     let acquired = wanted.acquire::<A, true>(path, buffer.as_mut());
     if acquired.pages < pages {
         budget.uncharge(pages - acquired.pages, flags.term());

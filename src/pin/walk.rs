@@ -31,8 +31,31 @@ pub(super) enum Stop {
     Unready,
     /// The entry or the frame changed during the walk.
     Raced,
-    /// Nothing more can be done here.
-    Refused(PinError),
+    /// The tables were damaged.
+    Malformed,
+    /// Not ordinary memory.
+    NotPinnable,
+    /// A protection key denies the access.
+    ProtectionKey,
+    /// The frame's count is at its limit.
+    CountOverflow,
+    /// The frame is in a state that a fault does not mend.
+    Contended,
+}
+
+/// What it means to who asked, where a fault is no way out.
+impl From<Stop> for PinError {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Full => Self::BufferTooSmall,
+            Stop::Unready | Stop::Raced => Self::WouldFault,
+            Stop::Malformed => Self::MalformedTable,
+            Stop::NotPinnable => Self::NotPinnable,
+            Stop::ProtectionKey => Self::ProtectionKey,
+            Stop::CountOverflow => Self::CountOverflow,
+            Stop::Contended => Self::Contended,
+        }
+    }
 }
 
 /// A lockless walk leaves the read side after it has been to so many places of leaves, or a table's end later.
@@ -148,7 +171,7 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
         if let Some(level) = self.mm.levels().extra() {
             above = self.see(EntryAddr::below(above.entry, level.index(page.address())));
             if !Demand::<WRITE>::passes_to_table(above.entry) {
-                return Err(self.no_table(above, level).err().unwrap_or(Stop::Refused(PinError::MalformedTable)));
+                return Err(self.no_table(above, level).err().unwrap_or(Stop::Malformed));
             }
         }
         for level in Level::UPPER {
@@ -169,7 +192,7 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
         // It is for user code and leads to no table.
         match Upper::large(level) {
             Upper::Leaf(size) => Ok(Place::Leaf(Leaf { seen, above: None, size })),
-            _ => Err(Stop::Refused(PinError::MalformedTable)),
+            _ => Err(Stop::Malformed),
         }
     }
 
@@ -243,7 +266,7 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
             return Err(refusal::<M, WRITE>(self.demand, seen.entry));
         }
         let head = seen.entry.leaf_frame(size);
-        let frame = self.env().frames().frame(head).ok_or(Stop::Refused(PinError::NotPinnable))?;
+        let frame = self.env().frames().frame(head).ok_or(Stop::NotPinnable)?;
         M::hold(frame).map_err(refused::<M>)?;
         // A large leaf over frames that were not handed out as one block has no word that stands for all of it.
         let one_block = size == LeafSize::Size4KiB || frame.order() == size.order();
@@ -252,7 +275,7 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
                 || safeguard!(AboveReread => above.is_some_and(|above| !self.unchanged(above))));
         if !one_block || raced {
             M::release(self.env(), PhysRun::from_parts(head, 1, size.order()));
-            return Err(if raced { Stop::Raced } else { Stop::Refused(PinError::NotPinnable) });
+            return Err(if raced { Stop::Raced } else { Stop::NotPinnable });
         }
         Ok(())
     }
@@ -318,7 +341,7 @@ fn take_entries<K: Env, M: Mode, const WRITE: bool, const KEYS: bool>(
         }
         let pfn = entry.leaf_frame(LeafSize::Size4KiB);
         let Some(frame) = frames.frame(pfn) else {
-            break Some(Stop::Refused(PinError::NotPinnable));
+            break Some(Stop::NotPinnable);
         };
         if !open.continues_at(pfn) && !runs.begin(&mut open, pfn) {
             break Some(Stop::Full);
@@ -344,9 +367,9 @@ fn refusal<M: Mode, const WRITE: bool>(demand: Demand<WRITE>, leaf: Entry) -> St
         // A special leaf that permits writes is not the zero frame (INV-6) but foreign memory, and no fault makes it
         // anything else. Of one that only permits reads, the slow path finds out what it is.
         let foreign = WRITE && !M::LOCKLESS && Demand::<WRITE>::passes(leaf);
-        return if foreign { Stop::Refused(PinError::NotPinnable) } else { Stop::Unready };
+        return if foreign { Stop::NotPinnable } else { Stop::Unready };
     }
-    if leaf.is_present() && demand.key_denies(leaf) { Stop::Refused(PinError::ProtectionKey) } else { Stop::Unready }
+    if leaf.is_present() && demand.key_denies(leaf) { Stop::ProtectionKey } else { Stop::Unready }
 }
 
 #[cold]
@@ -354,6 +377,8 @@ fn refused<M: Mode>(error: CountError) -> Stop {
     match error {
         CountError::NotExclusive => Stop::Unready,
         CountError::Free | CountError::Frozen if M::LOCKLESS => Stop::Raced,
-        error => Stop::Refused(error.into()),
+        CountError::Overflow => Stop::CountOverflow,
+        CountError::NotPinnable => Stop::NotPinnable,
+        _ => Stop::Contended,
     }
 }

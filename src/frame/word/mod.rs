@@ -101,13 +101,13 @@ impl<L: Layout> FrameWord<L> {
         }
     }
 
-    /// Whether the frame is `EXCLUSIVE`, whether it has one plain reference and no pin, and its kind: what the copy-on-write
-    /// decision asks of a frame that the caller's entry maps.
+    /// Whether the frame is `EXCLUSIVE`, whether it has one plain reference and no pin, and whether it is anonymous: what the
+    /// copy-on-write decision asks of a frame that the caller's entry maps.
     #[inline(always)]
-    pub(crate) fn exclusive_sole_and_kind(&self) -> (bool, bool, FrameKind) {
+    pub(crate) fn exclusive_sole_and_anonymous(&self) -> (bool, bool, bool) {
         let word = self.load(Ordering::Acquire);
         let others = safeguard!(ClaimNeedsSoleReference => word & Self::COUNTS != Self::REF);
-        (word & L::EXCLUSIVE != 0, !others, FrameKind::from_bits(L::KIND.get(word)))
+        (word & L::EXCLUSIVE != 0, !others, L::KIND.get(word) == FrameKind::Anonymous as u64)
     }
 
     /// Free -> one reference, as what the frame source has just handed out.
