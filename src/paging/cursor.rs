@@ -98,6 +98,7 @@ impl Cursor {
                 let index = slot.level.index(slot.page.address());
                 return Ok(Some(Chunk { table: slot.at.table(), index, count: 1, page: first, size }));
             }
+            self.pass_empty(tables, &slot);
         }
         Ok(None)
     }
@@ -118,7 +119,7 @@ impl Cursor {
                 Upper::Table(frame) if slot.level == level => {
                     return Ok(Some(Table { above: slot.at, frame, level: level.below(), page }));
                 }
-                _ => {}
+                _ => self.pass_empty(tables, &slot),
             }
         }
         Ok(None)
@@ -151,6 +152,19 @@ impl Cursor {
         // At the end of the address space this passes `end`, never wraps: the user half is the lower one.
         self.next = PageAddr::containing(first + span);
         PageAddr::containing(first)
+    }
+
+    /// Moves behind the empty entries that come next in the table of `slot`, which was passed. A search from the root for
+    /// each of them would make the end of an mm cost what its address space is large.
+    fn pass_empty<K: Env>(&mut self, tables: &Tables<'_, K>, slot: &Slot) {
+        let mut index = slot.level.index(slot.page.address()) + 1;
+        while index < arch::ENTRIES && self.next < self.end {
+            if !tables.load(EntryAddr::new(slot.at.table(), index)).is_empty() {
+                return;
+            }
+            self.next = PageAddr::containing(self.next.address() + slot.level.span());
+            index += 1;
+        }
     }
 }
 
