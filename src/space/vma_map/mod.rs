@@ -51,8 +51,11 @@ impl VmaMap {
         self.chunks.iter().flat_map(|chunk| chunk.vmas())
     }
 
+    #[inline]
     pub(super) fn vma(&self, page: PageAddr) -> Option<&Vma> {
-        self.get(self.place(page)).filter(|vma| vma.start() <= page)
+        // A VMA that contains the page begins no later than it, and so lies in the last chunk that does.
+        let vmas = self.chunks.get(self.chunk_of(page))?.vmas();
+        vmas.get(vmas.partition_point(|vma| vma.end() <= page)).filter(|vma| vma.start() <= page)
     }
 
     /// The VMAs that `start..end` touches.
@@ -76,7 +79,12 @@ impl VmaMap {
     }
 
     /// The chunk for a VMA that begins at `page`.
+    #[inline(always)]
     fn chunk_of(&self, page: PageAddr) -> usize {
+        // Most processes have few VMAs.
+        if self.chunks.len() <= 1 {
+            return 0;
+        }
         self.chunks.partition_point(|chunk| chunk.start() <= page).saturating_sub(1)
     }
 
