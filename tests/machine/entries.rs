@@ -143,6 +143,7 @@ unsafe impl<L: Layout> PhysMap for Machine<L> {
 
     unsafe fn load_entry(&self, at: EntryAddr) -> Entry {
         self.walk_step();
+        self.inner().loads.set(self.loads() + 1);
         EntryCell::new(self.slot(at)).load()
     }
 

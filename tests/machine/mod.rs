@@ -80,6 +80,8 @@ struct Inner {
     grace_hook: Hook,
     /// Steps since the outermost read-side guard was taken, and the most there ever were.
     guarded_steps: Cell<u64>,
+    /// Loads of entries.
+    loads: Cell<u64>,
     longest_guard: Cell<u64>,
     has_zero_frame: Cell<bool>,
     expected_bugs: Cell<u64>,
@@ -109,6 +111,7 @@ impl<L: Layout> Machine<L> {
             lookup_hook: Hook::default(),
             grace_hook: Hook::default(),
             guarded_steps: Cell::new(0),
+            loads: Cell::new(0),
             longest_guard: Cell::new(0),
             has_zero_frame: Cell::new(true),
             expected_bugs: Cell::new(0),
@@ -141,6 +144,11 @@ impl<L: Layout> Machine<L> {
 
     fn read_guards(&self) -> u64 {
         self.inner().guards.get()
+    }
+
+    /// How many entries the library has loaded so far.
+    pub(crate) fn loads(&self) -> u64 {
+        self.inner().loads.get()
     }
 
     /// The word of a frame of the arena.
