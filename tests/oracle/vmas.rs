@@ -116,15 +116,16 @@ impl<L: Layout> World<'_, L> {
         self.judge(result, wanted)
     }
 
-    /// By policy, a page that is pinned keeps the rights that its entry gives it.
+    /// By policy, a page that is pinned keeps the rights that its VMA gives it, whatever its entry grants at the moment.
     fn reject_pinned(&self, who: usize, range: &Range<u64>, rights: Rights) -> Result<(), SpaceError> {
         if self.options.protect_policy == ProtectPolicy::Allow {
             return Ok(());
         }
         let inside = self.seen.leaves(who).iter().filter(|leaf| range.contains(&(leaf.address / PAGE)));
         let mut loses = inside.filter(|leaf| {
-            let writable = Machine::<L>::is_writable(leaf.bits) && !rights.contains(Rights::WRITE);
-            leaf.is_present() && (writable || rights.is_empty())
+            let now = self.processes[who].1.page(leaf.address).map_or(Rights::empty(), |page| page.mapping.rights);
+            let writes = now.contains(Rights::WRITE) && !rights.contains(Rights::WRITE);
+            writes || (rights.is_empty() && !now.is_empty())
         });
         let pinned = loses.find(|leaf| self.seen.is_pinned(leaf));
         pinned.map_or(Ok(()), |leaf| Err(SpaceError::Pinned(PageAddr::containing(leaf.address))))
