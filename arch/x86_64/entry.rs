@@ -171,6 +171,18 @@ impl Entry {
         Self(self.0 | WRITABLE | DIRTY | ACCESSED)
     }
 
+    /// With the accessed bit.
+    #[inline(always)]
+    pub(crate) const fn accessed(self) -> Self {
+        Self(self.0 | ACCESSED)
+    }
+
+    /// With the dirty bit.
+    #[inline(always)]
+    pub(crate) const fn dirtied(self) -> Self {
+        Self(self.0 | DIRTY)
+    }
+
     /// Without the right to write.
     pub(crate) const fn write_protected(self) -> Self {
         Self(self.0 & !WRITABLE)

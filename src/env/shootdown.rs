@@ -49,11 +49,25 @@ impl FlushRange {
 pub unsafe trait Shootdown {
     /// Flushes `range` of the mm whose top table is `root` on all CPUs and returns after all have acknowledged.
     fn flush(&self, root: Pfn, range: FlushRange);
+
+    /// Entries of the mm whose top table is `root` map what they did not, or permit more. On x86 nothing has to be done:
+    /// a CPU remembers no absence, and a fault that finds the entry mended is spurious. Elsewhere (a barrier between the
+    /// store and the next walk, a CPU that caches entries that are not valid) this is the place for what *this* CPU needs;
+    /// others may fault once more. The table lock is held.
+    #[inline(always)]
+    fn entries_added(&self, root: Pfn) {
+        let _ = root;
+    }
 }
 
 // SAFETY: forwards to an implementation.
 unsafe impl<T: Shootdown + ?Sized> Shootdown for &T {
     fn flush(&self, root: Pfn, range: FlushRange) {
         (**self).flush(root, range);
+    }
+
+    #[inline(always)]
+    fn entries_added(&self, root: Pfn) {
+        (**self).entries_added(root);
     }
 }

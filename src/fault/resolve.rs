@@ -76,7 +76,10 @@ pub(crate) fn resolve<K: Env>(
         let (state, frame) = observe(env, &slot)?;
         match decide(state, vma, request) {
             Action::Refuse(refusal) => return Err(refusal.into()),
-            Action::Nothing => return Ok(FaultOutcome::Spurious),
+            Action::Nothing => {
+                note_use(tables, slot, request);
+                return Ok(FaultOutcome::Spurious);
+            }
             // SAFETY: found under this lock; the frame stays, and W is taken away: the decision is asked again.
             Action::RestoreRights => unsafe { tables.adjust(slot.at, slot.entry, Entry::rights_restored) },
             Action::Reuse => return Ok(make_writable(tables, slot)),
@@ -92,6 +95,22 @@ pub(crate) fn resolve<K: Env>(
             }
             Action::Copy { writable } => return copy(tables, slot, vma, state, writable),
         }
+    }
+}
+
+/// Sets accessed, and for a write dirty, in an entry that permits the access: where hardware does not set them itself, their
+/// absence is what faulted.
+#[inline(always)]
+fn note_use<K: Env>(mut tables: Tables<'_, K>, slot: Slot, request: Request) {
+    let used = |entry: Entry| match request {
+        Request::Read | Request::Execute => entry.accessed(),
+        Request::Write if entry.is_writable() => entry.accessed().dirtied(),
+        // A pin's holder has not used the page yet; what it writes is noted when it lets go.
+        Request::Write | Request::Unshare | Request::ForcedWrite => entry,
+    };
+    if used(slot.entry) != slot.entry {
+        // SAFETY: found under this lock; frame and rights stay.
+        unsafe { tables.adjust(slot.at, slot.entry, used) };
     }
 }
 

@@ -86,6 +86,7 @@ impl<K: Env> Settled<'_, '_, K> {
         // SAFETY: the lock under which the slot was found is still held through `tables`; what was there is broken and
         // flushed.
         unsafe { self.tables.env().phys_map().store_entry(self.slot.at, new) };
+        self.tables.added();
         OldLeaf { entry: self.slot.entry, size: self.slot.size() }
     }
 

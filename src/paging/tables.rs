@@ -235,6 +235,7 @@ impl<'a, K: Env> Tables<'a, K> {
         debug_assert!(self.load(at).is_empty(), "fill() is for empty entries; present ones are broken first");
         // SAFETY: the lock is held; the caller vouches for the place, that it is empty, and for the new entry.
         unsafe { self.env().phys_map().store_entry(at, entry) };
+        self.added();
     }
 
     /// Changes the rights in the leaf at `at` from what was seen to what `change` makes of it, keeping the frame and
@@ -252,6 +253,13 @@ impl<'a, K: Env> Tables<'a, K> {
             debug_assert!(now.same_mapping(old), "an entry changed under the table lock");
             old = now;
         }
+        self.added();
+    }
+
+    /// Some entry maps what it did not, or may permit more.
+    #[inline(always)]
+    pub(super) fn added(&self) {
+        self.env().shootdown().entries_added(self.mm.root());
     }
 
     /// Takes the leaf at `slot` out of use. Nothing is released and nothing else is mapped until it is flushed.

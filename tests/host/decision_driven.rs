@@ -237,6 +237,42 @@ fn a_claim_that_loses_to_a_walker_copies<L: Layout>() {
     unsafe { pagepin::FrameSource::free(&machine, frame, 0) };
 }
 
+/// Where hardware sets neither accessed nor dirty, a fault on an entry that permits the access does: it would come back for ever.
+fn a_fault_sets_accessed_and_dirty_where_they_are_missing<L: Layout>() {
+    for (access, set) in [(Access::Read, 0x20), (Access::Write, 0x60)] {
+        let machine = Machine::<L>::new(48);
+        let process = machine.populated(1, 9);
+        let leaf = machine.leaf(&process, A).unwrap();
+        machine.poke(leaf.at, leaf.bits & NOT_DIRTY);
+        let added = machine.entries_added();
+        let fault = || process.fault(Fault { address: A, access, key_denied: false, malformed_table: false });
+        assert_eq!(fault(), Ok(FaultOutcome::Spurious));
+        assert_eq!(machine.leaf(&process, A).unwrap().bits, leaf.bits & NOT_DIRTY | set, "{access:?}");
+        assert_eq!(machine.entries_added(), added + 1);
+        assert_eq!(fault(), Ok(FaultOutcome::Spurious));
+        assert_eq!(machine.entries_added(), added + 1, "nothing to add");
+    }
+}
+
+/// A processor that needs a barrier before it sees a new entry is told of each.
+fn the_shootdown_is_told_of_entries_that_were_added<L: Layout>() {
+    let machine = Machine::<L>::new(48);
+    let process = machine.process();
+    process.map(A, 2 * PAGE, RW).unwrap();
+    let told = |what: &str, work: &dyn Fn()| {
+        let before = machine.entries_added();
+        work();
+        assert!(machine.entries_added() > before, "{what}");
+    };
+    told("the zero frame", &|| assert_eq!(machine.get(&process, A), 0));
+    told("a copy", &|| machine.put(&process, A, 1));
+    told("a cleared frame", &|| machine.put(&process, A + PAGE, 1));
+    told("other rights", &|| process.protect(A, PAGE, Rights::empty()).unwrap());
+    told("rights again", &|| process.protect(A, PAGE, RW).unwrap());
+    drop(process.fork().unwrap());
+    told("writable again", &|| machine.put(&process, A, 1));
+}
+
 /// Without a zero frame a read gets a cleared frame of its own, read-only until it is written.
 fn without_a_zero_frame_reads_get_a_frame<L: Layout>() {
     let machine = Machine::<L>::new(48);
@@ -267,6 +303,8 @@ fn bits_set_by_hardware_meanwhile_are_kept<L: Layout>() {
 both_layouts!(
     every_row_is_carried_out_as_decided,
     a_claim_that_loses_to_a_walker_copies,
+    a_fault_sets_accessed_and_dirty_where_they_are_missing,
+    the_shootdown_is_told_of_entries_that_were_added,
     without_a_zero_frame_reads_get_a_frame,
     bits_set_by_hardware_meanwhile_are_kept,
 );

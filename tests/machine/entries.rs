@@ -18,6 +18,7 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 #[derive(Default)]
 pub(crate) struct Protocol {
     flushes: Cell<u64>,
+    additions: Cell<u64>,
     grace_periods: Cell<u64>,
     /// Places whose present entry was taken away, and when.
     broken_places: RefCell<HashMap<u64, u64>>,
@@ -214,6 +215,11 @@ unsafe impl<L: Layout> ReadSide for Machine<L> {
 
 // SAFETY: the translations are dropped on every CPU before the call returns.
 unsafe impl<L: Layout> Shootdown for Machine<L> {
+    fn entries_added(&self, _: Pfn) {
+        let count = &self.protocol().additions;
+        count.set(count.get() + 1);
+    }
+
     fn flush(&self, root: Pfn, range: FlushRange) {
         // The request is out, no CPU has answered yet: the worst moment for the others to access memory.
         self.inner().flush_hook.reach();
@@ -232,6 +238,11 @@ unsafe impl<L: Layout> Shootdown for Machine<L> {
 }
 
 impl<L: Layout> Machine<L> {
+    /// How often the library said that entries were added.
+    pub(crate) fn entries_added(&self) -> u64 {
+        self.protocol().additions.get()
+    }
+
     /// Flushes so far.
     pub(crate) fn flushes(&self) -> u64 {
         self.protocol().flushes.get()
