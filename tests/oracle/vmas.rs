@@ -9,7 +9,7 @@ use pagepin::{MapOptions, PageAddr, Pfn, PinLimit, Rights};
 
 use super::model::{Backing, cleared, whole_pages};
 use super::{Effect, World};
-use crate::machine::{Machine, PAGE};
+use crate::machine::PAGE;
 
 /// Most processes at a time.
 const MAX_PROCESSES: usize = 4;
