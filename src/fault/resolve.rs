@@ -8,8 +8,7 @@
 use super::{Action, FrameView, Refusal, Request, State, decide};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize};
-use crate::env::Mm;
-use crate::env::{Env, FrameSource, FrameTable, OwnedFrame};
+use crate::env::{Env, FrameSource, FrameTable, Mm, OwnedFrame};
 use crate::frame::{FrameKind, PageFrame};
 use crate::paging::{Slot, TableError, Tables};
 use crate::rights::Rights;
@@ -70,7 +69,7 @@ pub(crate) fn resolve<K: Env>(
 ) -> Result<FaultOutcome, Unresolved> {
     let mut tables = Tables::lock(mm);
     let env = mm.env();
-    // Bounded: the only action that asks again is unparking, after which the page is not prot-none.
+    // Bounded: the only action that asks again restores rights, after which the page is not prot-none.
     loop {
         let slot = tables.find(page)?;
         let (state, frame) = observe(env, &slot)?;

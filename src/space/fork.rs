@@ -12,8 +12,7 @@ use core::fmt;
 
 use crate::addr::Pfn;
 use crate::arch::{Entry, LeafSize};
-use crate::env::Mm;
-use crate::env::{EntryAddr, Env, FlushRange, FrameTable, OwnedFrame, PhysMap, bug_caught, release};
+use crate::env::{EntryAddr, Env, FlushRange, FrameTable, Mm, OwnedFrame, PhysMap, bug_caught, release};
 use crate::errno::{EAGAIN, EFAULT, ENOMEM};
 use crate::frame::CountError;
 use crate::paging::{Chunk, Cursor, TableError, Tables};

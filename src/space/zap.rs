@@ -10,8 +10,7 @@ use core::fmt;
 
 use crate::addr::{PAGE_SIZE, PageAddr, UserRange};
 use crate::arch::{ENTRIES, Entry, EntryChange, Level, Levels};
-use crate::env::Mm;
-use crate::env::{EntryAddr, Env, FlushRange, FrameTable, FreedRun, PhysMap, ReadSide, bug_caught, release};
+use crate::env::{EntryAddr, Env, FlushRange, FrameTable, FreedRun, Mm, PhysMap, ReadSide, bug_caught, release};
 use crate::errno::{EFAULT, EINVAL};
 use crate::frame::Dirty;
 use crate::paging::{Chunk, Cursor, Table, TableError, Tables};
