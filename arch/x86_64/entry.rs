@@ -131,6 +131,12 @@ impl Entry {
         self.0 & NO_EXECUTE == 0
     }
 
+    /// User code may fetch instructions through this leaf.
+    #[inline(always)]
+    pub(crate) const fn permits_fetches(self) -> bool {
+        self.0 & (PRESENT | USER | NO_EXECUTE) == PRESENT | USER
+    }
+
     /// Hardware wrote through it.
     #[inline(always)]
     pub const fn is_dirty(self) -> bool {

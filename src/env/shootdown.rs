@@ -1,6 +1,7 @@
 //! [`Shootdown`]: TLB flushes that are over when the call returns.
 
 use crate::addr::{PageAddr, Pfn};
+use crate::arch::LeafSize;
 
 /// Which translations to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,9 @@ impl FlushRange {
 /// to it, and every table root the mm has. If the kernel's [`ReadSide`](crate::ReadSide) relies on the interrupt, every
 /// CPU that may be walking was interrupted.
 ///
+/// When `before_execute` returns, a CPU that fetches instructions from those frames finds every byte that was written to
+/// them before the call.
+///
 /// `flush` is called with the crate's table lock held and possibly with interrupts off: a CPU that waits for
 /// acknowledgements must answer other CPUs' requests meanwhile, and so must one that waits for a lock (see
 /// [`Env::Relax`](crate::Env::Relax)).
@@ -58,6 +62,21 @@ pub unsafe trait Shootdown {
     fn entries_added(&self, root: Pfn) {
         let _ = root;
     }
+
+    /// A leaf of `size` over the frames from `frame` on is about to permit instruction fetches in the mm whose top table is
+    /// `root`. Until now nobody could fetch through it: it was not there, or had not the right. The bytes of the frames may
+    /// lie in a data cache alone, and what they were before in an instruction cache.
+    ///
+    /// On x86 nothing has to be done. Where fetches do not see stores: write the frames back from the data caches, then
+    /// forget them in the instruction caches, of all CPUs (aarch64: `dc cvau`, `ic ivau` and barriers, as far as `CTR_EL0`
+    /// asks for them; riscv64: `fence.i` on every hart, or on each before it next runs user code). A kernel may note that it
+    /// has done so for a frame until the frame is freed or written again. The child of a fork is not reported where it shares
+    /// a frame: its parent's leaf was. What user code or a device writes to a page that is executable already is
+    /// theirs to make known. The table lock is held.
+    #[inline(always)]
+    fn before_execute(&self, root: Pfn, frame: Pfn, size: LeafSize) {
+        let _ = (root, frame, size);
+    }
 }
 
 // SAFETY: forwards to an implementation.
@@ -69,5 +88,10 @@ unsafe impl<T: Shootdown + ?Sized> Shootdown for &T {
     #[inline(always)]
     fn entries_added(&self, root: Pfn) {
         (**self).entries_added(root);
+    }
+
+    #[inline(always)]
+    fn before_execute(&self, root: Pfn, frame: Pfn, size: LeafSize) {
+        (**self).before_execute(root, frame, size);
     }
 }

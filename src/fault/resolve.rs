@@ -80,7 +80,7 @@ pub(crate) fn resolve<K: Env>(
                 return Ok(FaultOutcome::Spurious);
             }
             // SAFETY: found under this lock; the frame stays, and W is taken away: the decision is asked again.
-            Action::RestoreRights => unsafe { tables.adjust(slot.at, slot.entry, Entry::rights_restored) },
+            Action::RestoreRights => unsafe { tables.adjust(slot.at, slot.size(), slot.entry, Entry::rights_restored) },
             Action::Reuse => return Ok(make_writable(tables, slot)),
             Action::MapZero => return map_zero(tables, slot, vma),
             Action::MapFresh { writable } => return map_fresh(tables, slot, vma, writable),
@@ -109,7 +109,7 @@ fn note_use<K: Env>(mut tables: Tables<'_, K>, slot: Slot, request: Request) {
     };
     if used(slot.entry) != slot.entry {
         // SAFETY: found under this lock; frame and rights stay.
-        unsafe { tables.adjust(slot.at, slot.entry, used) };
+        unsafe { tables.adjust(slot.at, slot.size(), slot.entry, used) };
     }
 }
 
@@ -164,7 +164,7 @@ fn leaf(frame: Pfn, size: LeafSize, vma: &Vma, writable: bool) -> Entry {
 /// The frame is exclusive, and stays so while the lock is held: only its mapper can share it.
 fn make_writable<K: Env>(mut tables: Tables<'_, K>, slot: Slot) -> FaultOutcome {
     // SAFETY: found under this lock; the frame stays, and it is exclusive.
-    unsafe { tables.adjust(slot.at, slot.entry, Entry::made_writable) };
+    unsafe { tables.adjust(slot.at, slot.size(), slot.entry, Entry::made_writable) };
     FaultOutcome::Reused
 }
 
@@ -178,7 +178,7 @@ fn map_zero<K: Env>(mut tables: Tables<'_, K>, slot: Slot, vma: &Vma) -> Result<
     let entry = leaf(zero, LeafSize::Size4KiB, vma, false).special();
     // SAFETY: the place is of this size, under this lock, and nothing is mapped there; a special entry owns no reference,
     // and it is read-only.
-    unsafe { tables.fill(at, entry) };
+    unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
     Ok(FaultOutcome::MappedZero)
 }
 
@@ -195,7 +195,7 @@ fn map_fresh<K: Env>(
     let entry = leaf(frame.into_entry(), LeafSize::Size4KiB, vma, writable);
     // SAFETY: the place is of this size, under this lock, and nothing is mapped there; the frame's one reference goes to
     // the entry, and it was handed out exclusive.
-    unsafe { tables.fill(at, entry) };
+    unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
     Ok(FaultOutcome::MappedFresh)
 }
 

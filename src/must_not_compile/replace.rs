@@ -120,7 +120,7 @@ must_not_compile! {
     does_not { to_another_thread(settled); }
 
     /// Tables that are borrowed are not changed: the borrower looks at them.
-    FillBehindABorrow [E0596] (tables: &Tables<'_, K>, at: EntryAddr, entry: Entry, page: PageAddr) {}
+    FillBehindABorrow [E0596] (tables: &Tables<'_, K>, at: EntryAddr, size: LeafSize, entry: Entry, page: PageAddr) {}
     compiles { let slot = tables.find(page); }
-    does_not { unsafe { tables.fill(at, entry) }; }
+    does_not { unsafe { tables.fill(at, size, entry) }; }
 }

@@ -12,9 +12,9 @@ must_not_compile! {
     does_not { env.phys_map().store_entry(at, entry); }
 
     /// INV-1: whoever maps a frame vouches for its reference and its rights.
-    FilledSafely [E0133] (mut tables: Tables<'_, K>, at: EntryAddr, entry: Entry) {}
-    compiles { unsafe { tables.fill(at, entry) }; }
-    does_not { tables.fill(at, entry); }
+    FilledSafely [E0133] (mut tables: Tables<'_, K>, at: EntryAddr, size: LeafSize, entry: Entry) {}
+    compiles { unsafe { tables.fill(at, size, entry) }; }
+    does_not { tables.fill(at, size, entry); }
 
     /// A slot may be old or made up.
     BrokenSafely [E0133] (mut tables: Tables<'_, K>, slot: Slot) {}

@@ -83,6 +83,7 @@ impl<K: Env> Settled<'_, '_, K> {
     /// `new` is empty, or a leaf of the same size whose frame the caller holds a reference to, which the entry now owns;
     /// it is writable only if that frame is `EXCLUSIVE` (INV-1).
     pub unsafe fn publish(self, new: Entry) -> OldLeaf {
+        self.tables.before_execute(Entry::EMPTY, new, self.slot.size());
         // SAFETY: the lock under which the slot was found is still held through `tables`; what was there is broken and
         // flushed.
         unsafe { self.tables.env().phys_map().store_entry(self.slot.at, new) };

@@ -226,25 +226,33 @@ impl<'a, K: Env> Tables<'a, K> {
     /// Puts a leaf where nothing is.
     ///
     /// # Safety
-    /// `at` comes from [`Tables::place`] under this lock and its entry is empty; `entry` is a leaf of that size whose
+    /// `at` comes from [`Tables::place`] with `size` under this lock and its entry is empty; `entry` is a leaf of that size whose
     /// frame the caller holds a reference to, which the entry now owns, and which is writable only if the frame is
     /// `EXCLUSIVE` (INV-1). All of it lies in one VMA, or in VMAs that are and stay alike: a leaf has one set of rights.
     #[inline]
-    pub unsafe fn fill(&mut self, at: EntryAddr, entry: Entry) {
+    pub unsafe fn fill(&mut self, at: EntryAddr, size: LeafSize, entry: Entry) {
         debug_assert!(self.load(at).is_empty(), "fill() is for empty entries; present ones are broken first");
+        self.before_execute(Entry::EMPTY, entry, size);
         // SAFETY: the lock is held; the caller vouches for the place, that it is empty, and for the new entry.
         unsafe { self.env().phys_map().store_entry(at, entry) };
         self.added();
     }
 
-    /// Changes the rights in the leaf at `at` from what was seen to what `change` makes of it, keeping the frame and
+    /// Changes the rights in the leaf of `size` at `at` from what was seen to what `change` makes of it, keeping the frame and
     /// the accessed and dirty bits that hardware sets meanwhile. Rights that are taken away need a flush afterwards.
     ///
     /// # Safety
     /// `at` was found under this lock and had `seen`; `change` keeps the frame, and adds the right to write only if the
     /// frame is `EXCLUSIVE` (INV-1) or not counted.
     #[inline]
-    pub(crate) unsafe fn adjust(&mut self, at: EntryAddr, seen: Entry, change: impl Fn(Entry) -> Entry) {
+    pub(crate) unsafe fn adjust(
+        &mut self,
+        at: EntryAddr,
+        size: LeafSize,
+        seen: Entry,
+        change: impl Fn(Entry) -> Entry,
+    ) {
+        self.before_execute(seen, change(seen), size);
         let mut old = seen;
         // Bounded: only hardware writes under the lock, and it only sets two bits.
         // SAFETY: the lock is held; the caller vouches for the place and the change.
@@ -259,6 +267,15 @@ impl<'a, K: Env> Tables<'a, K> {
     #[inline(always)]
     pub(super) fn added(&self) {
         self.env().shootdown().entries_added(self.mm.root());
+    }
+
+    /// A leaf of `size` is about to become `new`. Every leaf passes here before it permits fetches that `old` did not; but
+    /// not those that fork shares with a child, which the parent has had.
+    #[inline(always)]
+    pub(crate) fn before_execute(&self, old: Entry, new: Entry, size: LeafSize) {
+        if new.permits_fetches() && !old.permits_fetches() {
+            self.env().shootdown().before_execute(self.mm.root(), new.leaf_frame(size), size);
+        }
     }
 
     /// Takes the leaf at `slot` out of use. Nothing is released and nothing else is mapped until it is flushed.

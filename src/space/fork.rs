@@ -200,6 +200,7 @@ impl<K: Env> Fork<'_, K> {
         let copy = unsafe { OwnedFrame::copied(self.env, from, chunk.size.order()) }.ok_or(ForkError::NoMemory)?;
         self.forked.copied_pages += chunk.size.pages();
         let entry = entry.with_frame(copy.into_entry(), chunk.size);
+        self.child.before_execute(Entry::EMPTY, entry, chunk.size);
         // SAFETY: the child's lock is held, so the table just found is alive; the child is empty there; the entry owns the
         // copy, which is exclusive.
         unsafe { self.env.phys_map().store_entry(EntryAddr::new(table, chunk.index + i), entry) };

@@ -177,7 +177,7 @@ impl Change {
                 weakened |= old.is_present();
                 // SAFETY: read under this lock; the frame stays, and W is added only for an exclusive frame or one
                 // that is not counted.
-                unsafe { tables.adjust(at, old, |seen| self.entry(seen, may_write)) };
+                unsafe { tables.adjust(at, chunk.size, old, |seen| self.entry(seen, may_write)) };
             }
         }
         weakened

@@ -159,7 +159,7 @@ impl<K: Env, C> UserSpace<K, C> {
             let entry = if rights.is_empty() { entry.prot_none() } else { entry };
             // SAFETY: the place is of this size, under this lock, and no VMA contains the page, so nothing is mapped there; a
             // special entry owns no reference, and the caller vouches for the rights.
-            unsafe { tables.fill(at, entry) };
+            unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
         }
         vmas.insert(vma);
         Ok(())

@@ -104,7 +104,7 @@ unsafe impl<L: Layout> Vmas for OwnSpace<'_, L> {
         let at = unsafe { tables.place(page, LeafSize::Size4KiB) }.map_err(|_| ForeignFault::NoMemory)?;
         let entry = Entry::leaf(REGISTERS, LeafSize::Size4KiB, RW, 0).special();
         // SAFETY: found under this lock and empty; registers are not counted.
-        unsafe { tables.fill(at, entry) };
+        unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
         Ok(())
     }
 }

@@ -25,6 +25,7 @@ mod embedding;
 mod errors;
 mod extras;
 mod failures;
+mod fetches;
 mod fork_cow;
 mod fork_entries;
 mod forms;

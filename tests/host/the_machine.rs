@@ -7,7 +7,7 @@ use pagepin::frame::{Layout, Released};
 use pagepin::pin::Write;
 use pagepin::{Entry, EntryChange, FrameRequest, FrameSource, PhysMap, ReadSide, Shootdown};
 
-use crate::machine::{A, Machine, NONE, PAGE, Process};
+use crate::machine::{A, Machine, NONE, PAGE, Process, RX};
 
 /// Runs a wrong sequence; the panic's message. The machine is lost afterwards.
 fn caught<L: Layout>(wrong: impl FnOnce(&Machine<L>, &Process<'_, L>)) -> String {
@@ -101,6 +101,16 @@ fn device_access_to_freed_memory_is_caught<L: Layout>() {
     assert!(text.contains("Free memory"), "{text}");
 }
 
+fn instructions_that_nobody_announced_are_caught<L: Layout>() {
+    let text = caught::<L>(|machine, process| {
+        process.protect(A, PAGE, RX).unwrap();
+        machine.execute(0, process, A).unwrap();
+        machine.dma_write(machine.physical(process, A), &[1]);
+        _ = machine.execute(0, process, A);
+    });
+    assert!(text.contains("stale instructions"), "{text}");
+}
+
 fn waiting_for_a_lock_of_ones_own_is_caught<L: Layout>() {
     let text = caught::<L>(|machine, process| {
         machine.before_acknowledgement(|| _ = process.unmap(A, PAGE), || process.protect(A, PAGE, NONE).unwrap());
@@ -144,6 +154,7 @@ both_layouts!(
     table_freed_without_waiting_for_walkers_is_caught,
     use_after_free_double_free_and_leak_are_caught,
     device_access_to_freed_memory_is_caught,
+    instructions_that_nobody_announced_are_caught,
     waiting_for_a_lock_of_ones_own_is_caught,
     translations_stay_until_they_are_flushed,
     a_walk_keeps_tables_in_limbo,

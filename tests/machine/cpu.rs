@@ -97,6 +97,12 @@ impl Cpus {
         self.cpus.borrow().iter().flat_map(|cpu| cpu.tlb.iter().copied()).collect()
     }
 
+    /// Whether the TLB of `cpu` permits it to fetch from `address`.
+    fn executes(&self, cpu: usize, root: Pfn, address: u64) -> bool {
+        let covers = |entry: &&Translation| entry.root == root && address.wrapping_sub(entry.base) < entry.bytes;
+        self.cpus.borrow()[cpu].tlb.iter().find(covers).is_some_and(|entry| entry.executable)
+    }
+
     pub(crate) fn set_pkru(&self, cpu: usize, pkru: u32) {
         self.cpus.borrow_mut()[cpu].pkru = pkru;
     }
@@ -295,13 +301,17 @@ impl<L: Layout> Machine<L> {
         for i in 0..length {
             let physical = self.access(cpu, space, address + i, Access::Write)?;
             self.memory().write(physical, value.to_le_bytes()[i as usize]);
+            // Code that writes code does what its CPU asks for.
+            if self.cpus().executes(cpu, space.root(), address + i) {
+                self.memory().sync_instructions(Pfn::containing(physical), 1);
+            }
         }
         Ok(())
     }
 
     /// User code on `cpu` executes the byte at `address`.
     pub(crate) fn execute(&self, cpu: usize, space: &Space<'_, L>, address: u64) -> Result<(), FaultError> {
-        self.access(cpu, space, address, Access::Execute).map(|_| ())
+        self.access(cpu, space, address, Access::Execute).map(|physical| self.memory().fetch(physical))
     }
 
     /// CPU 0 loads one byte.

@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pagepin::frame::{FrameKind, Layout};
-use pagepin::{Entry, EntryAddr, EntryCell, EntryChange, FlushRange, PageAddr, Pfn, PhysMap, ReadSide, Shootdown};
+use pagepin::{
+    Entry, EntryAddr, EntryCell, EntryChange, FlushRange, LeafSize, PageAddr, Pfn, PhysMap, ReadSide, Shootdown,
+};
 
 use super::Machine;
 use super::memory::Use;
@@ -19,6 +21,7 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 pub(crate) struct Protocol {
     flushes: Cell<u64>,
     additions: Cell<u64>,
+    executables: Cell<u64>,
     grace_periods: Cell<u64>,
     /// Places whose present entry was taken away, and when.
     broken_places: RefCell<HashMap<u64, u64>>,
@@ -220,6 +223,12 @@ unsafe impl<L: Layout> Shootdown for Machine<L> {
         count.set(count.get() + 1);
     }
 
+    fn before_execute(&self, _: Pfn, frame: Pfn, size: LeafSize) {
+        let count = &self.protocol().executables;
+        count.set(count.get() + 1);
+        self.memory().sync_instructions(frame, size.pages());
+    }
+
     fn flush(&self, root: Pfn, range: FlushRange) {
         // The request is out, no CPU has answered yet: the worst moment for the others to access memory.
         self.inner().flush_hook.reach();
@@ -241,6 +250,11 @@ impl<L: Layout> Machine<L> {
     /// How often the library said that entries were added.
     pub(crate) fn entries_added(&self) -> u64 {
         self.protocol().additions.get()
+    }
+
+    /// How often the library said that a leaf is to be executable.
+    pub(crate) fn executables(&self) -> u64 {
+        self.protocol().executables.get()
     }
 
     /// Flushes so far.

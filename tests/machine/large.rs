@@ -28,7 +28,7 @@ impl<L: Layout> Machine<L> {
         let large = if size == LeafSize::Size4KiB { 0 } else { 0x80 };
         let entry = Entry::from_bits(frame.address() | bits | large);
         // SAFETY: `at` was found under this lock and nothing is mapped there; the caller gives a reference away.
-        unsafe { tables.fill(at, entry) };
+        unsafe { tables.fill(at, size, entry) };
     }
 
     /// The places of the entries on the way to `address`, from the root down, as far as they are present.

@@ -2,7 +2,7 @@
 
 use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ptr::NonNull;
 
 use pagepin::frame::Layout;
@@ -53,6 +53,9 @@ pub(crate) struct Memory {
     refusals: Cell<u64>,
     /// Bytes outside the arena: device registers.
     registers: RefCell<HashMap<u64, u8>>,
+    /// Frames that were written after the instruction caches last forgot them are not among these, as of hardware whose
+    /// fetches do not see stores.
+    fetchable: RefCell<HashSet<Pfn>>,
 }
 
 impl Memory {
@@ -81,6 +84,7 @@ impl Memory {
             allocations: Cell::new(0),
             refusals: Cell::new(0),
             registers: RefCell::default(),
+            fetchable: RefCell::default(),
         };
         if memory.poisoned {
             (1..frames).for_each(|index| memory.poison(index));
@@ -138,9 +142,21 @@ impl Memory {
         }
     }
 
+    /// The instruction caches forget `pages` frames from `first` on.
+    pub(super) fn sync_instructions(&self, first: Pfn, pages: u64) {
+        self.fetchable.borrow_mut().extend((0..pages).map(|page| first.offset(page)));
+    }
+
+    /// Instructions are fetched from physical memory.
+    pub(super) fn fetch(&self, address: u64) {
+        let frame = Pfn::containing(address);
+        assert!(self.fetchable.borrow().contains(&frame), "stale instructions: nobody said that {frame:?} is executed");
+    }
+
     /// Writes one byte of physical memory.
     pub(crate) fn write(&self, address: u64, byte: u8) {
         let frame = Pfn::containing(address);
+        self.fetchable.borrow_mut().remove(&frame);
         match self.use_of(frame) {
             None => _ = self.registers.borrow_mut().insert(address, byte),
             Some(Use::Allocated { .. } | Use::Tail) => {
@@ -230,6 +246,7 @@ impl Memory {
         self.blocks.borrow_mut().remove(&start);
         for index in start..start + (1 << order) {
             uses[index] = Use::Free;
+            self.fetchable.borrow_mut().remove(&Pfn::new(FIRST + index as u64));
             if self.poisoned {
                 self.poison(index);
             }

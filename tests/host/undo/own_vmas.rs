@@ -54,7 +54,7 @@ unsafe impl<L: Layout> Vmas for OwnVmas<'_, '_, L> {
         })?;
         let entry = Entry::leaf(Pfn::new(0xfee0), LeafSize::Size4KiB, self.vma.rights(), 0).special();
         // SAFETY: placed under this lock, and a page with an entry is not asked for; device registers have no references.
-        unsafe { tables.fill(at, entry) };
+        unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
         Ok(())
     }
 }

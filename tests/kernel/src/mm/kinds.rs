@@ -58,7 +58,7 @@ impl AddressSpace {
         }
         // SAFETY: found and empty under this lock, in a VMA; the block is exclusive, and the entry owns its one
         // reference from here on.
-        unsafe { tables.fill(at, Entry::leaf(block, LARGE, Rights::READ, 0)) };
+        unsafe { tables.fill(at, LARGE, Entry::leaf(block, LARGE, Rights::READ, 0)) };
         Ok(())
     }
 

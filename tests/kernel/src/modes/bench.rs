@@ -189,7 +189,7 @@ fn large(leaves: u64) -> (u64, u64) {
         // SAFETY: the VMA lies in the user half.
         let at = unsafe { tables.place(page, size) }.expect("memory for a table");
         // SAFETY: the VMA is new; the block is ours and exclusive, and the entry owns it now.
-        unsafe { tables.fill(at, Entry::leaf(block, size, Rights::READ | Rights::WRITE, 0)) };
+        unsafe { tables.fill(at, size, Entry::leaf(block, size, Rights::READ | Rights::WRITE, 0)) };
     }
     let ranges: Vec<_> = (0..leaves).map(|leaf| subject.range(leaf * 512, 512)).collect();
     pin_and_unpin(&subject, &ranges, 1, false)
