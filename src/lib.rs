@@ -126,7 +126,10 @@ mod rights;
 pub mod space;
 mod vma;
 
-pub use adapters::{EpochGuard, EpochReadSide, FrameAllocatorSource, fault_from_error_code};
+pub use adapters::{
+    BootPlatform, BuddySource, EpochGuard, EpochReadSide, FrameAllocatorSource, Reach, Region, RegionError,
+    SpanFrameTable, fault_from_error_code, frames_from_regions,
+};
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub use adapters::{InterruptsOff, SingleCpu};
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageAddr, Pfn, RangeError, UserHalf, UserRange};

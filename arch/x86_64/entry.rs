@@ -23,6 +23,8 @@ const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 const KEY_SHIFT: u32 = 59;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// After the highest physical address that an entry can have.
+pub(crate) const PHYSICAL_END: u64 = ADDRESS + 0x1000;
 
 /// The value of a page-table entry.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -21,8 +21,8 @@ mod software_bits;
 pub(crate) use copy::{copy_frames, read_bytes, write_bytes, zero_frames};
 #[cfg(not(pagepin_checker))]
 pub(crate) use count::add_on_this_cpu;
-pub(crate) use entry::Demand;
 pub use entry::Entry;
+pub(crate) use entry::{Demand, PHYSICAL_END};
 pub use entry_change::EntryChange;
 pub(crate) use levels::ENTRIES;
 pub use levels::{LeafSize, Level, Levels};

@@ -7,6 +7,7 @@ use x86_64::structures::idt::PageFaultErrorCode;
 use x86_64::structures::paging::{FrameAllocator, FrameDeallocator, PhysFrame, Size4KiB};
 use x86_64::{PhysAddr, VirtAddr};
 
+use super::interrupts;
 use crate::addr::{PageAddr, Pfn};
 use crate::env::{FrameRequest, FrameSource};
 use crate::fault::Fault;
@@ -54,9 +55,8 @@ pub fn fault_from_error_code(address: u64, code: PageFaultErrorCode) -> Fault {
 
 /// A [`FrameSource`] over any allocator with the `x86_64` crate's frame traits.
 ///
-/// The allocator sits behind a spin lock that is held with interrupts off when the crate is built for bare metal with
-/// feature `instructions`, so frames may be freed from interrupt context; without the feature the kernel itself must
-/// keep interrupts off around every use. These allocators hand out single frames, so there are no large leaves.
+/// The allocator sits behind a spin lock that is held with interrupts off: by itself in ring 0 with feature `instructions`, so
+/// that frames may be freed from interrupt context; without the feature, by the kernel around every use. These allocators hand out single frames, so there are no large leaves.
 #[derive(Debug)]
 pub struct FrameAllocatorSource<A, R = Spin> {
     allocator: SpinMutex<A, R>,
@@ -73,11 +73,7 @@ impl<A, R: RelaxStrategy> FrameAllocatorSource<A, R> {
 
     /// Runs `work` on the allocator.
     pub fn with<T>(&self, work: impl FnOnce(&mut A) -> T) -> T {
-        let locked = || work(&mut self.allocator.lock());
-        #[cfg(all(feature = "instructions", target_arch = "x86_64", target_os = "none"))]
-        return x86_64::instructions::interrupts::without_interrupts(locked);
-        #[cfg(not(all(feature = "instructions", target_arch = "x86_64", target_os = "none")))]
-        locked()
+        interrupts::kept_out(|| work(&mut self.allocator.lock()))
     }
 }
 

@@ -3,8 +3,8 @@
 //! | trait | duty | ready-made |
 //! |---|---|---|
 //! | [`PhysMap`] | physical frame -> pointer | [`OffsetPhysMap`] |
-//! | [`FrameTable`] | frame number -> [`PageFrame`](crate::frame::PageFrame) | [`FlatFrameTable`] |
-//! | [`FrameSource`] | allocate and free frames | [`FrameAllocatorSource`](crate::FrameAllocatorSource) |
+//! | [`FrameTable`] | frame number -> [`PageFrame`](crate::frame::PageFrame) | [`SpanFrameTable`](crate::SpanFrameTable), [`FlatFrameTable`] |
+//! | [`FrameSource`] | allocate and free frames | [`BuddySource`](crate::BuddySource), [`FrameAllocatorSource`](crate::FrameAllocatorSource) |
 //! | [`ReadSide`] | keep table pages alive during a lockless walk | `SingleCpu`, [`EpochReadSide`](crate::EpochReadSide) |
 //! | [`Shootdown`] | flush TLBs and wait for the acknowledgement | `SingleCpu` |
 //! | [`PinBudget`] | limit what an mm pins | [`PinLimit`], [`Unlimited`] |

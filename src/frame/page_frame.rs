@@ -1,6 +1,7 @@
 //! [`PageFrame`]: a word that stands for memory.
 
 use core::fmt;
+use core::mem::MaybeUninit;
 
 use super::{FrameKind, FrameWord, Layout, Snapshot, Wide};
 use crate::primitive::const_fn;
@@ -21,6 +22,29 @@ impl<L: Layout> PageFrame<L> {
         pub const fn new() -> Self {
             Self { word: FrameWord::new() }
         }
+    }
+
+    /// Makes free frames of memory that holds nothing yet: what a kernel without a heap carved out for its words.
+    ///
+    /// ```
+    /// use core::mem::MaybeUninit;
+    /// use pagepin::{FlatFrameTable, FrameTable, Pfn, frame::PageFrame};
+    ///
+    /// let mut memory = [const { MaybeUninit::uninit() }; 8];
+    /// let words: &[PageFrame] = PageFrame::init_slice(&mut memory);
+    /// // SAFETY: nobody uses memory by these words.
+    /// let table = unsafe { FlatFrameTable::new(Pfn::new(0x100), words) };
+    /// assert!(table.frame(Pfn::new(0x107)).is_some_and(|frame| frame.snapshot().is_free()));
+    /// // A static needs none of that.
+    /// static WORDS: [PageFrame; 8] = [const { PageFrame::new() }; 8];
+    /// # assert!(WORDS[7].snapshot().is_free());
+    /// ```
+    pub fn init_slice(memory: &mut [MaybeUninit<Self>]) -> &mut [Self] {
+        for word in &mut *memory {
+            word.write(Self::new());
+        }
+        // SAFETY: each element was just written; a `MaybeUninit` of a type lies in memory as the type does.
+        unsafe { &mut *(core::ptr::from_mut(memory) as *mut [Self]) }
     }
 
     /// The frame's word, to count in it for uses of one's own: a block to map, a buffer of the kernel.

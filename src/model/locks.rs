@@ -1,9 +1,7 @@
 //! The locks under a checker: its own, in the shape of `spin`'s.
 
 use core::marker::PhantomData;
-use core::ops::Deref;
-#[cfg(feature = "alloc")]
-use core::ops::DerefMut;
+use core::ops::{Deref, DerefMut};
 
 #[cfg(feature = "alloc")]
 use spin::relax::RelaxStrategy;
@@ -32,6 +30,12 @@ impl<T, R> Deref for SpinMutexGuard<'_, T, R> {
 
     fn deref(&self) -> &T {
         &self.0
+    }
+}
+
+impl<T, R> DerefMut for SpinMutexGuard<'_, T, R> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
     }
 }
 

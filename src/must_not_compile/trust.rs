@@ -46,6 +46,16 @@ must_not_compile! {
     compiles { let kernel = unsafe { Platform::new(map, table, source, side, tlbs) }; }
     does_not { let kernel = Platform::new(map, table, source, side, tlbs); }
 
+    /// That nobody uses the memory of a boot loader's map, the kernel vouches for.
+    RegionsBelievedSafely [E0133] (map: &OffsetPhysMap, regions: &[Region]) {}
+    compiles { let frames = unsafe { frames_from_regions::<Wide>(map, regions.iter().copied()) }; }
+    does_not { let frames = frames_from_regions::<Wide>(map, regions.iter().copied()); }
+
+    /// What a source hands out is in the table that was made with it, so nobody makes a source of frames of his own.
+    SourceMadeUp [E0616] (source: &BuddySource<'_>) {}
+    compiles { let free = source.free_frames(); }
+    does_not { let free = source.lists; }
+
     /// A frame's word is one place in memory; a copy would count for itself.
     WordCopied [E0507] (frame: &PageFrame) {}
     compiles { let copy = frame.snapshot(); }

@@ -18,6 +18,7 @@ macro_rules! both_layouts {
 }
 
 mod adapters;
+mod boot_memory;
 mod bug_hall;
 mod decision_driven;
 mod decision_table;

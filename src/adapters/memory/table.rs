@@ -1,0 +1,55 @@
+//! [`SpanFrameTable`]: a word for each frame of memory, and none for holes and devices.
+
+use super::stretch::Stretches;
+use crate::addr::Pfn;
+use crate::env::FrameTable;
+use crate::frame::{Layout, PageFrame, Wide};
+
+/// The frame table that [`frames_from_regions`](super::frames_from_regions) makes: the words of each usable stretch side by side,
+/// and nothing in between.
+///
+/// A frame of the largest stretch is found by one comparison, any other by a binary search among the stretches.
+#[derive(Debug)]
+pub struct SpanFrameTable<'a, L: Layout = Wide> {
+    largest: &'a [PageFrame<L>],
+    words: &'a [PageFrame<L>],
+    stretches: Stretches<'a>,
+}
+
+impl<'a, L: Layout> SpanFrameTable<'a, L> {
+    /// # Safety
+    /// The frames of `stretches` are ordinary memory and in no other frame table; `words` has one free word for each.
+    pub(super) unsafe fn new(stretches: Stretches<'a>, words: &'a [PageFrame<L>]) -> Self {
+        let (largest, _) = words.split_at(stretches.largest.frames as usize);
+        Self { largest, words, stretches }
+    }
+
+    /// The stretches, each as its first frame and the words of all its frames.
+    pub fn spans(&self) -> impl Iterator<Item = (Pfn, &'a [PageFrame<L>])> + '_ {
+        self.stretches.all().map(|stretch| {
+            let words = &self.words[stretch.place as usize..][..stretch.frames as usize];
+            (Pfn::new(stretch.first), words)
+        })
+    }
+}
+
+// SAFETY: stretches are disjoint and so are their places, so each frame has a word of its own; that the frames are memory is
+// the constructor's caller's word.
+unsafe impl<L: Layout> FrameTable for SpanFrameTable<'_, L> {
+    type Layout = L;
+
+    #[inline(always)]
+    fn frame(&self, frame: Pfn) -> Option<&PageFrame<L>> {
+        match self.largest.get(frame.number().wrapping_sub(self.stretches.largest.first) as usize) {
+            None => self.words.get(self.stretches.find(frame.number())?.1 as usize),
+            found => found,
+        }
+    }
+
+    #[inline(always)]
+    fn run(&self, first: Pfn, count: u64) -> Option<&[PageFrame<L>]> {
+        let (stretch, _) = self.stretches.find(first.number())?;
+        let place = stretch.run(first.number(), count)? as usize;
+        self.words.get(place..place + count as usize)
+    }
+}
