@@ -106,7 +106,7 @@ extern crate alloc;
 
 mod adapters;
 mod addr;
-#[path = "../arch/x86_64/mod.rs"]
+#[path = "../arch/mod.rs"]
 mod arch;
 #[cfg(doc)]
 pub mod documents;

@@ -1,7 +1,5 @@
 //! One page-table entry, as a value. Entries in memory are only touched through [`PhysMap`](crate::PhysMap).
 
-#![forbid(unsafe_code)]
-
 use core::fmt;
 
 use super::software_bits::{FORK_EXCLUSIVE, FORK_WRITABLE, PROT_NONE, SPECIAL};
