@@ -28,7 +28,7 @@ mod snapshot;
 mod word;
 
 pub use kind::FrameKind;
-pub use layout::{Layout, Split23x8, Wide};
+pub use layout::{Biased10, Layout, Split23x4x4, Split23x8, Wide};
 pub use outcome::{CountError, Dirty, Ownership, Released, Shared};
 pub use page_frame::PageFrame;
 pub use snapshot::Snapshot;

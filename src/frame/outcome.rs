@@ -62,6 +62,8 @@ pub enum CountError {
     InUse,
     /// A word has no room for such an order.
     NoSuchOrder,
+    /// The frame is held by gets and cannot be pinned, or the reverse: [`Split23x4x4`](super::Split23x4x4) has one kind at a time.
+    OtherKind,
 }
 
 impl CountError {
@@ -71,7 +73,7 @@ impl CountError {
         match self {
             Self::Overflow => ENOMEM,
             Self::Frozen | Self::NotExclusive | Self::Referenced => EAGAIN,
-            Self::Pinned => EBUSY,
+            Self::Pinned | Self::OtherKind => EBUSY,
             Self::NotPinnable => EFAULT,
             Self::Free | Self::Underflow | Self::InUse | Self::NoSuchOrder => EINVAL,
         }
@@ -91,6 +93,7 @@ impl fmt::Display for CountError {
             Self::Referenced => "the frame has other references",
             Self::InUse => "the frame source handed out a frame that is in use",
             Self::NoSuchOrder => "no block is that large",
+            Self::OtherKind => "the frame is held by gets and not by pins, or the reverse",
         })
     }
 }

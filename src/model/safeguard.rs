@@ -18,6 +18,8 @@ pub enum Safeguard {
     FreezeNeedsNoPins,
     /// A frame without references takes none.
     FreeRefuses,
+    /// A frame that is held by gets refuses pins, where its word counts both, and the reverse.
+    OneKindAtATime,
     /// The frame word's exchanges acquire and release.
     WordOrdering,
     /// The walker reads the leaf entry again after counting the frame.

@@ -17,7 +17,7 @@ fn unpin_mapped<L: Layout, const DIRTY: bool>(frames: &[PageFrame<L>]) -> usize 
 /// Any release: the last reference among them.
 #[inline(never)]
 fn release_carefully<K: Env, const PIN: bool>(env: &K, pfn: Pfn, frame: &PageFrame<impl Layout>, dirty: Dirty) {
-    let outcome = if PIN { frame.word.unpin(dirty) } else { frame.word.put_mapping(dirty) };
+    let outcome = if PIN { frame.word.unpin(dirty) } else { frame.word.put_user() };
     release(env, pfn, outcome);
 }
 

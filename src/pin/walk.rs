@@ -38,6 +38,8 @@ pub(super) enum Stop {
     ProtectionKey,
     /// The frame's count is at its limit.
     CountOverflow,
+    /// The frame is held by gets, or for a get by pins, and its word counts one kind at a time.
+    OtherKind,
     /// The frame is in a state that a fault does not mend.
     Contended,
 }
@@ -52,6 +54,7 @@ impl From<Stop> for PinError {
             Stop::NotPinnable => Self::NotPinnable,
             Stop::ProtectionKey => Self::ProtectionKey,
             Stop::CountOverflow => Self::CountOverflow,
+            Stop::OtherKind => Self::OtherKind,
             Stop::Contended => Self::Contended,
         }
     }
@@ -71,7 +74,7 @@ pub(super) trait Mode {
     /// mm's own, of whatever kind, is not pinned but unshared first.
     #[inline(always)]
     fn hold<L: Layout>(frame: &PageFrame<L>) -> Result<(), CountError> {
-        if Self::PIN { frame.word.try_pin_exclusive() } else { frame.word.try_get() }
+        if Self::PIN { frame.word.try_pin_exclusive() } else { frame.word.try_get_user() }
     }
 
     /// Undoes [`Mode::hold`] for a run.
@@ -377,6 +380,7 @@ fn refused<M: Mode>(error: CountError) -> Stop {
         CountError::NotExclusive => Stop::Unready,
         CountError::Free | CountError::Frozen if M::LOCKLESS => Stop::Raced,
         CountError::Overflow => Stop::CountOverflow,
+        CountError::OtherKind => Stop::OtherKind,
         CountError::NotPinnable => Stop::NotPinnable,
         _ => Stop::Contended,
     }

@@ -331,7 +331,7 @@ fn a_fork_that_hits_a_limit_is_not_a_bad_address() {
     assert_eq!((ForkError::Frozen.errno(), ForkError::MalformedTable.errno()), (again, fault));
 }
 
-both_layouts!(
+every_layout!(
     a_page_that_goes_between_fault_and_pin_is_asked_for_as_before,
     a_dirty_bit_does_not_stand_for_a_copy,
     a_pin_at_any_step_of_fork_is_seen_or_refused,

@@ -300,7 +300,7 @@ fn bits_set_by_hardware_meanwhile_are_kept<L: Layout>() {
     assert_eq!(now >> 63, 0);
 }
 
-both_layouts!(
+every_layout!(
     every_row_is_carried_out_as_decided,
     a_claim_that_loses_to_a_walker_copies,
     a_fault_sets_accessed_and_dirty_where_they_are_missing,

@@ -386,7 +386,7 @@ fn an_empty_slot_is_of_one_page() {
     }
 }
 
-both_layouts!(
+every_layout!(
     faults_of_a_kernel_with_own_vmas_are_resolved,
     device_memory_is_mapped_on_demand,
     a_pin_is_resumed_page_by_page_as_they_get_ready,

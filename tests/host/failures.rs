@@ -118,7 +118,7 @@ fn a_page_that_nobody_else_has_is_written_without_memory<L: Layout>() {
     machine.memory().allow(None);
 }
 
-both_layouts!(
+every_layout!(
     a_fork_that_fails_past_zeroes_leaves_the_zero_frame_alone,
     every_allocation_of_every_operation_fails_once,
     every_allocation_of_every_pin_fails_once,

@@ -139,7 +139,7 @@ fn nothing_else_is_announced<L: Layout>() {
     assert_eq!(announced(&|| process.protect(A, 4 * PAGE, NONE).unwrap()), 0);
 }
 
-both_layouts!(
+every_layout!(
     a_page_that_a_fault_fills,
     a_copy_of_code,
     a_childs_early_copy,

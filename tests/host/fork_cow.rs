@@ -307,7 +307,7 @@ fn a_forced_write_stays_private_and_read_only<L: Layout>() {
     assert!(machine.frame_at(&child, A).1.dirty);
 }
 
-both_layouts!(
+every_layout!(
     writes_after_fork_are_seen_by_the_writer_only,
     pinned_page_stays_with_parent_across_fork,
     pinned_page_stays_writable_after_fork,

@@ -109,7 +109,7 @@ fn a_childs_entries_are_neither_accessed_nor_dirty<L: Layout>() {
     drop(pins);
 }
 
-both_layouts!(
+every_layout!(
     a_large_leaf_over_two_vmas_is_shared_once,
     large_leaves_without_rights_are_inherited_and_come_back,
     a_failed_fork_of_a_child_makes_nothing_exclusive,

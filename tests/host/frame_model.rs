@@ -12,6 +12,8 @@ enum Step {
     },
     Get,
     Put,
+    GetUser,
+    PutUser,
     Pin,
     PinExclusive,
     Unpin {
@@ -42,6 +44,8 @@ fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(anonymous, order, exclusive)| Step::HandOut { anonymous, order, exclusive }),
         4 => Just(Step::Get),
         4 => Just(Step::Put),
+        3 => Just(Step::GetUser),
+        3 => Just(Step::PutUser),
         4 => Just(Step::Pin),
         4 => Just(Step::PinExclusive),
         6 => any::<bool>().prop_map(|dirty| Step::Unpin { dirty }),
@@ -58,8 +62,9 @@ fn steps() -> impl Strategy<Value = Step> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 struct Model {
-    /// Without the pins.
+    /// Without the user's gets, if they are counted apart, and the pins.
     refs: u64,
+    gets: u64,
     pins: u64,
     exclusive: bool,
     frozen: bool,
@@ -70,9 +75,28 @@ struct Model {
 
 type Answer = Result<Option<Released>, CountError>;
 
+/// What `Biased10` counts a pin as.
+const BIAS: u64 = 1024;
+
 impl Model {
+    fn total(&self) -> u64 {
+        self.refs + self.gets + self.pins
+    }
+
+    /// As the layout shows it: with one count for both kinds, 1024 references are a pin.
+    fn seen<L: Layout>(&self) -> Self {
+        if L::EXACT { *self } else { Self { refs: self.refs % BIAS, pins: self.pins + self.refs / BIAS, ..*self } }
+    }
+
+    /// With one count for both kinds, a put takes a part of a pin if there is nothing else.
+    fn borrow<L: Layout>(&mut self) {
+        if !L::EXACT && self.refs == 0 && self.pins > 0 {
+            (self.refs, self.pins) = (BIAS, self.pins - 1);
+        }
+    }
+
     fn unreferenced(&self) -> Result<(), CountError> {
-        match (self.refs + self.pins, self.frozen) {
+        match (self.total(), self.frozen) {
             (0, true) => Err(CountError::Frozen),
             (0, false) => Err(CountError::Free),
             _ => Ok(()),
@@ -81,22 +105,32 @@ impl Model {
 
     fn can_reference<L: Layout>(&self) -> Result<(), CountError> {
         self.unreferenced()?;
-        if self.refs >= FrameWord::<L>::MAX_REFS { Err(CountError::Overflow) } else { Ok(()) }
+        let used = if L::EXACT { self.refs } else { self.refs + BIAS * self.pins };
+        if used >= FrameWord::<L>::MAX_REFS { Err(CountError::Overflow) } else { Ok(()) }
     }
 
-    fn release(&mut self) -> Released {
-        if self.refs + self.pins == 0 {
+    fn release<L: Layout>(&mut self) -> Released {
+        if self.total() == 0 {
             let order = self.order;
             *self = Self::default();
             return Released::Last { order };
         }
-        Released::Held { pinned: self.pins > 0 }
+        Released::Held { pinned: self.seen::<L>().pins > 0 }
     }
 
     fn apply<L: Layout>(&mut self, step: Step) -> Answer {
+        *self = self.seen::<L>();
+        let step = match step {
+            Step::GetUser if !L::SEPARATE_GETS => Step::Get,
+            Step::PutUser if !L::SEPARATE_GETS => Step::Put,
+            step => step,
+        };
+        if matches!(step, Step::Put) {
+            self.borrow::<L>();
+        }
         match step {
             Step::HandOut { order, .. } if order > 31 => return Err(CountError::NoSuchOrder),
-            Step::HandOut { .. } if self.refs + self.pins > 0 || self.frozen => return Err(CountError::InUse),
+            Step::HandOut { .. } if self.total() > 0 || self.frozen => return Err(CountError::InUse),
             Step::HandOut { anonymous, order, exclusive } => {
                 *self = Self { refs: 1, exclusive, anonymous, order, ..Self::default() };
             }
@@ -104,9 +138,22 @@ impl Model {
                 self.can_reference::<L>()?;
                 self.refs += 1;
             }
+            Step::GetUser => {
+                self.unreferenced()?;
+                match (self.pins, self.gets) {
+                    (0, gets) if gets == FrameWord::<L>::MAX_GETS => return Err(CountError::Overflow),
+                    (0, _) => self.gets += 1,
+                    _ => return Err(CountError::OtherKind),
+                }
+            }
+            Step::PutUser if self.gets > 0 => {
+                self.gets -= 1;
+                return Ok(Some(self.release::<L>()));
+            }
+            Step::PutUser => return Err(CountError::Underflow),
             Step::Put if self.refs > 0 => {
                 self.refs -= 1;
-                return Ok(Some(self.release()));
+                return Ok(Some(self.release::<L>()));
             }
             Step::Put => return Err(CountError::Underflow),
             Step::Pin | Step::PinExclusive => {
@@ -114,6 +161,9 @@ impl Model {
                 if !self.exclusive {
                     let by_kind = matches!(step, Step::Pin) && !self.anonymous;
                     return Err(if by_kind { CountError::NotPinnable } else { CountError::NotExclusive });
+                }
+                if self.gets > 0 {
+                    return Err(CountError::OtherKind);
                 }
                 if self.pins >= FrameWord::<L>::MAX_PINS {
                     return Err(CountError::Overflow);
@@ -123,7 +173,7 @@ impl Model {
             Step::Unpin { dirty } if self.pins > 0 => {
                 self.dirty |= dirty;
                 self.pins -= 1;
-                return Ok(Some(self.release()));
+                return Ok(Some(self.release::<L>()));
             }
             Step::Unpin { .. } => return Err(CountError::Underflow),
             Step::Share | Step::ShareWithChild => {
@@ -135,8 +185,11 @@ impl Model {
                 self.exclusive = false;
                 self.refs += u64::from(matches!(step, Step::ShareWithChild));
             }
-            Step::UnshareWithChild { .. } if self.refs < 2 => return Err(CountError::Underflow),
+            Step::UnshareWithChild { .. } if self.refs < 2 && (L::EXACT || self.pins == 0) => {
+                return Err(CountError::Underflow);
+            }
             Step::UnshareWithChild { was_exclusive } => {
+                self.borrow::<L>();
                 self.refs -= 1;
                 self.exclusive |= was_exclusive;
             }
@@ -146,7 +199,7 @@ impl Model {
                 if self.pins > 0 {
                     return Err(CountError::Pinned);
                 }
-                if self.refs != refs {
+                if self.refs != refs || self.gets > 0 {
                     return Err(CountError::Referenced);
                 }
                 if matches!(step, Step::Claim) {
@@ -162,7 +215,7 @@ impl Model {
                     (self.refs, self.frozen) = (FrameWord::<L>::MAX_REFS - below, false);
                 }
             }
-            Step::MarkDirty if self.refs + self.pins == 0 && !self.frozen => return Err(CountError::Free),
+            Step::MarkDirty if self.total() == 0 && !self.frozen => return Err(CountError::Free),
             Step::MarkDirty => self.dirty = true,
         }
         Ok(None)
@@ -179,6 +232,8 @@ fn apply<L: Layout>(frame: &FrameWord<L>, step: Step) -> Answer {
         }
         Step::Get => unit(frame.try_get()),
         Step::Put => frame.put().map(Some),
+        Step::GetUser => unit(frame.try_get_user()),
+        Step::PutUser => frame.put_user().map(Some),
         Step::Pin => unit(frame.try_pin()),
         Step::PinExclusive => unit(frame.try_pin_exclusive()),
         Step::Unpin { dirty } => frame.unpin(Dirty::when(dirty)).map(Some),
@@ -208,7 +263,8 @@ fn agrees<L: Layout>(steps: &[Step]) -> Result<(), TestCaseError> {
         if got.is_err() {
             prop_assert_eq!(word, before);
         }
-        prop_assert_eq!((word.refs, word.pins, word.frozen), (model.refs + model.pins, model.pins, model.frozen));
+        let seen = model.seen::<L>();
+        prop_assert_eq!((word.refs, word.pins, word.frozen), (seen.total(), seen.pins, seen.frozen));
         if !word.is_free() {
             prop_assert_eq!(word.exclusive, model.exclusive);
             prop_assert_eq!(word.order, model.order);
@@ -230,5 +286,15 @@ proptest! {
     #[test]
     fn the_split_word_agrees_with_the_model(steps in proptest::collection::vec(steps(), 1..60)) {
         agrees::<pagepin::frame::Split23x8>(&steps)?;
+    }
+
+    #[test]
+    fn the_word_of_three_counts_agrees_with_the_model(steps in proptest::collection::vec(steps(), 1..60)) {
+        agrees::<pagepin::frame::Split23x4x4>(&steps)?;
+    }
+
+    #[test]
+    fn the_biased_word_agrees_with_the_model(steps in proptest::collection::vec(steps(), 1..60)) {
+        agrees::<pagepin::frame::Biased10>(&steps)?;
     }
 }

@@ -106,4 +106,4 @@ fn a_block_comes_back_in_aligned_pieces<L: Layout>() {
     }
 }
 
-both_layouts!(tables_are_unmovable_and_neighbours_are_freed_together, a_block_comes_back_in_aligned_pieces);
+every_layout!(tables_are_unmovable_and_neighbours_are_freed_together, a_block_comes_back_in_aligned_pieces);

@@ -5,14 +5,24 @@ mod machine;
 #[path = "../oracle/mod.rs"]
 mod oracle;
 
-/// Runs each generic test for every layout of the frame word.
-macro_rules! both_layouts {
-    ($($name:ident),* $(,)?) => {
-        mod wide {
-            $(#[test] fn $name() { super::$name::<pagepin::frame::Wide>(); })*
-        }
-        mod split {
-            $(#[test] fn $name() { super::$name::<pagepin::frame::Split23x8>(); })*
+/// Runs each generic test for every layout of the frame word, and some but for one: those after `many_at_a_time` hold gets and
+/// pins of one frame, or more than `Split23x4x4` counts, those after `told_apart` have more references than `Biased10` tells
+/// from pins, those after `two_counters` are neither's. What is true of these two instead is in `layouts`.
+macro_rules! every_layout {
+    (
+        $($name:ident),* $(,)?
+        $(; many_at_a_time: $($many:ident),* $(,)?)?
+        $(; told_apart: $($apart:ident),* $(,)?)?
+        $(; two_counters: $($two:ident),* $(,)?)?
+    ) => {
+        every_layout!(@ wide Wide: $($name)* $($($many)*)? $($($apart)*)? $($($two)*)?);
+        every_layout!(@ split23x8 Split23x8: $($name)* $($($many)*)? $($($apart)*)? $($($two)*)?);
+        every_layout!(@ split23x4x4 Split23x4x4: $($name)* $($($apart)*)?);
+        every_layout!(@ biased10 Biased10: $($name)* $($($many)*)?);
+    };
+    (@ $module:ident $layout:ident: $($name:ident)*) => {
+        mod $module {
+            $(#[test] fn $name() { super::$name::<pagepin::frame::$layout>(); })*
         }
     };
 }
@@ -33,6 +43,7 @@ mod forms;
 mod frame_model;
 mod frame_source;
 mod frame_word;
+mod layouts;
 mod mm_lock;
 mod pin_family;
 mod pin_terms;

@@ -100,6 +100,7 @@ fn a_walk_leaves_the_read_side_again_and_again<L: Layout>() {
     for form in [Form::FastOnly, Form::Fast] {
         let pins = forms::pin::<Read, L>(form, &process, all, PinFlags::empty(), 4000).unwrap();
         assert_eq!((pins.pages(), pins.stopped()), (PAGES, None));
+        drop(pins);
         let gets = forms::get::<Read, L>(form, &process, all, PinFlags::empty(), 4000).unwrap();
         assert_eq!(gets.pages(), PAGES);
     }
@@ -155,7 +156,7 @@ fn a_files_page_is_copied_before_it_is_pinned<L: Layout>() {
     }
 }
 
-both_layouts!(
+every_layout!(
     the_term_is_that_of_the_flags,
     forced_writes_obey_write_disabled_keys,
     a_look_does_not_dirty,

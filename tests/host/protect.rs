@@ -277,7 +277,7 @@ fn foreign_memory_obeys_its_rights<L: Layout>() {
     assert_eq!(machine.load(0, &process, A, 4).map(|value| value as u8), Ok(10));
 }
 
-both_layouts!(
+every_layout!(
     every_change_of_rights_is_obeyed_on_every_cpu,
     an_upgrade_does_not_make_shared_pages_writable,
     zero_pages_without_rights_come_back,

@@ -215,14 +215,14 @@ fn bad_requests_change_nothing<L: Layout>() {
     split(|process| process.protect(LARGE + PAGE, LARGE_LEAF, NONE));
 }
 
-both_layouts!(
+every_layout!(
     a_frozen_frame_stops_forks_and_pins_without_a_trace,
-    a_full_count_of_references_stops_forks_and_gets_without_a_trace,
     a_full_count_of_pins_stops_pins_without_a_trace,
     an_exhausted_budget_stops_pins_without_a_trace,
     a_pinned_page_stops_protect_without_a_trace,
     the_limit_on_vmas_stops_operations_without_a_trace,
     damage_in_the_middle_stops_operations_without_a_trace,
     damage_on_the_way_stops_faults_and_pins_without_a_trace,
-    bad_requests_change_nothing,
+    bad_requests_change_nothing;
+    two_counters: a_full_count_of_references_stops_forks_and_gets_without_a_trace,
 );

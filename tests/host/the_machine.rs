@@ -148,7 +148,7 @@ fn a_walk_keeps_tables_in_limbo<L: Layout>() {
     assert!(machine.word(table.table()).snapshot().is_free());
 }
 
-both_layouts!(
+every_layout!(
     free_before_flush_is_caught,
     publish_before_flush_is_caught,
     table_freed_without_waiting_for_walkers_is_caught,

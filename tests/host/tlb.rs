@@ -158,7 +158,7 @@ fn pins_are_released_while_the_table_lock_is_held<L: Layout>() {
     let process = machine.populated(3, 1);
     let own = machine.pin::<Write>(&process, A, PAGE).unwrap();
     let other = machine.pin::<Write>(&process, A + PAGE, PAGE).unwrap().into_owned();
-    let gets = machine.reference::<Write>(&process, A, PAGE).unwrap();
+    let gets = machine.reference::<Write>(&process, A + 2 * PAGE, PAGE).unwrap();
     // The flush of an unmap runs with the table lock held. One release is the last of its frame.
     let interrupt = || {
         drop(own);
@@ -170,7 +170,7 @@ fn pins_are_released_while_the_table_lock_is_held<L: Layout>() {
     assert_eq!((unmapped.pages, unmapped.pinned_pages), (3, 0));
 }
 
-both_layouts!(
+every_layout!(
     no_write_is_lost_while_a_page_is_copied,
     a_stale_writer_during_fork_loses_nothing,
     a_stale_writer_keeps_writing_to_a_pinned_page,

@@ -252,7 +252,7 @@ fn the_limit_of_vmas_stops_what_adds_vmas_only() {
     assert_eq!(process.map(vma(count), PAGE, RW), Ok(()));
 }
 
-both_layouts!(
+every_layout!(
     a_hole_splits_the_vma_and_frees_what_was_in_it,
     tables_go_with_their_last_page,
     an_unmapped_pinned_page_survives_until_it_is_unpinned,

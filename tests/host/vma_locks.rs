@@ -89,4 +89,4 @@ fn faults_and_pins_take_the_lock_of_one_vma_at_a_time<L: Layout>() {
     assert_eq!(space.taken.take(), [A, A + PAGE, A + 2 * PAGE]);
 }
 
-both_layouts!(faults_and_pins_take_the_lock_of_one_vma_at_a_time);
+every_layout!(faults_and_pins_take_the_lock_of_one_vma_at_a_time);

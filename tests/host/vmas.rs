@@ -154,7 +154,7 @@ fn advice_that_cannot_be_followed_changes_nothing<L: Layout>() {
     assert_eq!(vma_at(&process.fork().unwrap(), A), None);
 }
 
-both_layouts!(
+every_layout!(
     a_key_that_there_is_not_is_refused,
     neighbours_with_other_limits_stay_apart,
     a_child_gets_nothing_of_what_is_not_forked,

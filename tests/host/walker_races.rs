@@ -282,7 +282,7 @@ fn a_large_leaf_that_goes_away_is_noticed<L: Layout>() {
     }
 }
 
-both_layouts!(
+every_layout!(
     races_with_a_read_pin_leave_exact_counts,
     races_with_a_write_pin_leave_exact_counts,
     a_change_of_the_entry_above_undoes_the_whole_table,

@@ -252,15 +252,15 @@ fn count_errors_explain_themselves() {
     assert_eq!(PinError::from(CountError::Frozen), PinError::Contended);
 }
 
-both_layouts!(
+every_layout!(
     rights_missing_at_any_level_refuse,
     a_leaf_where_hardware_has_none_is_malformed,
     special_and_prot_none_leaves_are_left_to_the_slow_path,
     frames_outside_the_frame_table_are_never_pinned,
     a_shared_frame_is_not_pinned_without_a_fault,
-    frozen_free_and_full_frames_are_refused,
     a_page_that_no_fault_makes_ready_ends_the_pin,
     a_large_leaf_over_single_frames_is_refused,
     protection_keys_are_obeyed_except_by_remote_pins,
-    force_needs_the_vma_to_permit_writes_some_day,
+    force_needs_the_vma_to_permit_writes_some_day;
+    two_counters: frozen_free_and_full_frames_are_refused,
 );

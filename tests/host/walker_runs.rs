@@ -242,11 +242,11 @@ fn a_range_over_three_tables_is_pinned_page_for_page<L: Layout>() {
     }
 }
 
-both_layouts!(
+every_layout!(
     a_range_over_three_tables_is_pinned_page_for_page,
-    buffers_of_every_size_give_the_runs_that_fit,
     a_hole_stops_the_fast_form_only,
     leaves_of_two_mebibytes_are_one_hold_each,
     too_small_a_buffer_stops_at_a_leaf,
-    leaves_of_every_size_in_one_range,
+    leaves_of_every_size_in_one_range;
+    many_at_a_time: buffers_of_every_size_give_the_runs_that_fit,
 );

@@ -27,13 +27,13 @@ fn texts(tokens: TokenStream) -> Vec<String> {
     tokens.into_iter().flat_map(of_token).collect()
 }
 
-/// Whether a file of tests has this test and runs it: by itself, or for both layouts.
+/// Whether a file of tests has this test and runs it: by itself, or for every layout.
 fn has_test(source: &str, name: &str) -> bool {
     let file = syn::parse_file(source).expect("a file of tests");
     let runs_by_itself = |test: &ItemFn| test.attrs.iter().any(|attribute| attribute.path().is_ident("test"));
-    let runs_for_both = || {
+    let runs_for_every = || {
         file.items.iter().any(|item| match item {
-            Item::Macro(call) if call.mac.path.is_ident("both_layouts") => {
+            Item::Macro(call) if call.mac.path.is_ident("every_layout") => {
                 let mut names = call.mac.tokens.clone().into_iter();
                 names.any(|token| matches!(token, TokenTree::Ident(listed) if listed == name))
             }
@@ -41,7 +41,7 @@ fn has_test(source: &str, name: &str) -> bool {
         })
     };
     file.items.iter().any(|item| match item {
-        Item::Fn(function) if function.sig.ident == name => runs_by_itself(function) || runs_for_both(),
+        Item::Fn(function) if function.sig.ident == name => runs_by_itself(function) || runs_for_every(),
         _ => false,
     })
 }
@@ -86,7 +86,7 @@ fn every_test_that_the_bug_hall_names_exists() {
 
 #[test]
 fn a_test_that_nobody_runs_is_none() {
-    let source = "both_layouts! { listed, other }\nfn listed<L>() {}\nfn unlisted() {}\n#[test]\nfn alone() {}\n\
+    let source = "every_layout! { listed, other }\nfn listed<L>() {}\nfn unlisted() {}\n#[test]\nfn alone() {}\n\
                   // #[test] fn commented() {}\nmod inner { #[test] fn deep() {} }";
     let tests = ["listed", "alone", "unlisted", "other", "commented", "deep"].map(|name| has_test(source, name));
     assert_eq!(tests, [true, true, false, false, false, false]);

@@ -36,7 +36,7 @@ impl<L: Layout> FrameWord<L> {
     pub fn put_mapping(&self, dirty: Dirty) -> Result<Released, CountError> {
         let mark = Self::mark(dirty);
         let word = self.step(|word| {
-            if L::REFS.get(word) == 0 {
+            if Self::mappings(word) == 0 {
                 return Err(CountError::Underflow);
             }
             Ok(Self::less(word | mark, Self::REF))
@@ -44,16 +44,57 @@ impl<L: Layout> FrameWord<L> {
         Ok(Self::released(word, Self::REF))
     }
 
+    /// Takes a reference for the get family: a plain one, but in a layout that counts them by themselves.
+    ///
+    /// # Errors
+    /// As [`FrameWord::try_get`]; [`CountError::OtherKind`]: the frame is pinned, and the layout has room for one kind at a time.
+    #[inline]
+    pub fn try_get_user(&self) -> Result<(), CountError> {
+        if !L::SEPARATE_GETS {
+            return self.try_get();
+        }
+        self.step(|word| {
+            Self::in_use(word)?;
+            if safeguard!(OneKindAtATime => word & L::PINS.mask() != 0) {
+                return Err(CountError::OtherKind);
+            }
+            if L::GETS.get(word) == L::GETS.max() {
+                return Err(CountError::Overflow);
+            }
+            Ok(word + Self::GET)
+        })?;
+        Ok(())
+    }
+
+    /// Gives back what [`FrameWord::try_get_user`] took.
+    ///
+    /// # Errors
+    /// [`CountError::Underflow`]: there was none left.
+    #[inline]
+    pub fn put_user(&self) -> Result<Released, CountError> {
+        if !L::SEPARATE_GETS {
+            return self.put();
+        }
+        let word = self.step(|word| {
+            if L::GETS.get(word) == 0 || L::frozen(word) {
+                return Err(CountError::Underflow);
+            }
+            Ok(Self::less(word, Self::GET))
+        })?;
+        Ok(Self::released(word, Self::GET))
+    }
+
     /// Pins a frame that is `EXCLUSIVE`: a reference that also keeps it so, and so the page of its mm, until unpinned
     /// (INV-3). One look at one word decides, so a lockless walker may call it on a frame that is being recycled.
     ///
     /// # Errors
     /// [`CountError::NotExclusive`] for any frame that is not, [`CountError::Free`], [`CountError::Frozen`],
-    /// [`CountError::Overflow`].
+    /// [`CountError::Overflow`]; [`CountError::OtherKind`]: see [`FrameWord::try_get_user`].
     #[inline(always)]
     pub fn try_pin_exclusive(&self) -> Result<(), CountError> {
         let word = self.load(Ordering::Relaxed);
-        if word & (L::EXCLUSIVE | L::PINS.top()) == L::EXCLUSIVE && self.exchange(word, word + Self::PIN).is_ok() {
+        let usual = word & (L::EXCLUSIVE | L::GETS.mask() | L::PINS.top()) == L::EXCLUSIVE;
+        if usual && self.exchange(word, word + Self::PIN).is_ok() {
             return Ok(());
         }
         self.try_pin_carefully(true)
@@ -64,7 +105,7 @@ impl<L: Layout> FrameWord<L> {
     ///
     /// # Errors
     /// [`CountError::NotExclusive`] for an anonymous frame that is shared, [`CountError::NotPinnable`] by kind,
-    /// [`CountError::Free`], [`CountError::Frozen`], [`CountError::Overflow`].
+    /// [`CountError::Free`], [`CountError::Frozen`], [`CountError::Overflow`], [`CountError::OtherKind`].
     #[inline]
     pub fn try_pin(&self) -> Result<(), CountError> {
         match self.try_pin_exclusive() {
@@ -85,6 +126,9 @@ impl<L: Layout> FrameWord<L> {
             if safeguard!(PinNeedsExclusive => exclusive && word & L::EXCLUSIVE == 0) {
                 return Err(CountError::NotExclusive);
             }
+            if safeguard!(OneKindAtATime => word & L::GETS.mask() != 0) {
+                return Err(CountError::OtherKind);
+            }
             if L::PINS.get(word) >= Self::MAX_PINS {
                 return Err(CountError::Overflow);
             }
@@ -101,7 +145,7 @@ impl<L: Layout> FrameWord<L> {
     pub fn unpin(&self, dirty: Dirty) -> Result<Released, CountError> {
         let mark = Self::mark(dirty);
         let word = self.step(|word| {
-            if word & L::PINS.mask() == 0 || Self::is_frozen(word) {
+            if word & L::PINS.mask() == 0 || L::frozen(word) {
                 return Err(CountError::Underflow);
             }
             Ok(Self::less(word | mark, Self::PIN))
@@ -115,7 +159,7 @@ impl<L: Layout> FrameWord<L> {
     pub(crate) fn unpin_mapped(&self, dirty: Dirty) -> bool {
         let word = self.load(Ordering::Relaxed);
         let next = (word | Self::mark(dirty)).wrapping_sub(Self::PIN);
-        word & L::PINS.mask() != 0 && L::REFS.get(next) != 0 && self.exchange(word, next).is_ok()
+        word & L::PINS.mask() != 0 && L::PLAIN.get(next) != 0 && self.exchange(word, next).is_ok()
     }
 
     /// What to set in the word to note that the frame was written.

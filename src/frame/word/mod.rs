@@ -27,15 +27,18 @@ impl<L: Layout> FrameWord<L> {
     const FREE: u64 = 0;
     const REF: u64 = L::REFS.one();
     const PIN: u64 = L::PINS.one();
-    const COUNTS: u64 = L::REFS.mask() | L::PINS.mask();
+    const GET: u64 = L::GETS.one();
+    const COUNTS: u64 = L::REFS.mask() | L::GETS.mask() | L::PINS.mask();
     /// Everything that says whether and by whom the frame is used.
     const STATE: u64 = Self::COUNTS | L::EXCLUSIVE;
-    const FROZEN_EXCLUSIVE: u64 = L::PINS.mask();
-    const FROZEN_SHARED: u64 = L::PINS.mask() - L::PINS.one();
-    /// The most pins a frame can have: the two values above mean "frozen".
-    pub const MAX_PINS: u64 = L::PINS.max() - 2;
+    const FROZEN_EXCLUSIVE: u64 = L::GETS.mask() | L::PINS.mask();
+    const FROZEN_SHARED: u64 = Self::FROZEN_EXCLUSIVE - L::PINS.one();
+    /// The most pins a frame can have.
+    pub const MAX_PINS: u64 = L::MAX_PINS;
     /// The most plain references a frame can have.
-    pub const MAX_REFS: u64 = L::REFS.max();
+    pub const MAX_REFS: u64 = L::MAX_REFS;
+    /// The most references of the get family: plain ones, unless the layout counts them by themselves.
+    pub const MAX_GETS: u64 = if L::SEPARATE_GETS { L::GETS.max() } else { L::MAX_REFS };
     /// The highest order a block can have.
     pub const MAX_ORDER: u8 = L::ORDER.max() as u8;
 
@@ -88,10 +91,10 @@ impl<L: Layout> FrameWord<L> {
     #[inline]
     pub fn snapshot(&self) -> Snapshot {
         let word = self.load(Ordering::Acquire);
-        let frozen = Self::is_frozen(word);
-        let pins = if frozen { 0 } else { L::PINS.get(word) };
+        let frozen = L::frozen(word);
+        let (refs, pins) = if frozen { (0, 0) } else { (L::refs(word), L::pins(word)) };
         Snapshot {
-            refs: L::REFS.get(word) + pins,
+            refs: refs + pins,
             pins,
             exclusive: word & L::EXCLUSIVE != 0 || word & Self::STATE == Self::FROZEN_EXCLUSIVE,
             frozen,
@@ -137,19 +140,22 @@ impl<L: Layout> FrameWord<L> {
         }
     }
 
-    const fn is_frozen(word: u64) -> bool {
-        matches!(word & Self::STATE, state if state == Self::FROZEN_EXCLUSIVE || state == Self::FROZEN_SHARED)
+    /// Plain references that a mapping may give back, where no others can be told from them.
+    #[inline(always)]
+    fn mappings(word: u64) -> u64 {
+        // Only where the fields overlap has a frozen word any.
+        if L::REFS.mask() & L::PINS.mask() != 0 && L::frozen(word) { 0 } else { L::REFS.get(word) }
     }
 
     /// Whether anyone may refer to the frame once more.
     #[inline(always)]
     fn in_use(word: u64) -> Result<(), CountError> {
         // Most frames have a plain reference, and then nothing else needs a look.
-        if L::REFS.get(word) == 0 {
-            if safeguard!(FreeRefuses => word & L::PINS.mask() == 0) {
+        if L::PLAIN.get(word) == 0 {
+            if safeguard!(FreeRefuses => word & (L::GETS.mask() | L::PINS.mask()) == 0) {
                 return Err(CountError::Free);
             }
-            if Self::is_frozen(word) {
+            if L::frozen(word) {
                 return Err(CountError::Frozen);
             }
         }

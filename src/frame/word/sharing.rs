@@ -8,7 +8,7 @@ impl<L: Layout> FrameWord<L> {
     #[inline(always)]
     fn shared(word: u64, refs: u64) -> Result<u64, CountError> {
         if safeguard!(ShareNeedsNoPins => word & L::PINS.mask() != 0) {
-            return Err(if Self::is_frozen(word) { CountError::Frozen } else { CountError::Pinned });
+            return Err(if L::frozen(word) { CountError::Frozen } else { CountError::Pinned });
         }
         Self::ref_is_possible(word)?;
         Ok((word & !L::EXCLUSIVE) + refs)
@@ -32,7 +32,7 @@ impl<L: Layout> FrameWord<L> {
     pub fn unshare_with_child(&self, shared: Shared) -> Result<(), CountError> {
         let exclusive = if shared.was_exclusive { L::EXCLUSIVE } else { 0 };
         self.step(|word| {
-            if L::REFS.get(word) < 2 {
+            if Self::mappings(word) < 2 {
                 return Err(CountError::Underflow);
             }
             Ok((word - Self::REF) | exclusive)
@@ -59,8 +59,10 @@ impl<L: Layout> FrameWord<L> {
     pub fn try_claim(&self) -> Result<(), CountError> {
         self.step(|word| {
             Self::in_use(word)?;
-            match (L::REFS.get(word), L::PINS.get(word)) {
-                (refs, 0) if safeguard!(ClaimNeedsSoleReference => refs != 1) => Err(CountError::Referenced),
+            match (L::refs(word), L::pins(word)) {
+                (refs, 0) if safeguard!(ClaimNeedsSoleReference => refs != 1 || word & L::GETS.mask() != 0) => {
+                    Err(CountError::Referenced)
+                }
                 (_, 0) => Ok(word | L::EXCLUSIVE),
                 _ => Err(CountError::Pinned),
             }
@@ -78,9 +80,10 @@ impl<L: Layout> FrameWord<L> {
         self.step(|word| {
             Self::in_use(word)?;
             let frozen = if word & L::EXCLUSIVE != 0 { Self::FROZEN_EXCLUSIVE } else { Self::FROZEN_SHARED };
-            match (L::REFS.get(word), L::PINS.get(word)) {
+            match (L::refs(word), L::pins(word)) {
                 (_, pins) if safeguard!(FreezeNeedsNoPins => pins != 0) => Err(CountError::Pinned),
-                (now, _) if now == refs => Ok((word & !Self::STATE) | frozen),
+                // The get family's are nobody's to account for where they are counted by themselves.
+                (now, _) if now == refs && word & L::GETS.mask() == 0 => Ok((word & !Self::STATE) | frozen),
                 _ => Err(CountError::Referenced),
             }
         })?;
@@ -96,7 +99,7 @@ impl<L: Layout> FrameWord<L> {
             return Err(CountError::Overflow);
         }
         self.step(|word| {
-            if !Self::is_frozen(word) || refs == 0 {
+            if !L::frozen(word) || refs == 0 {
                 return Err(CountError::Underflow);
             }
             let exclusive = if word & Self::STATE == Self::FROZEN_EXCLUSIVE { L::EXCLUSIVE } else { 0 };

@@ -4,38 +4,31 @@ use std::sync::Arc;
 
 use loom::cell::UnsafeCell;
 use loom::thread;
-use pagepin::frame::{CountError, Dirty, FrameKind, FrameWord, Layout, Ownership, Released, Split23x8, Wide};
+use pagepin::frame::{
+    Biased10, CountError, Dirty, FrameKind, FrameWord, Layout, Ownership, Released, Split23x4x4, Split23x8, Wide,
+};
 use pagepin::model::Safeguard;
 
 use super::checker::{Bound, UNORDERED};
-use super::runner::Model;
+use super::runner::{Model, Twin};
 
+const BOTH: &str = "gets and pins on one frame";
 const SHARED: &str = "INV-3: a pinned frame was shared";
 
 pub(crate) const MODELS: &[Model] = &[
+    share_x_pin("share x pin (wide)", share_or_pin::<Wide>),
+    share_x_pin("share x pin (split)", share_or_pin::<Split23x8>),
+    share_x_pin("share x pin (three counts)", share_or_pin::<Split23x4x4>),
+    share_x_pin("share x pin (one count)", share_or_pin::<Biased10>),
+    freeze_x_pin("freeze x pin (wide)", freeze_or_pin::<Wide>),
+    freeze_x_pin("freeze x pin (split)", freeze_or_pin::<Split23x8>),
+    freeze_x_pin("freeze x pin (three counts)", freeze_or_pin::<Split23x4x4>),
+    freeze_x_pin("freeze x pin (one count)", freeze_or_pin::<Biased10>),
     Model {
-        name: "share x pin (wide)",
+        name: "get x pin (three counts)",
         bound: Bound::All,
-        body: share_or_pin::<Wide>,
-        twins: &[(Safeguard::PinNeedsExclusive, &[SHARED]), (Safeguard::ShareNeedsNoPins, &[SHARED])],
-    },
-    Model {
-        name: "share x pin (split)",
-        bound: Bound::All,
-        body: share_or_pin::<Split23x8>,
-        twins: &[(Safeguard::PinNeedsExclusive, &[SHARED]), (Safeguard::ShareNeedsNoPins, &[SHARED])],
-    },
-    Model {
-        name: "freeze x pin (wide)",
-        bound: Bound::AtMost(3),
-        body: freeze_or_pin::<Wide>,
-        twins: &[(Safeguard::FreezeNeedsNoPins, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])],
-    },
-    Model {
-        name: "freeze x pin (split)",
-        bound: Bound::AtMost(3),
-        body: freeze_or_pin::<Split23x8>,
-        twins: &[(Safeguard::FreezeNeedsNoPins, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])],
+        body: get_or_pin,
+        twins: &[(Safeguard::OneKindAtATime, &[BOTH])],
     },
     Model {
         name: "claim x the sharer's last put",
@@ -50,6 +43,16 @@ pub(crate) const MODELS: &[Model] = &[
         twins: &[(Safeguard::FreeRefuses, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])],
     },
 ];
+
+const fn share_x_pin(name: &'static str, body: fn()) -> Model {
+    let twins: &[Twin] = &[(Safeguard::PinNeedsExclusive, &[SHARED]), (Safeguard::ShareNeedsNoPins, &[SHARED])];
+    Model { name, bound: Bound::All, body, twins }
+}
+
+const fn freeze_x_pin(name: &'static str, body: fn()) -> Model {
+    let twins: &[Twin] = &[(Safeguard::FreezeNeedsNoPins, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])];
+    Model { name, bound: Bound::AtMost(3), body, twins }
+}
 
 /// A frame with one reference and its contents, whose users loom watches.
 struct Held<L: Layout> {
@@ -90,6 +93,20 @@ fn share_or_pin<L: Layout>() {
         assert_eq!(pinned.is_ok(), frame.word.snapshot().exclusive, "{SHARED}");
         assert_eq!(pinned.is_ok(), shared == Err(CountError::Pinned), "{SHARED}");
     }
+}
+
+/// S3: whichever comes first keeps the other kind out until it is given back.
+fn get_or_pin() {
+    let frame = Held::<Split23x4x4>::new(Ownership::Exclusive);
+    let getter = {
+        let frame = Arc::clone(&frame);
+        thread::spawn(move || frame.word.try_get_user())
+    };
+    let pinned = frame.word.try_pin_exclusive();
+    let got = getter.join().expect("no panic");
+    assert!(pinned.is_ok() != got.is_ok(), "{BOTH}, or neither");
+    let refused = pinned.err().or(got.err());
+    assert_eq!(refused, Some(CountError::OtherKind));
 }
 
 /// A migration that froze the frame has it to itself: whoever pinned it has gone, and nobody comes.

@@ -13,7 +13,17 @@ use spin::Once;
 use super::frames::{self, Frames};
 use crate::{memory, poll::Poll, shootdown, time};
 
-pub type Kernel = Platform<OffsetPhysMap, FlatFrameTable<'static>, Frames, InterruptsOff, Ipi, Poll>;
+/// How the frames' words are packed: what `PAGEPIN_LAYOUT` names at build time, or the default.
+#[cfg(layout = "Biased10")]
+pub type Words = pagepin::frame::Biased10;
+#[cfg(layout = "Split23x4x4")]
+pub type Words = pagepin::frame::Split23x4x4;
+#[cfg(layout = "Split23x8")]
+pub type Words = pagepin::frame::Split23x8;
+#[cfg(layout = "Wide")]
+pub type Words = pagepin::frame::Wide;
+
+pub type Kernel = Platform<OffsetPhysMap, FlatFrameTable<'static, Words>, Frames, InterruptsOff, Ipi, Poll>;
 
 static KERNEL: Once<Kernel> = Once::new();
 
@@ -21,7 +31,7 @@ pub fn init() {
     frames::init();
     KERNEL.call_once(|| {
         let free = memory::free_frames();
-        let words: Vec<PageFrame> = (free.start..free.end).map(|_| PageFrame::new()).collect();
+        let words: Vec<PageFrame<Words>> = (free.start..free.end).map(|_| PageFrame::new()).collect();
         let zero = frames::kernel_frame().map(Pfn::containing);
         // SAFETY: the bootloader has mapped all memory at this offset; each of these
         // frames is RAM that belongs to the pool, and the pool hands out no others.

@@ -1,0 +1,140 @@
+//! What is true of `Biased10` and `Split23x4x4` alone: the price of one count for both kinds, and of three small ones.
+
+use pagepin::frame::{Biased10, CountError, Dirty, FrameKind, FrameWord, Layout, Ownership, Released, Split23x4x4};
+use pagepin::pin::{PinError, Read, Write};
+
+use crate::machine::{A, Machine, PAGE};
+
+/// A frame of one mapping and `more` plain references.
+fn referenced<L: Layout>(more: u64) -> FrameWord<L> {
+    let frame = FrameWord::new();
+    frame.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive).unwrap();
+    frame.try_freeze(1).unwrap();
+    frame.unfreeze(1 + more).unwrap();
+    frame
+}
+
+/// S1: with one count, 1024 references are a pin to whoever asks; two counters are not deceived.
+#[test]
+fn a_thousand_references_read_as_a_pin_in_one_count_only() {
+    fn reads_as_pinned<L: Layout>(refs: u64) -> bool {
+        let frame = referenced::<L>(refs - 1);
+        let pinned = frame.snapshot().pins != 0;
+        let refused = frame.try_share() == Err(CountError::Pinned);
+        assert_eq!(frame.try_claim(), Err(if pinned { CountError::Pinned } else { CountError::Referenced }));
+        assert_eq!(pinned, refused);
+        pinned
+    }
+    for refs in [2, 1023, 1024, 1025, 5000] {
+        assert_eq!(reads_as_pinned::<Biased10>(refs), refs >= 1024, "{refs}");
+        assert!(!reads_as_pinned::<Split23x4x4>(refs));
+    }
+}
+
+/// What the false pin costs: fork copies a page that it could have shared.
+#[test]
+fn references_make_fork_copy_in_one_count_only() {
+    fn shared_with_child<L: Layout>() -> bool {
+        let machine = Machine::<L>::new(64);
+        let process = machine.populated(1, 1);
+        let frame = machine.frame_at(&process, A).0;
+        (0..1023).for_each(|_| machine.word(frame).try_get().unwrap());
+        let child = process.fork().unwrap();
+        let shared = machine.frame_at(&child, A).0 == frame;
+        assert_eq!(machine.get(&child, A), 1, "right in either case");
+        (0..1023).for_each(|_| assert!(machine.word(frame).put().is_ok()));
+        shared
+    }
+    assert!(!shared_with_child::<Biased10>());
+    assert!(shared_with_child::<Split23x4x4>());
+}
+
+/// The count is one: at its limit, references and pins are refused alike, and it never reads as frozen.
+#[test]
+fn one_count_stops_at_its_limit_for_both_kinds() {
+    type Word = FrameWord<Biased10>;
+    let frame = referenced::<Biased10>(Word::MAX_REFS - 1);
+    let word = frame.snapshot();
+    assert_eq!((word.refs, word.pins, word.frozen), (1023 + Word::MAX_PINS, Word::MAX_PINS, false));
+    assert_eq!(frame.try_get(), Err(CountError::Overflow));
+    assert_eq!(frame.try_get_user(), Err(CountError::Overflow));
+    assert_eq!(frame.try_pin_exclusive(), Err(CountError::Overflow));
+    assert_eq!(frame.snapshot(), word);
+    assert_eq!(frame.put(), Ok(Released::Held { pinned: true }));
+    assert_eq!(frame.try_get(), Ok(()));
+}
+
+/// The wrong release is not noticed where nothing tells the kinds apart; but the count is right again when both were wrong.
+#[test]
+fn one_count_cannot_tell_the_wrong_release() {
+    let frame = referenced::<Biased10>(0);
+    frame.try_pin().unwrap();
+    assert_eq!(frame.put(), Ok(Released::Held { pinned: true }));
+    assert_eq!(frame.put(), Ok(Released::Held { pinned: false }), "a part of the pin");
+    assert_eq!(frame.unpin(Dirty::No), Err(CountError::Underflow));
+    for _ in 0..1022 {
+        assert_eq!(frame.put(), Ok(Released::Held { pinned: false }));
+    }
+    assert_eq!(frame.put(), Ok(Released::Last { order: 0 }));
+    assert_eq!(frame.put(), Err(CountError::Underflow));
+}
+
+/// S3: a frame holds gets or pins, and each release is of its own kind.
+#[test]
+fn gets_and_pins_exclude_each_other_where_both_are_counted() {
+    let frame = referenced::<Split23x4x4>(0);
+    (0..15).for_each(|_| frame.try_get_user().unwrap());
+    let word = frame.snapshot();
+    assert_eq!((word.refs, word.pins, word.frozen), (16, 0, false));
+    assert_eq!(frame.try_get_user(), Err(CountError::Overflow));
+    assert_eq!(frame.try_pin(), Err(CountError::OtherKind));
+    assert_eq!(frame.try_pin_exclusive(), Err(CountError::OtherKind));
+    assert_eq!(frame.unpin(Dirty::Yes), Err(CountError::Underflow));
+    assert_eq!(frame.try_claim(), Err(CountError::Referenced));
+    assert_eq!(frame.try_freeze(16), Err(CountError::Referenced), "gets are nobody's to account for");
+    assert_eq!(frame.put(), Ok(Released::Held { pinned: false }), "the mapping goes");
+    assert_eq!(frame.put(), Err(CountError::Underflow), "what is left are gets");
+    assert_eq!(frame.try_get(), Ok(()), "and keep the frame");
+    (0..15).for_each(|_| assert_eq!(frame.put_user(), Ok(Released::Held { pinned: false })));
+    assert_eq!(frame.put_user(), Err(CountError::Underflow));
+    (0..15).for_each(|_| frame.try_pin_exclusive().unwrap());
+    assert_eq!((frame.snapshot().pins, frame.snapshot().frozen), (15, false));
+    assert_eq!(frame.try_pin(), Err(CountError::Overflow));
+    assert_eq!(frame.try_get_user(), Err(CountError::OtherKind));
+    assert_eq!(frame.put(), Ok(Released::Held { pinned: true }));
+    (1..15).for_each(|_| assert_eq!(frame.unpin(Dirty::No), Ok(Released::Held { pinned: true })));
+    assert_eq!(frame.unpin(Dirty::No), Ok(Released::Last { order: 0 }));
+}
+
+/// The last get frees, as the last of the others does.
+#[test]
+fn the_last_get_frees_the_frame() {
+    let machine = Machine::<Split23x4x4>::new(64);
+    let process = machine.populated(1, 1);
+    let got = machine.reference::<Read>(&process, A, PAGE).unwrap();
+    process.unmap(A, PAGE).unwrap();
+    let frame = got.runs()[0].first();
+    assert_eq!(machine.word(frame).snapshot().refs, 1);
+    drop(got);
+    assert!(machine.word(frame).snapshot().is_free());
+}
+
+/// Whoever wants the other kind is told which, by every form, and nothing is held.
+#[test]
+fn the_other_kind_is_an_error_of_its_own() {
+    let machine = Machine::<Split23x4x4>::new(64);
+    let process = machine.populated(1, 1);
+    let word = || machine.frame_at(&process, A).1;
+    let pinned = machine.pin::<Write>(&process, A, PAGE).unwrap();
+    assert_eq!(machine.reference::<Read>(&process, A, PAGE).err(), Some(PinError::OtherKind));
+    assert_eq!(word().refs, 2);
+    drop(pinned);
+    let got = machine.reference::<Read>(&process, A, PAGE).unwrap();
+    assert_eq!(machine.pin::<Write>(&process, A, PAGE).err(), Some(PinError::OtherKind));
+    assert_eq!(
+        machine.pin_slow::<Read>(&process, A, PAGE, pagepin::pin::PinFlags::empty()).err(),
+        Some(PinError::OtherKind)
+    );
+    assert_eq!(word().refs, 2);
+    drop(got);
+}
