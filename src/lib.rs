@@ -127,8 +127,8 @@ pub mod space;
 mod vma;
 
 pub use adapters::{
-    BootPlatform, BuddySource, EpochGuard, EpochReadSide, FrameAllocatorSource, Reach, Region, RegionError,
-    SpanFrameTable, fault_from_error_code, frames_from_regions,
+    BootPlatform, BuddySource, EpochGuard, EpochReadSide, FrameAllocatorSource, IpiShootdown, Reach, Region,
+    RegionError, SpanFrameTable, WalkGuard, X86Cpu, fault_from_error_code, frames_from_regions,
 };
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub use adapters::{InterruptsOff, SingleCpu};
@@ -137,10 +137,10 @@ pub use arch::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, SOFTWARE_
 #[doc(hidden)]
 pub use env::EntryCell;
 pub use env::{
-    AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, CurrentCpu, EntryAddr, Env, ExtraParts, Extras,
-    FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, Mm, NoPreempt, NotReady,
-    OffsetPhysMap, PhysMap, PinBudget, PinLimit, PinTerm, Platform, ReadSide, Shootdown, Statistics, Unlimited, Vmas,
-    Zone,
+    AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, Cpus, CurrentCpu, EntryAddr, Env, ExtraParts,
+    Extras, FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, LocalCpu, Mm, NoPreempt,
+    NotReady, OffsetPhysMap, PhysMap, PinBudget, PinLimit, PinTerm, Platform, ReadSide, Shootdown, Statistics,
+    SwitchMm, Unlimited, Vmas, Zone,
 };
 pub use rights::{Access, Rights};
 pub use vma::{Backing, MapOptions, Vma, VmaError, VmaFlags};

@@ -1,17 +1,23 @@
-//! Ready-made parts for a kernel: over the `x86_64` crate's types, over one CPU, over a slot per CPU, and
-//! over nothing but the boot loader's map of memory.
+//! Ready-made parts for a kernel: over the `x86_64` crate's types, over one CPU, over several, and over nothing but the boot
+//! loader's map of memory.
 //!
 //! The one room that may use every other; none of them knows it.
 
 mod epoch;
 mod interrupts;
+mod ipi_shootdown;
 mod memory;
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 mod single_cpu;
 mod x86_64_types;
+mod x86_cpu;
 
 pub use epoch::{EpochGuard, EpochReadSide};
+pub use ipi_shootdown::{IpiShootdown, WalkGuard};
 pub use memory::{BootPlatform, BuddySource, Reach, Region, RegionError, SpanFrameTable, frames_from_regions};
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
-pub use single_cpu::{InterruptsOff, SingleCpu};
+pub use single_cpu::SingleCpu;
 pub use x86_64_types::{FrameAllocatorSource, fault_from_error_code};
+#[cfg(all(feature = "instructions", target_arch = "x86_64"))]
+pub use x86_cpu::InterruptsOff;
+pub use x86_cpu::X86Cpu;

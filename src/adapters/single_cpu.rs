@@ -1,44 +1,28 @@
-//! [`SingleCpu`]: the read side and the shootdown of a kernel that runs on one CPU.
-
-use core::marker::PhantomData;
-
-use x86_64::instructions::{interrupts, tlb};
+//! [`SingleCpu`]: read side, shootdown and loading of roots of a kernel that runs on one CPU.
 
 use crate::addr::Pfn;
-use crate::env::{FlushRange, ReadSide, Shootdown};
+use crate::env::{FlushRange, LocalCpu, ReadSide, Shootdown, SwitchMm};
+use crate::primitive::{AtomicU64, Ordering, const_fn};
 
-/// Beyond this many pages one full flush is cheaper than one `invlpg` each (the bound Linux uses on x86).
-const MAX_SINGLE_FLUSHES: u64 = 33;
+use super::{InterruptsOff, X86Cpu};
 
 /// For a kernel that runs on one CPU: walkers switch interrupts off, flushes are local.
 ///
 /// Flushing needs ring 0; making one is therefore `unsafe`.
 #[derive(Debug)]
 pub struct SingleCpu {
-    _private: (),
+    /// The root that was loaded before the first that it loaded: 0 until then, when there is none to leave.
+    home: AtomicU64,
 }
 
 impl SingleCpu {
-    /// # Safety
-    /// The kernel runs in ring 0 on exactly one CPU, with `CR4.PCIDE` off.
-    #[must_use]
-    pub const unsafe fn new() -> Self {
-        Self { _private: () }
-    }
-}
-
-/// Keeps interrupts off; they come back as they were when it is dropped.
-#[derive(Debug)]
-pub struct InterruptsOff {
-    were_on: bool,
-    /// The state belongs to this CPU.
-    not_send: PhantomData<*const ()>,
-}
-
-impl Drop for InterruptsOff {
-    fn drop(&mut self) {
-        if self.were_on {
-            interrupts::enable();
+    const_fn! {
+        /// # Safety
+        /// The kernel runs in ring 0 on exactly one CPU, with `CR4.PCIDE` off. The root that is loaded when it first enters an
+        /// address space maps the kernel, and lives for ever.
+        #[must_use]
+        pub const unsafe fn new() -> Self {
+            Self { home: AtomicU64::new(0) }
         }
     }
 }
@@ -48,10 +32,9 @@ impl Drop for InterruptsOff {
 unsafe impl ReadSide for SingleCpu {
     type Guard<'a> = InterruptsOff;
 
+    #[inline]
     fn enter(&self) -> InterruptsOff {
-        let were_on = interrupts::are_enabled();
-        interrupts::disable();
-        InterruptsOff { were_on, not_send: PhantomData }
+        InterruptsOff::new()
     }
 
     fn synchronize(&self) {}
@@ -60,16 +43,35 @@ unsafe impl ReadSide for SingleCpu {
 // SAFETY: the only CPU's TLB is flushed before the call returns.
 unsafe impl Shootdown for SingleCpu {
     fn flush(&self, _root: Pfn, range: FlushRange) {
-        match range.pages() {
-            Some((first, pages)) if pages <= MAX_SINGLE_FLUSHES => {
-                for page in 0..pages {
-                    match first.offset(page).try_into() {
-                        Ok(address) => tlb::flush(address),
-                        Err(_) => tlb::flush_all(),
-                    }
-                }
-            }
-            _ => tlb::flush_all(),
+        X86Cpu.flush(range);
+    }
+
+    fn leave_mm(&self, root: Pfn) {
+        let home = self.home.load(Ordering::Relaxed);
+        if home != 0 && X86Cpu.loaded_root() == root {
+            // SAFETY: what was loaded before the first address space maps the kernel and lives for ever, says who made this.
+            unsafe { X86Cpu.load_root(Pfn::containing(home)) };
         }
+    }
+}
+
+// SAFETY: every flush reaches the only CPU, whichever root it has; `leave_mm` loads another.
+unsafe impl SwitchMm for SingleCpu {
+    unsafe fn switch_mm(&self, root: Pfn) {
+        let loaded = X86Cpu.loaded_root();
+        if self.home.load(Ordering::Relaxed) == 0 {
+            assert!(!X86Cpu.has_tags(), "process context identifiers are on");
+            self.home.store(loaded.address(), Ordering::Relaxed);
+        }
+        if loaded != root {
+            // SAFETY: forwarded from the caller.
+            unsafe { X86Cpu.load_root(root) };
+        }
+    }
+
+    fn enter_lazy_tlb(&self) {}
+
+    fn is_current(&self, root: Pfn) -> bool {
+        X86Cpu.loaded_root() == root
     }
 }

@@ -5,8 +5,9 @@
 //! | [`PhysMap`] | physical frame -> pointer | [`OffsetPhysMap`] |
 //! | [`FrameTable`] | frame number -> [`PageFrame`](crate::frame::PageFrame) | [`SpanFrameTable`](crate::SpanFrameTable), [`FlatFrameTable`] |
 //! | [`FrameSource`] | allocate and free frames | [`BuddySource`](crate::BuddySource), [`FrameAllocatorSource`](crate::FrameAllocatorSource) |
-//! | [`ReadSide`] | keep table pages alive during a lockless walk | `SingleCpu`, [`EpochReadSide`](crate::EpochReadSide) |
-//! | [`Shootdown`] | flush TLBs and wait for the acknowledgement | `SingleCpu` |
+//! | [`ReadSide`] | keep table pages alive during a lockless walk | `SingleCpu`, [`IpiShootdown`](crate::IpiShootdown), [`EpochReadSide`](crate::EpochReadSide) |
+//! | [`Shootdown`] | flush TLBs and wait for the acknowledgement | `SingleCpu`, [`IpiShootdown`](crate::IpiShootdown) over [`Cpus`] |
+//! | [`SwitchMm`] | load roots, and know which CPU uses which | the same |
 //! | [`PinBudget`] | limit what an mm pins | [`PinLimit`], [`Unlimited`] |
 //! | [`NoPreempt`] | keep a thread on its CPU | `()` |
 //! | [`Statistics`] | where totals are kept | [`Counters`], [`CpuCounters`] |
@@ -17,6 +18,7 @@
 mod address_space;
 mod budget;
 mod counters;
+mod cpus;
 mod extras;
 mod frame_source;
 mod frame_table;
@@ -25,6 +27,7 @@ mod no_preempt;
 mod phys_map;
 mod read_side;
 mod shootdown;
+mod switch_mm;
 
 use spin::relax::{RelaxStrategy, Spin};
 
@@ -36,6 +39,7 @@ pub use address_space::{AddressSpace, ForeignFault, NotReady, Vmas};
 pub use budget::{BudgetExceeded, PinBudget, PinLimit, PinTerm, Unlimited};
 pub(crate) use counters::{Counted, bug_caught, count};
 pub use counters::{CounterValues, Counters, CpuCounters, Statistics};
+pub use cpus::{Cpus, LocalCpu};
 pub use extras::{ExtraParts, Extras};
 pub use frame_source::{FrameRequest, FrameSource, Zone};
 pub(crate) use frame_source::{FreedRun, OwnedFrame, release};
@@ -46,6 +50,7 @@ pub use no_preempt::{CurrentCpu, NoPreempt};
 pub use phys_map::{EntryAddr, EntryCell, OffsetPhysMap, PhysMap};
 pub use read_side::ReadSide;
 pub use shootdown::{FlushRange, Shootdown};
+pub use switch_mm::SwitchMm;
 
 /// Everything the operations need from a kernel, by part.
 ///

@@ -54,6 +54,13 @@ pub unsafe trait Shootdown {
     /// Flushes `range` of the mm whose top table is `root` on all CPUs and returns after all have acknowledged.
     fn flush(&self, root: Pfn, range: FlushRange);
 
+    /// The mm whose top table is `root` is about to end. Who loads roots ([`SwitchMm`](crate::SwitchMm)) makes every CPU that has
+    /// still loaded it, without running in it, load another; it panics if one runs in it. Otherwise that is the business of
+    /// who loads the roots, and this does nothing.
+    fn leave_mm(&self, root: Pfn) {
+        let _ = root;
+    }
+
     /// Entries of the mm whose top table is `root` map what they did not, or permit more. On x86 nothing has to be done:
     /// a CPU remembers no absence, and a fault that finds the entry mended is spurious. Elsewhere (a barrier between the
     /// store and the next walk, a CPU that caches entries that are not valid) this is the place for what *this* CPU needs;
@@ -83,6 +90,10 @@ pub unsafe trait Shootdown {
 unsafe impl<T: Shootdown + ?Sized> Shootdown for &T {
     fn flush(&self, root: Pfn, range: FlushRange) {
         (**self).flush(root, range);
+    }
+
+    fn leave_mm(&self, root: Pfn) {
+        (**self).leave_mm(root);
     }
 
     #[inline(always)]

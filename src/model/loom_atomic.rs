@@ -46,6 +46,12 @@ macro_rules! atomic {
 
             /// As in `core`.
             #[track_caller]
+            pub fn swap(&self, value: $value, order: Ordering) -> $value {
+                self.value.swap(value, order)
+            }
+
+            /// As in `core`.
+            #[track_caller]
             pub fn fetch_or(&self, bits: $value, order: Ordering) -> $value {
                 self.value.fetch_or(bits, order)
             }

@@ -42,6 +42,22 @@ pub enum Safeguard {
     EnterFence,
     /// The full fence with which the wait for walks begins.
     SynchronizeFence,
+    /// The full fence between telling that a CPU changes its root and loading it.
+    SwitchFence,
+    /// The full fence between changed entries and looking which CPU has the root.
+    ShootdownFence,
+    /// A CPU that is changing its root is taken to use every root.
+    ChangingUsesAll,
+    /// A CPU that has the root loaded lazily, and is spared, is told so.
+    LazyIsTold,
+    /// A flush waits for the answers.
+    WaitForAnswers,
+    /// Who answers a flush releases, who waits for it acquires.
+    AnswerOrdering,
+    /// Who waits for answers gives them as well.
+    AnswerWhileWaiting,
+    /// A CPU takes the calls that it answers, and no other, out of its mailbox.
+    CallsAreTaken,
     /// A reader of the mm lock waits for the writer that is inside.
     ReadersWait,
     /// A writer of the mm lock waits for the writers before it.

@@ -32,6 +32,20 @@ macro_rules! const_fn {
     };
 }
 
+/// An array of `length` times the same constant, made at run time under a checker.
+#[cfg(not(pagepin_checker))]
+macro_rules! array_of {
+    ($length:expr, $value:expr) => {
+        [const { $value }; $length]
+    };
+}
+#[cfg(pagepin_checker)]
+macro_rules! array_of {
+    ($length:expr, $value:expr) => {
+        core::array::from_fn::<_, { $length }, _>(|_| $value)
+    };
+}
+
 /// Names a safeguard where it acts. Nothing but the safeguard itself in a build; under a checker the negative twins
 /// can take away one at a time, and must then be caught.
 ///
@@ -63,4 +77,4 @@ macro_rules! safeguard {
         if $crate::model::Safeguard::$name.is_removed() { $crate::primitive::Ordering::Relaxed } else { $order }
     };
 }
-pub(crate) use {const_fn, safeguard};
+pub(crate) use {array_of, const_fn, safeguard};

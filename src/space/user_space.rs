@@ -10,7 +10,7 @@ use super::{
 };
 use crate::addr::{Pfn, RangeError, UserRange};
 use crate::arch::{ENTRIES, Entry, KeyRights, LeafSize, Levels};
-use crate::env::{AddressSpace, Mm, Vmas};
+use crate::env::{AddressSpace, Mm, Shootdown, Vmas};
 use crate::env::{EntryAddr, Env, FrameTable, OwnedFrame, PhysMap, release};
 use crate::env::{PinBudget, Unlimited};
 use crate::fault::{Fault, FaultError, FaultOutcome, fault_in_vmas};
@@ -338,6 +338,7 @@ unsafe impl<K: Env, C: PinBudget> AddressSpace for UserSpace<K, C> {
 
 impl<K: Env, C> Drop for UserSpace<K, C> {
     fn drop(&mut self) {
+        self.env().shootdown().leave_mm(self.root());
         // SAFETY: nobody else has the mm any more.
         unsafe { free_tables(&self.mm) };
         let root = self.mm.root();

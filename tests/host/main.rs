@@ -43,6 +43,7 @@ mod forms;
 mod frame_model;
 mod frame_source;
 mod frame_word;
+mod ipi_shootdown;
 mod layouts;
 mod mm_lock;
 mod pin_family;

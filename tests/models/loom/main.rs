@@ -16,6 +16,7 @@ mod pin_fork;
 mod pin_unmap;
 #[path = "../runner.rs"]
 mod runner;
+mod shootdown;
 mod table_free;
 mod word;
 
@@ -28,6 +29,7 @@ fn main() -> std::process::ExitCode {
         table_free::MODELS,
         collapse::MODELS,
         mm_lock::MODELS,
+        shootdown::MODELS,
     ];
     runner::main(&models.concat(), include_str!("names.txt"))
 }
