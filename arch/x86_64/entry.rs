@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use static_assertions::const_assert;
+
 use super::software_bits::{FORK_EXCLUSIVE, FORK_WRITABLE, PROT_NONE, SPECIAL};
 use super::{EntryChange, KeyRights, LeafSize, Level};
 use crate::addr::Pfn;
@@ -32,6 +34,10 @@ pub struct Entry(u64);
 impl Entry {
     /// No mapping.
     pub const EMPTY: Self = Self(0);
+
+    /// A CPU has taken the entry that was here and will publish another. Not present; its address is one that no
+    /// processor has memory at, since one with L1TF may read there on speculation.
+    pub(crate) const OWNED: Self = Self(ADDRESS);
 
     /// The entry with these bits.
     #[inline(always)]
@@ -100,6 +106,12 @@ impl Entry {
     /// The page is populated but has no rights at the moment.
     pub const fn is_prot_none(self) -> bool {
         self.0 & (PRESENT | PROT_NONE) == PROT_NONE
+    }
+
+    /// A CPU has taken what was here.
+    #[inline(always)]
+    pub(crate) const fn is_owned(self) -> bool {
+        self.0 == Self::OWNED.0
     }
 
     /// A leaf that pins must not take as it is.
@@ -264,6 +276,9 @@ impl fmt::Debug for Entry {
         if self.is_empty() {
             return f.write_str("Entry(empty)");
         }
+        if self.is_owned() {
+            return f.write_str("Entry(owned)");
+        }
         write!(f, "Entry({:#x}", self.0 & ADDRESS)?;
         let names = [
             (PRESENT, " P"),
@@ -331,3 +346,8 @@ impl<const WRITE: bool> Demand<WRITE> {
         self.denied_keys & (1 << leaf.key()) != 0
     }
 }
+
+// What is not present is told apart by these: nothing, a page without rights, an entry that is owned, and, between the two
+// passes of an unmap, what is left of a present one.
+const_assert!(!Entry::OWNED.is_present() && !Entry::OWNED.has_frame() && !Entry::OWNED.is_empty());
+const_assert!(!Entry::OWNED.is_user());

@@ -1,18 +1,18 @@
 //! [`Mm`]: the tables of one address space.
 //!
-//! Lock order: mm lock (the kernel's, or `UserSpace`'s) -> table lock ([`Mm`]) -> the frame source's own.
+//! Order of waiting: mm lock (the kernel's, or `UserSpace`'s) -> an entry that another CPU owns -> the frame source's own lock.
+//! Who owns an entry waits for acknowledgements of a flush alone.
 
 use super::Env;
 use crate::addr::Pfn;
 use crate::arch::Levels;
-use crate::primitive::{SpinMutex, SpinMutexGuard, const_fn};
+use crate::primitive::const_fn;
 
-/// The page tables of one address space and the lock under which they change.
+/// The page tables of one address space. They change under its mm lock: see [`Tables`](crate::paging::Tables).
 pub struct Mm<K: Env> {
     env: K,
     root: Pfn,
     levels: Levels,
-    table_lock: SpinMutex<(), K::Relax>,
 }
 
 impl<K: Env> Mm<K> {
@@ -25,7 +25,7 @@ impl<K: Env> Mm<K> {
         /// for user code (`US` is clear): a walk that is led there ends there.
         #[must_use]
         pub const unsafe fn new(env: K, root: Pfn, levels: Levels) -> Self {
-            Self { env, root, levels, table_lock: SpinMutex::new(()) }
+            Self { env, root, levels }
         }
     }
 
@@ -47,11 +47,6 @@ impl<K: Env> Mm<K> {
     #[inline(always)]
     pub const fn levels(&self) -> Levels {
         self.levels
-    }
-
-    #[inline(always)]
-    pub(crate) fn lock(&self) -> SpinMutexGuard<'_, (), K::Relax> {
-        self.table_lock.lock()
     }
 }
 

@@ -83,6 +83,7 @@ fn fill_foreign<K: Env>(
 ) -> Result<FaultOutcome, FaultError> {
     vmas.fault_foreign(page, access)?;
     // Otherwise the access would fault again without end.
-    let filled = !Tables::lock(mm).find(page)?.entry.is_empty();
+    // SAFETY: inside the section of the mm lock in which `vmas` were looked at.
+    let filled = !unsafe { Tables::under_mm_lock(mm) }.find(page)?.entry.is_empty();
     if filled { Ok(FaultOutcome::MappedFresh) } else { Err(FaultError::NotFilled) }
 }

@@ -1,18 +1,20 @@
-//! Carrying a decision out.
+//! Carrying a decision out, with no lock around a clear, a copy or a flush.
 //!
-//! Look, decide, allocate, copy and publish happen under one hold of the table lock, so that nothing can change between
-//! the decision and the action and there is nothing to look at twice. The flush that a copy needs waits for other CPUs
-//! far longer than copying a page takes, and it must happen under the lock in any case: until it is over, an empty-looking
-//! entry must not be taken for an untouched page.
+//! The faults of an mm run side by side under its shared mm lock; the entry arbitrates (see [`Tables`]). What is new is made ready
+//! with nothing owned, and then takes its place by one exchange from the entry that was seen; who is late gives back what
+//! it made and looks again. A frame that is to be kept is judged once its entry is owned.
 
 use super::{Action, FrameView, Refusal, Request, State, decide};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize};
-use crate::env::{Env, FrameSource, FrameTable, Mm, OwnedFrame};
-use crate::frame::{FrameKind, PageFrame};
+use crate::env::{EntryAddr, Env, FrameSource, FrameTable, Mm, OwnedFrame, PhysMap, release};
+use crate::frame::{CountError, FrameKind, PageFrame};
 use crate::paging::{Slot, TableError, Tables};
+use crate::primitive::safeguard;
 use crate::rights::Rights;
 use crate::vma::Vma;
+
+use spin::relax::RelaxStrategy;
 
 /// How a fault was resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,32 +69,35 @@ pub(crate) fn resolve<K: Env>(
     page: PageAddr,
     request: Request,
 ) -> Result<FaultOutcome, Unresolved> {
-    let mut tables = Tables::lock(mm);
+    // SAFETY: every caller is inside a section of the mm lock, from which it has the VMA.
+    let mut tables = unsafe { Tables::under_mm_lock(mm) };
     let env = mm.env();
-    // Bounded: the only action that asks again restores rights, after which the page is not prot-none.
+    // Each round but the last ends because another CPU owns the entry, and will publish, or has changed it; or, once, because
+    // rights were restored.
     loop {
         let slot = tables.find(page)?;
-        let (state, frame) = observe(env, &slot)?;
-        match decide(state, vma, request) {
+        let Some((state, frame)) = observe(env, &slot)? else {
+            K::Relax::relax();
+            continue;
+        };
+        let done = match decide(state, vma, request) {
             Action::Refuse(refusal) => return Err(refusal.into()),
             Action::Nothing => {
-                note_use(tables, slot, request);
+                note_use(&mut tables, slot, request);
                 return Ok(FaultOutcome::Spurious);
             }
-            // SAFETY: found under this lock; the frame stays, and W is taken away: the decision is asked again.
-            Action::RestoreRights => unsafe { tables.adjust(slot.at, slot.size(), slot.entry, Entry::rights_restored) },
-            Action::Reuse => return Ok(make_writable(tables, slot)),
-            Action::MapZero => return map_zero(tables, slot, vma),
-            Action::MapFresh { writable } => return map_fresh(tables, slot, vma, writable),
-            Action::Claim { writable } => {
-                return match frame.map(|frame| frame.word.try_claim()) {
-                    Some(Ok(())) if writable => Ok(make_writable(tables, slot)),
-                    Some(Ok(())) => Ok(FaultOutcome::Reused),
-                    // A lockless walker holds it for a moment. The copy is always right.
-                    _ => copy(tables, slot, vma, state, writable),
-                };
+            Action::RestoreRights => {
+                restore_rights(&mut tables, slot);
+                None
             }
-            Action::Copy { writable } => return copy(tables, slot, vma, state, writable),
+            Action::MapZero => map_zero(&mut tables, slot, vma)?,
+            Action::MapFresh { writable } => map_fresh(&mut tables, slot, vma, writable)?,
+            Action::Reuse => keep(&mut tables, slot, frame, true),
+            Action::Claim { writable } => keep(&mut tables, slot, frame, writable),
+            Action::Copy { writable } => copy(&mut tables, slot, vma, frame, writable)?,
+        };
+        if let Some(outcome) = done {
+            return Ok(outcome);
         }
     }
 }
@@ -100,29 +105,31 @@ pub(crate) fn resolve<K: Env>(
 /// Sets accessed, and for a write dirty, in an entry that permits the access: where hardware does not set them itself, their
 /// absence is what faulted.
 #[inline(always)]
-fn note_use<K: Env>(mut tables: Tables<'_, K>, slot: Slot, request: Request) {
-    let used = |entry: Entry| match request {
-        Request::Read | Request::Execute => entry.accessed(),
-        Request::Write if entry.is_writable() => entry.accessed().dirtied(),
+fn note_use<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, request: Request) {
+    let used = match request {
+        Request::Read | Request::Execute => slot.entry.accessed(),
+        Request::Write if slot.entry.is_writable() => slot.entry.accessed().dirtied(),
         // A pin's holder has not used the page yet; what it writes is noted when it lets go.
-        Request::Write | Request::Unshare | Request::ForcedWrite => entry,
+        Request::Write | Request::Unshare | Request::ForcedWrite => slot.entry,
     };
-    if used(slot.entry) != slot.entry {
-        // SAFETY: found under this lock; frame and rights stay.
-        unsafe { tables.adjust(slot.at, slot.size(), slot.entry, used) };
+    if used != slot.entry {
+        // SAFETY: found under this lock; nothing else differs.
+        unsafe { tables.note_use(slot.at, slot.entry, used) };
     }
 }
 
 type FrameRef<'k, K> = &'k PageFrame<<<K as Env>::Frames as FrameTable>::Layout>;
 
-/// What an entry maps, in the terms of the decision.
+/// What an entry maps, in the terms of the decision. `None`: another CPU owns it.
 #[inline(always)]
-fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<(State, Option<FrameRef<'k, K>>), Unresolved> {
+fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<Option<(State, Option<FrameRef<'k, K>>)>, Unresolved> {
     let entry = slot.entry;
     if !entry.is_present() {
         return match entry {
-            _ if entry.is_empty() => Ok((State::Empty, None)),
-            _ if entry.is_prot_none() => Ok((State::ProtNone, None)),
+            _ if entry.is_empty() => Ok(Some((State::Empty, None))),
+            _ if entry.is_prot_none() => Ok(Some((State::ProtNone, None))),
+            _ if safeguard!(OwnedIsWaitedFor => entry.is_owned()) => Ok(None),
+            _ if entry.is_owned() => Ok(Some((State::Empty, None))),
             _ => Err(Unresolved::MalformedTable),
         };
     }
@@ -133,7 +140,7 @@ fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<(State, Option<FrameRe
     };
     if entry.is_special() {
         let zero = env.source().zero_frame() == Some(pfn);
-        return Ok((if zero { State::Zero } else { State::Foreign { writable: entry.is_writable() } }, None));
+        return Ok(Some((if zero { State::Zero } else { State::Foreign { writable: entry.is_writable() } }, None)));
     }
     let frame = env.frames().frame(pfn).ok_or(Unresolved::MalformedTable)?;
     let (writable, (exclusive, sole, anonymous)) = (entry.is_writable(), frame.word.exclusive_sole_and_anonymous());
@@ -143,7 +150,7 @@ fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<(State, Option<FrameRe
     } else {
         not_anonymous(frame.word.kind(), writable)
     };
-    Ok((state, Some(frame)))
+    Ok(Some((state, Some(frame))))
 }
 
 #[cold]
@@ -161,65 +168,185 @@ fn leaf(frame: Pfn, size: LeafSize, vma: &Vma, writable: bool) -> Entry {
     Entry::leaf(frame, size, rights, vma.key())
 }
 
-/// The frame is exclusive, and stays so while the lock is held: only its mapper can share it.
-fn make_writable<K: Env>(mut tables: Tables<'_, K>, slot: Slot) -> FaultOutcome {
-    // SAFETY: found under this lock; the frame stays, and it is exclusive.
-    unsafe { tables.adjust(slot.at, slot.size(), slot.entry, Entry::made_writable) };
-    FaultOutcome::Reused
+/// Brings a page back that had lost all rights, read-only.
+#[cold]
+fn restore_rights<K: Env>(tables: &mut Tables<'_, K>, slot: Slot) {
+    // SAFETY: found under this lock, and it is a leaf; published here and now.
+    if let Some(broken) = unsafe { tables.break_leaf(slot) } {
+        let entry = broken.entry().rights_restored();
+        // SAFETY: the same frame, read-only, where nothing was permitted.
+        unsafe { broken.republish(entry) };
+    }
 }
 
+/// Keeps the frame, which seemed to be this mm's alone, and permits writes if asked. `None`: it is not; look again.
+///
+/// Decided once the entry is owned. Before, the frame could have left this entry and come back to it as something else between
+/// the look at the entry and the look at its word.
+#[inline(always)]
+fn keep<K: Env>(
+    tables: &mut Tables<'_, K>,
+    slot: Slot,
+    frame: Option<FrameRef<'_, K>>,
+    writable: bool,
+) -> Option<FaultOutcome> {
+    let frame = frame?;
+    // SAFETY: found under this lock, and it is a leaf; published here and now.
+    let broken = unsafe { tables.break_leaf(slot) }?;
+    let (exclusive, sole, anonymous) = frame.word.exclusive_sole_and_anonymous();
+    // A lockless walker may hold it for a moment; then the next look says that it is not the only reference.
+    if !exclusive && !(sole && anonymous && frame.word.try_claim().is_ok()) {
+        broken.restore();
+        return None;
+    }
+    let entry = broken.entry();
+    // SAFETY: the same frame, with the right to write, if at all, since it is exclusive; it stays so, since EXCLUSIVE changes
+    // hands only with the entry owned or the mm lock held exclusively.
+    unsafe { broken.republish(if writable { entry.made_writable() } else { entry }) };
+    Some(FaultOutcome::Reused)
+}
+
+/// What was found was too late for the change, or has one: look again.
+const LOOK_AGAIN: Result<Option<FaultOutcome>, Unresolved> = Ok(None);
+
 #[inline(never)]
-fn map_zero<K: Env>(mut tables: Tables<'_, K>, slot: Slot, vma: &Vma) -> Result<FaultOutcome, Unresolved> {
+fn map_zero<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma) -> Result<Option<FaultOutcome>, Unresolved> {
     let Some(zero) = tables.env().source().zero_frame() else {
         return map_fresh(tables, slot, vma, false);
     };
     // SAFETY: found under this lock; the page lies in a VMA, and VMAs lie in the user half.
-    let at = unsafe { tables.place_at(&slot, LeafSize::Size4KiB) }?;
+    let Some(at) = place_of(unsafe { tables.place_at(&slot, LeafSize::Size4KiB) })? else { return LOOK_AGAIN };
     let entry = leaf(zero, LeafSize::Size4KiB, vma, false).special();
-    // SAFETY: the place is of this size, under this lock, and nothing is mapped there; a special entry owns no reference,
-    // and it is read-only.
-    unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
-    Ok(FaultOutcome::MappedZero)
+    // SAFETY: the place is of this size, under this lock; a special entry owns no reference, and it is read-only.
+    Ok(unsafe { tables.fill(at, LeafSize::Size4KiB, entry) }.is_ok().then_some(FaultOutcome::MappedZero))
 }
 
 #[inline(never)]
 fn map_fresh<K: Env>(
-    mut tables: Tables<'_, K>,
+    tables: &mut Tables<'_, K>,
     slot: Slot,
     vma: &Vma,
     writable: bool,
-) -> Result<FaultOutcome, Unresolved> {
+) -> Result<Option<FaultOutcome>, Unresolved> {
     let frame = OwnedFrame::zeroed(tables.env(), FrameKind::Anonymous, 0).ok_or(Unresolved::NoMemory)?;
     // SAFETY: found under this lock; the page lies in a VMA, and VMAs lie in the user half.
-    let at = unsafe { tables.place_at(&slot, LeafSize::Size4KiB) }?;
-    let entry = leaf(frame.into_entry(), LeafSize::Size4KiB, vma, writable);
-    // SAFETY: the place is of this size, under this lock, and nothing is mapped there; the frame's one reference goes to
-    // the entry, and it was handed out exclusive.
-    unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
-    Ok(FaultOutcome::MappedFresh)
+    let Some(at) = place_of(unsafe { tables.place_at(&slot, LeafSize::Size4KiB) })? else { return LOOK_AGAIN };
+    let entry = leaf(frame.frame(), LeafSize::Size4KiB, vma, writable);
+    // SAFETY: the place is of this size, under this lock; the frame's one reference goes to the entry, and it was handed out
+    // exclusive.
+    if unsafe { tables.fill(at, LeafSize::Size4KiB, entry) }.is_err() {
+        return LOOK_AGAIN;
+    }
+    frame.into_entry();
+    Ok(Some(FaultOutcome::MappedFresh))
 }
 
-/// Break -> flush -> publish a copy (zeroes, for the zero frame), then release what was there.
+/// The place for a base page. `None`: another CPU has put a large leaf there meanwhile.
+#[inline(always)]
+fn place_of(place: Result<EntryAddr, TableError>) -> Result<Option<EntryAddr>, Unresolved> {
+    match place {
+        Ok(at) => Ok(Some(at)),
+        Err(TableError::LargeLeaf) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Break -> flush -> publish a copy (zeroes, where there is no frame to copy), then release what was there.
+///
+/// The copy is made with nothing owned, so that nobody waits for it. A plain reference keeps the frame what it is meanwhile: no
+/// mm can claim it, so nobody may write it, and it is not handed out again.
 #[inline(never)]
-fn copy<K: Env>(
-    mut tables: Tables<'_, K>,
+fn copy<'k, K: Env>(
+    tables: &mut Tables<'k, K>,
     slot: Slot,
     vma: &Vma,
-    state: State,
+    frame: Option<FrameRef<'k, K>>,
     writable: bool,
-) -> Result<FaultOutcome, Unresolved> {
+) -> Result<Option<FaultOutcome>, Unresolved> {
     let (env, size) = (tables.env(), slot.size());
-    let copy = match state {
-        State::Zero => OwnedFrame::zeroed(env, FrameKind::Anonymous, size.order()),
-        // SAFETY: the entry keeps the block allocated, and it is a leaf of this size. It is shared, so nobody may write
-        // it: what is copied is what every mapper sees.
-        _ => unsafe { OwnedFrame::copied(env, slot.entry.leaf_frame(size), size.order()) },
+    let (original, copy) = match frame {
+        None => (None, OwnedFrame::zeroed(env, FrameKind::Anonymous, size.order())),
+        Some(frame) => match Original::hold(tables, &slot, frame) {
+            // SAFETY: the reference keeps the block allocated, and it was a leaf of this size when that was taken.
+            Ok(original) => unsafe {
+                let copy = OwnedFrame::copied(env, original.pfn, size.order());
+                (Some(original), copy)
+            },
+            Err(Unheld::Changed) => return LOOK_AGAIN,
+            Err(Unheld::Full) => return copy_owned(tables, slot, vma, writable),
+            Err(Unheld::NotInUse) => return Err(Unresolved::MalformedTable),
+        },
     };
-    let entry = leaf(copy.ok_or(Unresolved::NoMemory)?.into_entry(), size, vma, writable);
-    // SAFETY: the slot was found under this lock, and the state says that it holds a leaf; it is flushed here and now.
-    let settled = unsafe { tables.break_leaf(slot) }.flush();
+    let copy = copy.ok_or(Unresolved::NoMemory)?;
+    let entry = leaf(copy.frame(), size, vma, writable);
+    // SAFETY: the slot was found under this lock, and the state said that it holds a leaf; published here and now.
+    let Some(broken) = (unsafe { tables.break_leaf(slot) }) else { return LOOK_AGAIN };
+    copy.into_entry();
     // SAFETY: the copy is of the same size; its one reference goes to the entry, and it was handed out exclusive.
-    let old = unsafe { settled.publish(entry) };
+    let old = unsafe { broken.flush().publish(entry) };
     old.release(env);
-    Ok(FaultOutcome::Copied)
+    drop(original);
+    Ok(Some(FaultOutcome::Copied))
+}
+
+/// The same of a frame that takes no reference more, because its count is at the limit: others wait for this copy.
+#[cold]
+fn copy_owned<K: Env>(
+    tables: &mut Tables<'_, K>,
+    slot: Slot,
+    vma: &Vma,
+    writable: bool,
+) -> Result<Option<FaultOutcome>, Unresolved> {
+    let (env, size) = (tables.env(), slot.size());
+    let copy = OwnedFrame::allocate(env, FrameKind::Anonymous, size.order()).ok_or(Unresolved::NoMemory)?;
+    // SAFETY: as in `copy`.
+    let Some(broken) = (unsafe { tables.break_leaf(slot) }) else { return LOOK_AGAIN };
+    let copy = copy.into_entry();
+    // SAFETY: the reference of the entry, which is owned, keeps the original allocated, a leaf of this size; the copy was just
+    // allocated, in this order, and nobody else knows it.
+    unsafe { env.phys_map().copy_frames(broken.entry().leaf_frame(size), copy, size.order()) };
+    // SAFETY: as in `copy`.
+    let old = unsafe { broken.flush().publish(leaf(copy, size, vma, writable)) };
+    old.release(env);
+    Ok(Some(FaultOutcome::Copied))
+}
+
+/// A frame that is being copied, with a plain reference of its own.
+struct Original<'k, K: Env> {
+    env: &'k K,
+    pfn: Pfn,
+    frame: FrameRef<'k, K>,
+}
+
+/// Why a frame got no reference.
+enum Unheld {
+    /// The entry does not map it any more, or it has become this mm's own.
+    Changed,
+    /// It has as many as it may have.
+    Full,
+    /// Nobody uses it, and an entry maps it.
+    NotInUse,
+}
+
+impl<'k, K: Env> Original<'k, K> {
+    #[inline(always)]
+    fn hold(tables: &Tables<'k, K>, slot: &Slot, frame: FrameRef<'k, K>) -> Result<Self, Unheld> {
+        let changed = || !tables.load(slot.at).same_mapping(slot.entry);
+        match frame.word.try_get() {
+            Ok(()) => {}
+            Err(_) if changed() => return Err(Unheld::Changed),
+            Err(CountError::Overflow) => return Err(Unheld::Full),
+            Err(_) => return Err(Unheld::NotInUse),
+        }
+        let original = Self { env: tables.env(), pfn: slot.entry.leaf_frame(slot.size()), frame };
+        // The look at the entry was before: since then the frame can have left it, and been handed out again.
+        let another = safeguard!(CopyLooksAgain => changed() || frame.word.exclusive_sole_and_anonymous().0);
+        if another { Err(Unheld::Changed) } else { Ok(original) }
+    }
+}
+
+impl<K: Env> Drop for Original<'_, K> {
+    fn drop(&mut self) {
+        release(self.env, self.pfn, self.frame.word.put());
+    }
 }

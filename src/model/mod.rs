@@ -23,7 +23,7 @@ pub(crate) use checker::sync::atomic::{Ordering, fence};
 pub use locks::FairRwLock;
 #[cfg(feature = "alloc")]
 pub(crate) use locks::RwLock;
-pub(crate) use locks::{SpinMutex, SpinMutexGuard};
+pub(crate) use locks::SpinMutex;
 #[cfg(pagepin_checker = "loom")]
 pub use loom_atomic::AtomicU64;
 pub use safeguard::Safeguard;

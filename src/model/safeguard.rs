@@ -28,6 +28,10 @@ pub enum Safeguard {
     AboveReread,
     /// A broken entry is flushed before its successor is published.
     FlushBeforePublish,
+    /// Who meets an entry that another CPU owns waits for it.
+    OwnedIsWaitedFor,
+    /// A frame that is to be copied is held, and then its entry looked at again.
+    CopyLooksAgain,
     /// Fork flushes the parent's write-protected entries.
     FlushAfterFork,
     /// Protect flushes the entries that lost a right.

@@ -1,6 +1,7 @@
-//! The page tables of an mm as they are in memory: finding, filling, and replacing entries under the table lock.
+//! The page tables of an mm as they are in memory: finding, filling, and replacing entries under the mm lock.
 
 mod cursor;
+mod new_tables;
 mod replace;
 mod tables;
 mod upper;

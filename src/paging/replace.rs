@@ -6,13 +6,17 @@
 //!
 //! [`Tables::break_leaf`] -> [`Broken`] -> [`Broken::flush`] -> [`Settled`] -> [`Settled::publish`] -> [`OldLeaf`]
 //!
-//! and only the last can release the old frame (INV-12).
+//! and only the last can release the old frame (INV-12). Breaking takes the place into ownership: who else meets it waits, so
+//! what is decided from there on is decided about what was taken. To map the same frame again, with as many rights or more,
+//! nothing has to be flushed ([`Broken::restore`]).
 //!
 //! ```
 //! # fn right<K: pagepin::Env>(mut tables: pagepin::paging::Tables<'_, K>, slot: pagepin::paging::Slot, new: pagepin::Entry) {
-//! let settled = unsafe { tables.break_leaf(slot) }.flush();
-//! let old = unsafe { settled.publish(new) };
-//! # let _ = old;
+//! if let Some(broken) = unsafe { tables.break_leaf(slot) } {
+//!     let settled = broken.flush();
+//!     let old = unsafe { settled.publish(new) };
+//! #   let _ = old;
+//! }
 //! # }
 //! ```
 //!
@@ -20,33 +24,39 @@
 //!
 //! ```compile_fail,E0599
 //! # fn wrong<K: pagepin::Env>(mut tables: pagepin::paging::Tables<'_, K>, slot: pagepin::paging::Slot, new: pagepin::Entry) {
-//! let broken = unsafe { tables.break_leaf(slot) };
-//! let old = unsafe { broken.publish(new) }; // no method named `publish`
-//! # let _ = old;
+//! if let Some(broken) = unsafe { tables.break_leaf(slot) } {
+//!     let old = unsafe { broken.publish(new) }; // no method named `publish`
+//! #   let _ = old;
+//! }
 //! # }
 //! ```
+
+use core::fmt;
 
 use super::{Slot, Tables};
 use crate::addr::Pfn;
 use crate::arch::{Entry, LeafSize};
-use crate::env::{Env, FlushRange, FrameTable, PhysMap, release};
+use crate::env::{Env, ExtraParts, FlushRange, FrameTable, NoPreempt, PhysMap, StayGuard, release};
 use crate::frame::Dirty;
 use crate::primitive::safeguard;
 
-/// A leaf that hardware can no longer load, but that TLBs may still hold.
-#[must_use = "flush it: until every CPU has acknowledged, the old translation may be in use"]
+/// A leaf that hardware can no longer load, but that TLBs may still hold. This CPU owns its place: nobody else changes it, and
+/// those who meet it wait.
+#[must_use = "publish something: others wait for it"]
 #[derive(Debug)]
 pub struct Broken<'t, 'a, K: Env> {
     tables: &'t mut Tables<'a, K>,
     slot: Slot,
+    stay: Stay<'a, K>,
 }
 
 /// A broken leaf that no CPU can use any more.
-#[must_use = "publish a new entry or leave the place empty"]
+#[must_use = "publish a new entry or leave the place empty: others wait for it"]
 #[derive(Debug)]
 pub struct Settled<'t, 'a, K: Env> {
     tables: &'t mut Tables<'a, K>,
     slot: Slot,
+    _stay: Stay<'a, K>,
 }
 
 /// The frame of a leaf that is out of use everywhere, with the reference that the entry held.
@@ -57,22 +67,69 @@ pub struct OldLeaf {
     size: LeafSize,
 }
 
+/// Others spin until an owner has published, so it must run.
+struct Stay<'a, K: Env + 'a>(StayGuard<'a, K>);
+
+impl<K: Env> fmt::Debug for Stay<'_, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stay")
+    }
+}
+
 impl<'t, 'a, K: Env> Broken<'t, 'a, K> {
     /// # Safety
     /// As [`Tables::break_leaf`].
-    pub(super) unsafe fn new(tables: &'t mut Tables<'a, K>, slot: Slot) -> Self {
-        // One step: hardware sets accessed and dirty only in entries it finds present, so what comes back is final and
-        // no bit that it sets can be lost.
-        // SAFETY: the lock is held through `tables`, and under it the caller found the slot, so the table page is alive.
-        let entry = unsafe { tables.env().phys_map().change_entry(slot.at, Entry::BREAK) };
-        Self { tables, slot: Slot { entry, ..slot } }
+    #[inline(always)]
+    pub(super) unsafe fn new(tables: &'t mut Tables<'a, K>, slot: Slot) -> Option<Self> {
+        let stay = Stay(tables.env().extras().no_preempt().enter());
+        let mut seen = slot.entry;
+        // Hardware sets accessed and dirty at any time, and that is no other mapping. What the exchange took is final:
+        // hardware sets them only in entries that it finds present.
+        // Bounded: each of the two bits is set once.
+        // SAFETY: the mm lock is held, under which the caller found the slot, so the table page is alive.
+        while let Err(now) = unsafe { tables.env().phys_map().exchange_entry(slot.at, seen, Entry::OWNED) } {
+            if !now.same_mapping(seen) {
+                return None;
+            }
+            seen = now;
+        }
+        Some(Self { tables, slot: Slot { entry: seen, ..slot }, stay })
+    }
+
+    /// What was taken.
+    #[inline(always)]
+    pub(crate) fn entry(&self) -> Entry {
+        self.slot.entry
+    }
+
+    /// Puts back what was taken.
+    #[inline(always)]
+    pub fn restore(self) {
+        let entry = self.slot.entry;
+        // SAFETY: the same leaf; whose frame it is, and whether it is exclusive, only the owner could have changed.
+        unsafe { self.republish(entry) };
+    }
+
+    /// Maps the same frame again, with as many rights or more. What TLBs still hold permits no more than that, so nothing is
+    /// flushed.
+    ///
+    /// # Safety
+    /// `new` maps the frame that the entry taken did, which keeps its reference, with at least its rights; it is writable only
+    /// if the frame is `EXCLUSIVE` (INV-1) or not counted.
+    #[inline(always)]
+    pub(crate) unsafe fn republish(self, new: Entry) {
+        self.tables.before_execute(self.slot.entry, new, self.slot.size());
+        debug_assert!(new.leaf_frame(self.slot.size()) == self.slot.entry.leaf_frame(self.slot.size()));
+        // SAFETY: the mm lock under which the slot was found is still held through `tables`; the place is this CPU's.
+        unsafe { self.tables.env().phys_map().store_entry(self.slot.at, new) };
+        self.tables.added();
     }
 
     /// Returns after every CPU has acknowledged that the old translation is gone.
     pub fn flush(self) -> Settled<'t, 'a, K> {
         let (first, pages) = (self.slot.first_page(), self.slot.size().pages());
         safeguard!(FlushBeforePublish; self.tables.flush(FlushRange::Leaves { first, pages }));
-        Settled { tables: self.tables, slot: self.slot }
+        Settled { tables: self.tables, slot: self.slot, _stay: self.stay }
     }
 }
 
@@ -84,8 +141,8 @@ impl<K: Env> Settled<'_, '_, K> {
     /// it is writable only if that frame is `EXCLUSIVE` (INV-1).
     pub unsafe fn publish(self, new: Entry) -> OldLeaf {
         self.tables.before_execute(Entry::EMPTY, new, self.slot.size());
-        // SAFETY: the lock under which the slot was found is still held through `tables`; what was there is broken and
-        // flushed.
+        // SAFETY: the mm lock under which the slot was found is still held through `tables`; the place is this CPU's, and
+        // what was there is flushed.
         unsafe { self.tables.env().phys_map().store_entry(self.slot.at, new) };
         self.tables.added();
         OldLeaf { entry: self.slot.entry, size: self.slot.size() }

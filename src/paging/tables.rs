@@ -1,15 +1,14 @@
-//! [`Tables`]: the tables of one mm with their lock held.
+//! [`Tables`]: the tables of one mm, under its mm lock.
 
 use core::fmt;
 use core::marker::PhantomData;
 
+use super::new_tables::NewTables;
 use super::{Broken, Follow, Upper};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize, Level};
-use crate::env::{EntryAddr, Env, ExtraParts, FlushRange, Mm, NoPreempt, OwnedFrame, PhysMap, Shootdown, StayGuard};
+use crate::env::{EntryAddr, Env, FlushRange, Mm, PhysMap, Shootdown};
 use crate::errno::{EFAULT, EINVAL, ENOMEM};
-use crate::frame::FrameKind;
-use crate::primitive::SpinMutexGuard;
 
 /// Why tables could not be followed or extended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,23 +82,31 @@ impl Slot {
     }
 }
 
-/// The tables of an mm, locked. All changes of user entries go through one of these.
-#[must_use = "the lock is held as long as this lives"]
+/// The tables of an mm whose mm lock is held: shared by faults, pins and hooks, exclusively by whoever unmaps, protects, moves
+/// or forks.
+///
+/// Under the shared lock the entries arbitrate. Two changes are made by one exchange from the value that was seen: a leaf where
+/// nothing was ([`Tables::fill`]), and a table where none was ([`Tables::place`]). For every other the entry is taken first
+/// ([`Tables::break_leaf`]): whoever made it not present owns it, and alone may publish; only then is decided what. Whoever
+/// meets an entry that is owned lets its owner go on ([`Env::Relax`]) and looks again. Owners publish before they leave
+/// the lock, so who holds it exclusively meets none.
+#[must_use = "looks at nothing by itself"]
 pub struct Tables<'a, K: Env> {
     mm: &'a Mm<K>,
-    _lock: SpinMutexGuard<'a, (), K::Relax>,
-    /// Others spin until the lock is given up, so its holder must run. Taken before it, dropped after it.
-    _stay: StayGuard<'a, K>,
-    /// A CPU holds the lock: others spin until it gives it up, so it must not lie with a thread that is not running.
+    /// What is under a lock stays with the thread that holds it.
     not_send: PhantomData<*const ()>,
 }
 
 impl<'a, K: Env> Tables<'a, K> {
-    /// Takes the table lock of `mm`.
-    #[inline]
-    pub fn lock(mm: &'a Mm<K>) -> Self {
-        let stay = mm.env().extras().no_preempt().enter();
-        Self { mm, _lock: mm.lock(), _stay: stay, not_send: PhantomData }
+    /// The tables of `mm`.
+    ///
+    /// # Safety
+    /// As long as this lives the caller holds the mm lock of `mm`, shared at least: it is called inside
+    /// [`AddressSpace::with_vmas`](crate::AddressSpace::with_vmas) or [`with_vma_at`](crate::AddressSpace::with_vma_at), for the
+    /// VMA there, or nobody else has the mm.
+    #[inline(always)]
+    pub const unsafe fn under_mm_lock(mm: &'a Mm<K>) -> Self {
+        Self { mm, not_send: PhantomData }
     }
 
     /// The kernel.
@@ -117,8 +124,8 @@ impl<'a, K: Env> Tables<'a, K> {
     /// The entry at `at`.
     #[inline(always)]
     pub(crate) fn load(&self, at: EntryAddr) -> Entry {
-        // SAFETY: places of entries come from a descent under the lock that is still held, so the table is alive; each
-        // index is one of a level, or less than a table's end away from one.
+        // SAFETY: places of entries come from a descent under the mm lock that is still held, and tables leave the tree only
+        // under the exclusive one, so the table is alive; each index is one of a level, or less than a table's end away from one.
         unsafe { self.env().phys_map().load_entry(at) }
     }
 
@@ -152,7 +159,8 @@ impl<'a, K: Env> Tables<'a, K> {
         Slot { at, entry: self.load(at), level, page }
     }
 
-    /// Finds the entry that maps `page`, or the empty one where the search ends.
+    /// Finds the entry that maps `page`, or the empty one where the search ends. Under the shared lock it is what was there a
+    /// moment ago; it can be one that another CPU owns.
     ///
     /// # Errors
     /// [`TableError::Malformed`].
@@ -175,36 +183,24 @@ impl<'a, K: Env> Tables<'a, K> {
     /// # Safety
     /// `page` lies in the user half of this mm: the tables of the other half are not under this lock.
     pub unsafe fn place(&mut self, page: PageAddr, size: LeafSize) -> Result<EntryAddr, TableError> {
-        let slot = self.descend(page, size.level(), Follow::Live);
-        if slot.level == size.level() {
-            return Ok(slot.at);
-        }
-        match Upper::of(slot.entry, slot.level) {
-            Upper::Empty => {
-                let (new, place) = self.new_tables(slot.level.below(), page, size).ok_or(TableError::NoMemory)?;
-                // SAFETY: found under the lock, which is held, and the entry is empty; the new tables are ours and cleared
-                // but for the way to the place.
-                unsafe { self.env().phys_map().store_entry(slot.at, Entry::table(new.into_entry())) };
-                Ok(place)
+        // Bounded: whoever was faster linked a table, so each round begins lower.
+        loop {
+            let slot = self.descend(page, size.level(), Follow::Live);
+            if slot.level == size.level() {
+                return Ok(slot.at);
             }
-            Upper::Leaf(_) => Err(TableError::LargeLeaf),
-            // A descent goes on where there is a table.
-            Upper::Table(_) | Upper::Malformed => Err(TableError::Malformed),
+            match Upper::of(slot.entry, slot.level) {
+                Upper::Empty => {
+                    let new = NewTables::for_leaf(self.env(), slot.level.below(), page, size)?;
+                    if let Some(place) = new.link(slot.at) {
+                        return Ok(place);
+                    }
+                }
+                Upper::Leaf(_) | Upper::Owned => return Err(TableError::LargeLeaf),
+                // A descent goes on where there is a table.
+                Upper::Table(_) | Upper::Malformed => return Err(TableError::Malformed),
+            }
         }
-    }
-
-    /// A table of `level`, and those below it that a leaf of `size` for `page` needs, with the place of that leaf. They
-    /// are linked with each other only when memory was found for all: what is dropped on the way back has nothing below.
-    fn new_tables(&self, level: Level, page: PageAddr, size: LeafSize) -> Option<(OwnedFrame<'a, K>, EntryAddr)> {
-        let table = OwnedFrame::zeroed(self.env(), FrameKind::Table, 0)?;
-        let at = EntryAddr::new(table.frame(), level.index(page.address()));
-        if level == size.level() {
-            return Some((table, at));
-        }
-        let (below, place) = self.new_tables(level.below(), page, size)?;
-        // SAFETY: the new table is cleared and nobody else knows it.
-        unsafe { self.env().phys_map().store_entry(at, Entry::table(below.into_entry())) };
-        Some((table, place))
     }
 
     /// As [`Tables::place`], from where the search for the page ended without finding anything.
@@ -223,27 +219,30 @@ impl<'a, K: Env> Tables<'a, K> {
         unsafe { self.place(slot.page, size) }
     }
 
-    /// Puts a leaf where nothing is.
+    /// Puts a leaf where nothing is, by one exchange.
+    ///
+    /// # Errors
+    /// The entry that is there: another CPU was faster. The reference stays the caller's.
     ///
     /// # Safety
-    /// `at` comes from [`Tables::place`] with `size` under this lock and its entry is empty; `entry` is a leaf of that size whose
-    /// frame the caller holds a reference to, which the entry now owns, and which is writable only if the frame is
-    /// `EXCLUSIVE` (INV-1). All of it lies in one VMA, or in VMAs that are and stay alike: a leaf has one set of rights.
+    /// `at` comes from [`Tables::place`] with `size` under this lock; `entry` is a leaf of that size whose frame the caller holds a
+    /// reference to, which the entry now owns, and which is writable only if the frame is `EXCLUSIVE` (INV-1). All of it lies
+    /// in one VMA, or in VMAs that are and stay alike: a leaf has one set of rights.
     #[inline]
-    pub unsafe fn fill(&mut self, at: EntryAddr, size: LeafSize, entry: Entry) {
-        debug_assert!(self.load(at).is_empty(), "fill() is for empty entries; present ones are broken first");
+    pub unsafe fn fill(&mut self, at: EntryAddr, size: LeafSize, entry: Entry) -> Result<(), Entry> {
         self.before_execute(Entry::EMPTY, entry, size);
-        // SAFETY: the lock is held; the caller vouches for the place, that it is empty, and for the new entry.
-        unsafe { self.env().phys_map().store_entry(at, entry) };
+        // SAFETY: the mm lock is held, so the table is alive; the caller vouches for the place and for the new entry.
+        unsafe { self.env().phys_map().exchange_entry(at, Entry::EMPTY, entry) }?;
         self.added();
+        Ok(())
     }
 
     /// Changes the rights in the leaf of `size` at `at` from what was seen to what `change` makes of it, keeping the frame and
     /// the accessed and dirty bits that hardware sets meanwhile. Rights that are taken away need a flush afterwards.
     ///
     /// # Safety
-    /// `at` was found under this lock and had `seen`; `change` keeps the frame, and adds the right to write only if the
-    /// frame is `EXCLUSIVE` (INV-1) or not counted.
+    /// The mm lock is held exclusively, under it `at` was found and had `seen`; `change` keeps the frame, and adds the right
+    /// to write only if the frame is `EXCLUSIVE` (INV-1) or not counted.
     #[inline]
     pub(crate) unsafe fn adjust(
         &mut self,
@@ -254,13 +253,26 @@ impl<'a, K: Env> Tables<'a, K> {
     ) {
         self.before_execute(seen, change(seen), size);
         let mut old = seen;
-        // Bounded: only hardware writes under the lock, and it only sets two bits.
+        // Bounded: only hardware writes under the exclusive lock, and it only sets two bits.
         // SAFETY: the lock is held; the caller vouches for the place and the change.
         while let Err(now) = unsafe { self.env().phys_map().exchange_entry(at, old, change(old)) } {
-            debug_assert!(now.same_mapping(old), "an entry changed under the table lock");
+            debug_assert!(now.same_mapping(old), "an entry changed under the exclusive mm lock");
             old = now;
         }
         self.added();
+    }
+
+    /// Sets the bits of accessed and dirty that `used` has more than what was seen, as hardware would: unless the entry has
+    /// become another meanwhile.
+    ///
+    /// # Safety
+    /// `at` was found under this lock and had `seen`; `used` differs from it in these bits alone.
+    #[inline]
+    pub(crate) unsafe fn note_use(&mut self, at: EntryAddr, seen: Entry, used: Entry) {
+        // SAFETY: the mm lock is held, so the table is alive; the caller vouches for the place and the change.
+        if unsafe { self.env().phys_map().exchange_entry(at, seen, used) }.is_ok() {
+            self.added();
+        }
     }
 
     /// Some entry maps what it did not, or may permit more.
@@ -278,13 +290,16 @@ impl<'a, K: Env> Tables<'a, K> {
         }
     }
 
-    /// Takes the leaf at `slot` out of use. Nothing is released and nothing else is mapped until it is flushed.
+    /// Takes the leaf at `slot`, present or prot-none, out of use and into ownership. `None`: it is not what was seen any more.
+    ///
+    /// The owner decides now, by what it took, and waits for nothing but the flush: it takes no lock, allocates nothing, asks
+    /// the kernel nothing that may wait, and owns no second entry, since whoever meets this one waits for it.
     ///
     /// # Safety
-    /// `slot` was found under this lock, holds a leaf, and was not broken since. What comes back is flushed before the
-    /// lock is given up: an entry that is not present is taken for one that no TLB knows, and so its frame would be
-    /// released without a flush by the next unmap (INV-12).
-    pub unsafe fn break_leaf(&mut self, slot: Slot) -> Broken<'_, 'a, K> {
+    /// `slot` was found under this lock and holds a leaf. What comes back is published before the lock is given up, or others
+    /// wait for ever; not by unwinding either.
+    #[inline(always)]
+    pub unsafe fn break_leaf(&mut self, slot: Slot) -> Option<Broken<'_, 'a, K>> {
         // SAFETY: forwarded from the caller.
         unsafe { Broken::new(self, slot) }
     }

@@ -15,6 +15,8 @@ pub(crate) enum Upper {
     Table(Pfn),
     /// A large leaf, present or prot-none.
     Leaf(LeafSize),
+    /// A large leaf that another CPU owns.
+    Owned,
     /// Nothing that the crate makes or hardware accepts in the user half: a leaf where the format has none, an entry that
     /// is not for user code, or one that is not present and yet not empty.
     Malformed,
@@ -29,6 +31,9 @@ impl Upper {
         }
         if entry.is_empty() {
             return Self::Empty;
+        }
+        if entry.is_owned() {
+            return Self::Owned;
         }
         let usable = Demand::<false>::passes(entry) || entry.is_prot_none();
         if usable && entry.is_leaf_at(level) { Self::large(level) } else { Self::Malformed }

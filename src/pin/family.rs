@@ -4,13 +4,12 @@
 
 use super::collected::{Acquired, Collected};
 use super::run::Runs;
-use super::walk::{Locked, Lockless, Stop, Walk};
+use super::walk::{Stop, Walk};
 use super::{GotPages, PhysRun, PinAccess, PinError, PinFlags, Pinned, PinnedPages, RawPins, RunBuffer};
 use crate::addr::{PageAddr, RangeError, UserRange};
 use crate::arch::{Demand, KeyRights};
 use crate::env::{AddressSpace, Counted, Env, PinBudget, ReadSide, Vmas, count};
 use crate::fault::{self, Request};
-use crate::paging::Tables;
 use crate::rights::{Access, Rights};
 use crate::vma::{Backing, Vma};
 
@@ -69,6 +68,8 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             _ => self.acquire_fast::<false, PIN>(&mut runs),
         };
         let stopped = match fast {
+            // Whoever changes the page may be done by the time that the slow path looks.
+            Some(Stop::Contended) if path == Path::Fast => Some(PinError::WouldFault),
             Some(stop) if path == Path::Fast || stop == Stop::Full => Some(stop.into()),
             Some(_) => self.acquire_slow::<A, PIN>(&mut runs),
             None => None,
@@ -81,23 +82,25 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
     fn acquire_one_leaf<const WRITE: bool, const PIN: bool>(self) -> Option<PhysRun> {
         let walk = Walk::<S::Kernel, WRITE> { mm: self.space.mm(), demand: Demand::new(self.keys) };
         let _inside = self.env().read_side().enter();
-        walk.one_leaf::<Lockless<PIN>>(self.range.first_page(), self.range.end_page())
+        walk.one_leaf::<PIN>(self.range.first_page(), self.range.end_page())
     }
 
     #[inline(never)]
     fn acquire_fast<const WRITE: bool, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<Stop> {
+        self.walk::<WRITE, PIN>(self.range.end_page(), runs)
+    }
+
+    /// Collects what is present up to `end`, beginning at the first missing page.
+    #[inline(always)]
+    fn walk<const WRITE: bool, const PIN: bool>(&self, end: PageAddr, runs: &mut Runs<'_>) -> Option<Stop> {
         let walk = Walk::<S::Kernel, WRITE> { mm: self.space.mm(), demand: Demand::new(self.keys) };
-        let (mut page, end) = (self.range.first_page(), self.range.end_page());
+        let first = self.range.first_page();
         loop {
             let inside = self.env().read_side().enter();
-            let stop = walk.run::<Lockless<PIN>>(page, end, runs);
+            let stop = walk.run::<PIN>(first.offset(runs.pages()), end, runs);
             drop(inside);
-            if stop.is_some() {
+            if stop.is_some() || first.offset(runs.pages()) >= end {
                 return stop;
-            }
-            page = self.range.first_page().offset(runs.pages());
-            if page >= end {
-                return None;
             }
         }
     }
@@ -142,14 +145,9 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         runs: &mut Runs<'_>,
     ) -> Result<(), PinError> {
         let first = self.range.first_page();
-        let walk = Walk::<S::Kernel, WRITE> { mm: self.space.mm(), demand: Demand::new(self.keys) };
         let mut faults = (first, 0);
         loop {
-            let page = first.offset(runs.pages());
-            let tables = Tables::lock(walk.mm);
-            let stop = walk.run::<Locked<PIN>>(page, end, runs);
-            drop(tables);
-            let Some(stop) = stop else { return Ok(()) };
+            let Some(stop) = self.walk::<WRITE, PIN>(end, runs) else { return Ok(()) };
             let a_fault_mends_it = matches!(stop, Stop::Unready | Stop::Raced);
             if !a_fault_mends_it || self.flags.contains(PinFlags::NOFAULT) {
                 return Err(stop.into());

@@ -1,10 +1,10 @@
 //! The walker: from a range of pages to counted frames, without faulting.
 //!
-//! One walker serves two callers. **[`Lockless`]** (inside a [`ReadSide`](crate::ReadSide) guard):
-//! load each entry once and walk the *value*; check rights; count the frame; then **re-read** the entry, and after the
+//! One walker serves all forms: it runs inside a [`ReadSide`](crate::ReadSide) guard, with the mm lock or without. It
+//! loads each entry once and walks the *value*, checks rights, counts the frame, and then **re-reads** the entry, and after the
 //! table's last page the entry that led to the table. If one changed, the mapping may have gone, and the frame may be
-//! somebody else's by now: the counts are undone. **[`Locked`]** (under the table lock): nothing can
-//! change, so nothing is read twice.
+//! somebody else's by now: the counts are undone. The mm lock does not spare it that: faults of other threads replace entries
+//! under it.
 //!
 //! Why the re-read is enough: a frame is recycled only after its entry was broken, so a walker that counted a recycled
 //! frame sees a changed entry; and exclusivity is tested in the very step that counts the pin, so fork either sees
@@ -60,47 +60,20 @@ impl From<Stop> for PinError {
     }
 }
 
-/// A lockless walk leaves the read side after it has been to so many places of leaves, or a table's end later.
+/// A walk leaves the read side after it has been to so many places of leaves, or a table's end later.
 const MAX_PLACES_PER_GUARD: u64 = arch::ENTRIES;
 
-/// What kind of walk it is.
-pub(super) trait Mode {
-    /// Without the table lock, inside a read-side guard.
-    const LOCKLESS: bool;
-    /// Takes pins, not plain references.
-    const PIN: bool;
-
-    /// Counts a frame. One look at its word decides, so that it may be recycled meanwhile; and a frame that is not this
-    /// mm's own, of whatever kind, is not pinned but unshared first.
-    #[inline(always)]
-    fn hold<L: Layout>(frame: &PageFrame<L>) -> Result<(), CountError> {
-        if Self::PIN { frame.word.try_pin_exclusive() } else { frame.word.try_get_user() }
-    }
-
-    /// Undoes [`Mode::hold`] for a run.
-    #[inline(always)]
-    fn release<K: Env>(env: &K, run: PhysRun) {
-        if Self::PIN {
-            release_run::<K, true>(env, run, Dirty::No)
-        } else {
-            release_run::<K, false>(env, run, Dirty::No)
-        }
-    }
+/// Counts a frame: a pin, or a plain reference. One look at its word decides, so that it may be recycled meanwhile; and a frame
+/// that is not this mm's own, of whatever kind, is not pinned but unshared first.
+#[inline(always)]
+fn hold<L: Layout, const PIN: bool>(frame: &PageFrame<L>) -> Result<(), CountError> {
+    if PIN { frame.word.try_pin_exclusive() } else { frame.word.try_get_user() }
 }
 
-/// Without the table lock, inside a read-side guard.
-pub(super) enum Lockless<const PIN: bool> {}
-/// Under the table lock.
-pub(super) enum Locked<const PIN: bool> {}
-
-impl<const PIN: bool> Mode for Lockless<PIN> {
-    const LOCKLESS: bool = true;
-    const PIN: bool = PIN;
-}
-
-impl<const PIN: bool> Mode for Locked<PIN> {
-    const LOCKLESS: bool = false;
-    const PIN: bool = PIN;
+/// Undoes [`hold`] for a run.
+#[inline(always)]
+fn undo<K: Env, const PIN: bool>(env: &K, run: PhysRun) {
+    release_run::<K, PIN>(env, run, Dirty::No)
 }
 
 /// One walk's constant part: whose tables, and for reading or (`WRITE`) writing.
@@ -122,11 +95,11 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
         self.mm.env()
     }
 
-    /// Collects the pages from `first` up to `end`, at least one, in `runs`, with a pin (`M::PIN`) or a plain reference on
-    /// each. A lockless walk ends early, with no reason to stop, when it has been to enough places: its caller leaves the
+    /// Collects the pages from `first` up to `end`, at least one, in `runs`, with a pin (`PIN`) or a plain reference on
+    /// each. A walk ends early, with no reason to stop, when it has been to enough places: its caller leaves the
     /// read side, which must not be held for as long as user space likes, and goes on from there.
     #[inline(always)]
-    pub(super) fn run<M: Mode>(&self, first: PageAddr, end: PageAddr, runs: &mut Runs<'_>) -> Option<Stop> {
+    pub(super) fn run<const PIN: bool>(&self, first: PageAddr, end: PageAddr, runs: &mut Runs<'_>) -> Option<Stop> {
         let mut page = first;
         let mut visited = 0;
         loop {
@@ -134,13 +107,13 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
             let (stop, places) = match self.descend(page) {
                 Err(stop) => (Some(stop), 0),
                 Ok(Place::Table { first, above }) => {
-                    let stop = self.take_table::<M>(first, above, end, &mut page, runs);
+                    let stop = self.take_table::<PIN>(first, above, end, &mut page, runs);
                     (stop, before.pages_to(page))
                 }
-                Ok(Place::Leaf(leaf)) => (self.take_leaf::<M>(leaf, end, &mut page, runs), 1),
+                Ok(Place::Leaf(leaf)) => (self.take_leaf::<PIN>(leaf, end, &mut page, runs), 1),
             };
             visited += places;
-            if stop.is_some() || page >= end || (M::LOCKLESS && visited >= MAX_PLACES_PER_GUARD) {
+            if stop.is_some() || page >= end || visited >= MAX_PLACES_PER_GUARD {
                 return stop;
             }
         }
@@ -149,16 +122,16 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
     /// All pages from `first` up to `end`, if one leaf maps them: one run, and no bookkeeping for more. `None`: nothing is
     /// held, and [`Walk::run`] finds out why.
     #[inline(always)]
-    pub(super) fn one_leaf<M: Mode>(&self, first: PageAddr, end: PageAddr) -> Option<PhysRun> {
+    pub(super) fn one_leaf<const PIN: bool>(&self, first: PageAddr, end: PageAddr) -> Option<PhysRun> {
         // Two calls rather than one after the match: in the first the size is a constant.
         match self.descend(first).ok()? {
             Place::Table { first: at, above } if first.offset(1) == end => {
                 let leaf = Leaf { seen: self.see(at), above: Some(above), size: LeafSize::Size4KiB };
-                self.hold_leaf::<M>(&leaf).ok()?;
+                self.hold_leaf::<PIN>(&leaf).ok()?;
                 Some(PhysRun::from_parts(leaf.seen.entry.leaf_frame(LeafSize::Size4KiB), 1, 0))
             }
             Place::Leaf(leaf) if leaf.part(first, end).pages() == first.pages_to(end) => {
-                self.hold_leaf::<M>(&leaf).ok()?;
+                self.hold_leaf::<PIN>(&leaf).ok()?;
                 Some(leaf.part(first, end))
             }
             _ => None,
@@ -219,7 +192,7 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
 
     /// The base pages up to `end`, as far as this table goes.
     #[inline(always)]
-    fn take_table<M: Mode>(
+    fn take_table<const PIN: bool>(
         &self,
         first: EntryAddr,
         above: Seen,
@@ -233,12 +206,12 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
         let (map, frames) = (self.env().phys_map(), self.env().frames());
         // Threads that restrict a protection key are rare; only they pay for looking at each leaf's.
         let mut stop = if self.demand.depends_on_keys() {
-            take_entries::<K, M, WRITE, true>(map, frames, self.env(), self.demand, places, runs)
+            take_entries::<K, PIN, WRITE, true>(map, frames, self.env(), self.demand, places, runs)
         } else {
-            take_entries::<K, M, WRITE, false>(map, frames, self.env(), self.demand, places, runs)
+            take_entries::<K, PIN, WRITE, false>(map, frames, self.env(), self.demand, places, runs)
         };
-        if M::LOCKLESS && safeguard!(AboveReread => !self.unchanged(above)) {
-            runs.roll_back(before, |run| M::release(self.env(), run));
+        if safeguard!(AboveReread => !self.unchanged(above)) {
+            runs.roll_back(before, |run| undo::<K, PIN>(self.env(), run));
             stop = Some(Stop::Raced);
         }
         *page = page.offset(runs.pages() - before);
@@ -247,10 +220,16 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
 
     /// One large leaf, or as much of it as lies in the range.
     #[inline(always)]
-    fn take_leaf<M: Mode>(&self, leaf: Leaf, end: PageAddr, page: &mut PageAddr, runs: &mut Runs<'_>) -> Option<Stop> {
+    fn take_leaf<const PIN: bool>(
+        &self,
+        leaf: Leaf,
+        end: PageAddr,
+        page: &mut PageAddr,
+        runs: &mut Runs<'_>,
+    ) -> Option<Stop> {
         let run = leaf.part(*page, end);
         let Some(room) = runs.room_for(&run) else { return Some(Stop::Full) };
-        if let Err(stop) = self.hold_leaf::<M>(&leaf) {
+        if let Err(stop) = self.hold_leaf::<PIN>(&leaf) {
             return Some(stop);
         }
         runs.push(room, run);
@@ -260,23 +239,22 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
 
     /// One atomic step on the (head) frame of a leaf of any size.
     #[inline(always)]
-    fn hold_leaf<M: Mode>(&self, leaf: &Leaf) -> Result<(), Stop> {
+    fn hold_leaf<const PIN: bool>(&self, leaf: &Leaf) -> Result<(), Stop> {
         let &Leaf { seen, above, size } = leaf;
         let permitted = self.demand.permits::<false>(seen.entry)
             && !(self.demand.depends_on_keys() && self.demand.key_denies(seen.entry));
         if !permitted {
-            return Err(refusal::<M, WRITE>(self.demand, seen.entry));
+            return Err(refusal::<WRITE>(self.demand, seen.entry));
         }
         let head = seen.entry.leaf_frame(size);
         let frame = self.env().frames().frame(head).ok_or(Stop::NotPinnable)?;
-        M::hold(frame).map_err(refused::<M>)?;
+        hold::<_, PIN>(frame).map_err(|error| refused(error, self.unchanged(seen)))?;
         // A large leaf over frames that were not handed out as one block has no word that stands for all of it.
         let one_block = size == LeafSize::Size4KiB || frame.order() == size.order();
-        let raced = M::LOCKLESS
-            && (safeguard!(LeafReread => !self.unchanged(seen))
-                || safeguard!(AboveReread => above.is_some_and(|above| !self.unchanged(above))));
+        let raced = safeguard!(LeafReread => !self.unchanged(seen))
+            || safeguard!(AboveReread => above.is_some_and(|above| !self.unchanged(above)));
         if !one_block || raced {
-            M::release(self.env(), PhysRun::from_parts(head, 1, size.order()));
+            undo::<K, PIN>(self.env(), PhysRun::from_parts(head, 1, size.order()));
             return Err(if raced { Stop::Raced } else { Stop::NotPinnable });
         }
         Ok(())
@@ -321,7 +299,7 @@ struct Places {
 /// A function of its own, with the two maps as arguments of their own: shared references to types without interior
 /// mutability are what lets the compiler keep their fields in registers across the atomic steps.
 #[inline(never)]
-fn take_entries<K: Env, M: Mode, const WRITE: bool, const KEYS: bool>(
+fn take_entries<K: Env, const PIN: bool, const WRITE: bool, const KEYS: bool>(
     map: &K::PhysMap,
     frames: &K::Frames,
     env: &K,
@@ -339,7 +317,7 @@ fn take_entries<K: Env, M: Mode, const WRITE: bool, const KEYS: bool>(
         }
         let entry = load(done);
         if !demand.permits::<KEYS>(entry) {
-            break Some(refusal::<M, WRITE>(demand, entry));
+            break Some(refusal::<WRITE>(demand, entry));
         }
         let pfn = entry.leaf_frame(LeafSize::Size4KiB);
         let Some(frame) = frames.frame(pfn) else {
@@ -348,11 +326,11 @@ fn take_entries<K: Env, M: Mode, const WRITE: bool, const KEYS: bool>(
         if !open.continues_at(pfn) && !runs.begin(&mut open, pfn) {
             break Some(Stop::Full);
         }
-        if let Err(error) = M::hold(frame) {
-            break Some(refused::<M>(error));
+        if let Err(error) = hold::<_, PIN>(frame) {
+            break Some(refused(error, load(done).same_mapping(entry)));
         }
-        if M::LOCKLESS && safeguard!(LeafReread => load(done) != entry && !load(done).same_mapping(entry)) {
-            M::release(env, PhysRun::from_parts(pfn, 1, 0));
+        if safeguard!(LeafReread => load(done) != entry && !load(done).same_mapping(entry)) {
+            undo::<K, PIN>(env, PhysRun::from_parts(pfn, 1, 0));
             break Some(Stop::Raced);
         }
         open.extend();
@@ -364,21 +342,22 @@ fn take_entries<K: Env, M: Mode, const WRITE: bool, const KEYS: bool>(
 
 /// Why a leaf does not permit the access.
 #[cold]
-fn refusal<M: Mode, const WRITE: bool>(demand: Demand<WRITE>, leaf: Entry) -> Stop {
+fn refusal<const WRITE: bool>(demand: Demand<WRITE>, leaf: Entry) -> Stop {
     if leaf.is_special() {
         // A special leaf that permits writes is not the zero frame (INV-6) but foreign memory, and no fault makes it
         // anything else. Of one that only permits reads, the slow path finds out what it is.
-        let foreign = WRITE && !M::LOCKLESS && Demand::<WRITE>::passes(leaf);
+        let foreign = WRITE && Demand::<WRITE>::passes(leaf);
         return if foreign { Stop::NotPinnable } else { Stop::Unready };
     }
     if leaf.is_present() && demand.key_denies(leaf) { Stop::ProtectionKey } else { Stop::Unready }
 }
 
+/// Why the frame of an entry, which is `unchanged` or not, cannot be counted.
 #[cold]
-fn refused<M: Mode>(error: CountError) -> Stop {
+fn refused(error: CountError, unchanged: bool) -> Stop {
     match error {
         CountError::NotExclusive => Stop::Unready,
-        CountError::Free | CountError::Frozen if M::LOCKLESS => Stop::Raced,
+        CountError::Free | CountError::Frozen if !unchanged => Stop::Raced,
         CountError::Overflow => Stop::CountOverflow,
         CountError::OtherKind => Stop::OtherKind,
         CountError::NotPinnable => Stop::NotPinnable,

@@ -10,7 +10,7 @@ mod fair_rwlock;
 #[cfg(not(pagepin_checker))]
 pub(crate) use core::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(not(pagepin_checker))]
-pub(crate) use spin::mutex::{SpinMutex, SpinMutexGuard};
+pub(crate) use spin::mutex::SpinMutex;
 
 #[cfg(all(pagepin_checker, feature = "alloc"))]
 pub(crate) use self::fair_rwlock::FairRwLock;
@@ -20,7 +20,7 @@ pub(crate) use self::fair_rwlock::FairRwLock as RwLock;
 #[cfg(all(pagepin_checker, feature = "alloc"))]
 pub(crate) use crate::model::RwLock;
 #[cfg(pagepin_checker)]
-pub(crate) use crate::model::{AtomicU64, Ordering, SpinMutex, SpinMutexGuard, fence};
+pub(crate) use crate::model::{AtomicU64, Ordering, SpinMutex, fence};
 
 /// A `const fn`, except under a checker, whose atomics and locks are made at run time.
 macro_rules! const_fn {

@@ -6,7 +6,7 @@
 //!
 //! When memory runs out the pass is undone exactly (INV-14). The child's own tables are the log: each entry says what
 //! the share found. Undoing cannot fail: the child has never run, and nobody else can have changed the parent's entries
-//! under the two locks. This is instead of planning first: a plan is out of date as soon as a pinner races with it.
+//! while fork holds the mm lock. This is instead of planning first: a plan is out of date as soon as a pinner races with it.
 
 use core::fmt;
 
@@ -102,13 +102,9 @@ pub unsafe fn fork_vmas<'a, K: Env>(
     child: &Mm<K>,
     vmas: impl IntoIterator<Item = &'a Vma> + Clone,
 ) -> Result<Forked, ForkError> {
-    let mut fork = Fork {
-        env: parent.env(),
-        parent: Tables::lock(parent),
-        child: Tables::lock(child),
-        protected: false,
-        forked: Forked::default(),
-    };
+    // SAFETY: the caller holds the parent's mm lock, and is the only one who has the child.
+    let (tables, child) = unsafe { (Tables::under_mm_lock(parent), Tables::under_mm_lock(child)) };
+    let mut fork = Fork { env: parent.env(), parent: tables, child, protected: false, forked: Forked::default() };
     for vma in vmas.clone().into_iter().filter(|vma| vma.pages_are_inherited()) {
         if let Err(error) = fork.share_vma(vma) {
             // VMAs after the failed one have nothing in the child.

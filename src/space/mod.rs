@@ -11,6 +11,8 @@ mod error;
 mod fork;
 #[cfg(feature = "alloc")]
 mod kernel_half;
+#[cfg(feature = "alloc")]
+mod mm_lock;
 mod protect;
 #[cfg(feature = "alloc")]
 mod user_space;

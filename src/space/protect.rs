@@ -88,7 +88,8 @@ pub unsafe fn protect_pages<'a, K: Env>(
     policy: ProtectPolicy,
 ) -> Result<(), ProtectError> {
     let (first, end) = (range.first_page(), range.end_page());
-    let mut tables = Tables::lock(mm);
+    // SAFETY: the caller holds the mm lock.
+    let mut tables = unsafe { Tables::under_mm_lock(mm) };
     reject_split_leaves(&tables, first, end)?;
     if policy == ProtectPolicy::RefusePinned {
         reject_pinned(&tables, (first, end), vmas.clone(), rights)?;

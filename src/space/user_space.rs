@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::mm_lock::MmLock;
 use super::vma_map::VmaMap;
 use super::zap::reject_split_leaves;
 use super::{
@@ -15,9 +16,8 @@ use crate::env::{EntryAddr, Env, FrameTable, OwnedFrame, PhysMap, release};
 use crate::env::{PinBudget, Unlimited};
 use crate::fault::{Fault, FaultError, FaultOutcome, fault_in_vmas};
 use crate::frame::FrameKind;
-use crate::paging::Tables;
+use crate::paging::{TableError, Tables};
 use crate::pin::{PinAccess, PinError, PinFlags, PinnedRange, RunBuffer, pin_user_pages_fast};
-use crate::primitive::RwLock;
 use crate::rights::Rights;
 use crate::vma::{Backing, MapOptions, Vma};
 
@@ -51,7 +51,7 @@ impl SpaceOptions {
 /// `K` is the kernel, or rather a reference to it that all spaces hold; `C` is what the pins are charged to.
 pub struct UserSpace<K: Env, C = Unlimited> {
     mm: Mm<K>,
-    vmas: RwLock<VmaMap, K::Relax>,
+    vmas: MmLock<VmaMap, K>,
     options: SpaceOptions,
     budget: C,
 }
@@ -87,7 +87,7 @@ impl<K: Env, C> UserSpace<K, C> {
         // SAFETY: the root was just made, cleared but for the kernel half, of which `KernelHalf` says that it is not for
         // user code; it is freed only by `drop`, and its user half is reached only through `mm`.
         let mm = unsafe { Mm::new(kernel, root, options.levels) };
-        Ok(Self { mm, vmas: RwLock::new(VmaMap::default()), options, budget })
+        Ok(Self { mm, vmas: MmLock::new(VmaMap::default()), options, budget })
     }
 
     /// The kernel.
@@ -119,7 +119,7 @@ impl<K: Env, C> UserSpace<K, C> {
     pub fn map(&self, start: u64, length: u64, options: impl Into<MapOptions>) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
         let vma = Vma::new(range, Backing::Anonymous, options)?;
-        let mut vmas = self.vmas.write();
+        let mut vmas = self.vmas.write(self.env());
         vmas.make_room(&vma)?;
         vmas.insert(vma);
         Ok(())
@@ -137,29 +137,28 @@ impl<K: Env, C> UserSpace<K, C> {
         let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
         let start = range.first_page();
         let vma = Vma::new(range, Backing::Foreign, MapOptions::new(rights).max_rights(rights))?;
-        let mut vmas = self.vmas.write();
+        let mut vmas = self.vmas.write(self.env());
         vmas.make_room(&vma)?;
-        let mut tables = Tables::lock(&self.mm);
+        // SAFETY: the mm lock is held for writing, through `vmas`.
+        let mut tables = unsafe { Tables::under_mm_lock(&self.mm) };
         for index in 0..range.pages() {
-            // SAFETY: the range was checked against this mm's levels.
-            let at = match unsafe { tables.place(start.offset(index), LeafSize::Size4KiB) } {
-                Ok(at) => at,
-                Err(error) => {
-                    drop(tables);
-                    if index > 0 {
-                        let done = UserRange::of_pages(start, start.offset(index));
-                        // There is nothing to refuse: the way to each of these pages was just followed.
-                        // SAFETY: a part of a range that was checked; the mm lock is held for writing.
-                        let _ = unsafe { zap_pages(&self.mm, done, EmptyTables::Free) };
-                    }
-                    return Err(error.into());
-                }
-            };
             let entry = Entry::leaf(first.offset(index), LeafSize::Size4KiB, rights, 0).uncached().special();
             let entry = if rights.is_empty() { entry.prot_none() } else { entry };
-            // SAFETY: the place is of this size, under this lock, and no VMA contains the page, so nothing is mapped there; a
-            // special entry owns no reference, and the caller vouches for the rights.
-            unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
+            // SAFETY: the range was checked against this mm's levels; the place is of this size; a special entry owns no
+            // reference, and the caller vouches for the rights. No VMA contains the page, so nothing is mapped there.
+            let filled = unsafe {
+                let place = tables.place(start.offset(index), LeafSize::Size4KiB);
+                place.and_then(|at| tables.fill(at, LeafSize::Size4KiB, entry).map_err(|_| TableError::Malformed))
+            };
+            if let Err(error) = filled {
+                if index > 0 {
+                    let done = UserRange::of_pages(start, start.offset(index));
+                    // There is nothing to refuse: the way to each of these pages was just followed.
+                    // SAFETY: a part of a range that was checked; the mm lock is held for writing.
+                    let _ = unsafe { zap_pages(&self.mm, done, EmptyTables::Free) };
+                }
+                return Err(error.into());
+            }
         }
         vmas.insert(vma);
         Ok(())
@@ -171,7 +170,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// [`SpaceError::Range`], `LargeLeaf`, `TooManyVmas`, `NoMemory`.
     pub fn unmap(&self, start: u64, length: u64) -> Result<Unmapped, SpaceError> {
         let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
-        let mut vmas = self.vmas.write();
+        let mut vmas = self.vmas.write(self.env());
         vmas.make_room_to_change(range.first_page(), range.end_page())?;
         // SAFETY: the range was checked against this mm's levels; the mm lock is held for writing.
         let unmapped = unsafe { zap_pages(&self.mm, range, EmptyTables::Free) }?;
@@ -186,11 +185,12 @@ impl<K: Env, C> UserSpace<K, C> {
     /// [`SpaceError::Range`], `LargeLeaf`.
     pub fn discard(&self, start: u64, length: u64) -> Result<Unmapped, SpaceError> {
         let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
-        let vmas = self.vmas.write();
+        let vmas = self.vmas.write(self.env());
         let (first, end) = (range.first_page(), range.end_page());
         let private = vmas.touching(first, end).filter(|vma| vma.backing() == Backing::Anonymous);
         let parts = private.map(|vma| UserRange::of_pages(vma.start().max(first), vma.end().min(end)));
-        let tables = Tables::lock(&self.mm);
+        // SAFETY: the mm lock is held for writing, through `vmas`.
+        let tables = unsafe { Tables::under_mm_lock(&self.mm) };
         for part in parts.clone() {
             reject_split_leaves(&tables, part.first_page(), part.end_page())?;
         }
@@ -213,7 +213,7 @@ impl<K: Env, C> UserSpace<K, C> {
     pub fn protect(&self, start: u64, length: u64, rights: Rights) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
         let (first, end) = (range.first_page(), range.end_page());
-        let mut vmas = self.vmas.write();
+        let mut vmas = self.vmas.write(self.env());
         if !vmas.covers(first, end) {
             return Err(SpaceError::NoVma);
         }
@@ -236,7 +236,7 @@ impl<K: Env, C> UserSpace<K, C> {
     pub fn advise(&self, start: u64, length: u64, advice: Advice) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
         let (first, end) = (range.first_page(), range.end_page());
-        let mut vmas = self.vmas.write();
+        let mut vmas = self.vmas.write(self.env());
         if !vmas.covers(first, end) {
             return Err(SpaceError::NoVma);
         }
@@ -269,9 +269,9 @@ impl<K: Env, C> UserSpace<K, C> {
     where
         K: Clone,
     {
-        let vmas = self.vmas.write();
+        let vmas = self.vmas.write(self.env());
         let child = Self::with_budget(self.env().clone(), self.options, budget).map_err(|_| ForkError::NoMemory)?;
-        *child.vmas.write() = vmas.try_fork().map_err(|_| ForkError::NoMemory)?;
+        *child.vmas.write(child.env()) = vmas.try_fork().map_err(|_| ForkError::NoMemory)?;
         // SAFETY: all VMAs of this mm, whose mm lock is held for writing; the child is new, with the same options.
         unsafe { fork_vmas(&self.mm, &child.mm, vmas.iter()) }?;
         Ok(child)
@@ -283,7 +283,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// [`FaultError`].
     #[inline]
     pub fn fault(&self, fault: Fault) -> Result<FaultOutcome, FaultError> {
-        fault_in_vmas(&self.mm, &*self.vmas.read(), fault)
+        fault_in_vmas(&self.mm, &*self.vmas.read(self.env()), fault)
     }
 
     /// What the pins of this address space are charged to.
@@ -322,7 +322,7 @@ unsafe impl<K: Env, C: PinBudget> AddressSpace for UserSpace<K, C> {
     }
 
     fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) {
-        look(&*self.vmas.read());
+        look(&*self.vmas.read(self.env()));
     }
 
     #[inline]

@@ -85,7 +85,8 @@ pub enum EmptyTables {
 /// The range was checked against the levels of this mm, and the caller holds its mm lock exclusively.
 pub unsafe fn zap_pages<K: Env>(mm: &Mm<K>, range: UserRange, empty: EmptyTables) -> Result<Unmapped, ZapError> {
     let (first, end) = (range.first_page(), range.end_page());
-    let tables = Tables::lock(mm);
+    // SAFETY: the caller holds the mm lock.
+    let tables = unsafe { Tables::under_mm_lock(mm) };
     reject_split_leaves(&tables, first, end)?;
     Ok(Zap { tables: &tables, first, end }.run(empty))
 }
@@ -99,7 +100,8 @@ pub unsafe fn zap_pages<K: Env>(mm: &Mm<K>, range: UserRange, empty: EmptyTables
 pub unsafe fn free_tables<K: Env>(mm: &Mm<K>) -> Unmapped {
     let everything = mm.levels().user_half().range();
     let (first, end) = (everything.first_page(), everything.end_page());
-    let tables = Tables::lock(mm);
+    // SAFETY: the caller holds the mm lock, or is the last to have the mm.
+    let tables = unsafe { Tables::under_mm_lock(mm) };
     let zap = Zap { tables: &tables, first, end };
     zap.cut_malformed();
     zap.run(EmptyTables::Free)

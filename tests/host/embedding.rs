@@ -99,12 +99,13 @@ unsafe impl<L: Layout> Vmas for OwnSpace<'_, L> {
         if page.address() != DEVICE {
             return Err(ForeignFault::NotMapped);
         }
-        let mut tables = Tables::lock(&self.mm);
+        // SAFETY: asked by a fault, which holds the mm lock.
+        let mut tables = unsafe { Tables::under_mm_lock(&self.mm) };
         // SAFETY: a page of the user half.
         let at = unsafe { tables.place(page, LeafSize::Size4KiB) }.map_err(|_| ForeignFault::NoMemory)?;
         let entry = Entry::leaf(REGISTERS, LeafSize::Size4KiB, RW, 0).special();
-        // SAFETY: found under this lock and empty; registers are not counted.
-        unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
+        // SAFETY: found under this lock; registers are not counted. Who was faster mapped the same.
+        let _ = unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
         Ok(())
     }
 }
@@ -361,7 +362,9 @@ fn debug_texts_name_the_thing_and_its_place() {
     let machine = Machine::<Wide>::new(64);
     let process = machine.populated(1, 1);
     let root = format!("{:?}", process.root());
-    for text in [format!("{:?}", process.mm()), format!("{process:?}"), format!("{:?}", Tables::lock(process.mm()))] {
+    // SAFETY: there is one thread, and it is in no operation.
+    let tables = unsafe { Tables::under_mm_lock(process.mm()) };
+    for text in [format!("{:?}", process.mm()), format!("{process:?}"), format!("{tables:?}")] {
         assert!(text.contains(&root), "{text}");
     }
     let place = format!("{A:#x}");
@@ -377,7 +380,8 @@ fn debug_texts_name_the_thing_and_its_place() {
 fn an_empty_slot_is_of_one_page() {
     let machine = Machine::<Wide>::new(64);
     let process = machine.populated(1, 1);
-    let tables = Tables::lock(process.mm());
+    // SAFETY: there is one thread, and it is in no operation.
+    let tables = unsafe { Tables::under_mm_lock(process.mm()) };
     for address in [A + PAGE, A + (1 << 21), A + (1 << 30), A + (1 << 39)] {
         let page = PageAddr::containing(address);
         let slot = tables.find(page).unwrap();

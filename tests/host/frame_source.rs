@@ -72,7 +72,8 @@ fn tables_are_unmovable_and_neighbours_are_freed_together<L: Layout>() {
 }
 
 fn frame_at<K: Env>(process: &UserSpace<K>, address: u64) -> Pfn {
-    let tables = Tables::lock(process.mm());
+    // SAFETY: there is one thread, and it is in no operation.
+    let tables = unsafe { Tables::under_mm_lock(process.mm()) };
     tables.find(PageAddr::containing(address)).unwrap().entry.leaf_frame(LeafSize::Size4KiB)
 }
 

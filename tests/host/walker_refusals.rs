@@ -80,10 +80,15 @@ fn special_and_prot_none_leaves_are_left_to_the_slow_path<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.populated(1, 1);
     let leaf = machine.leaf(&process, A).unwrap();
-    for bits in [leaf.bits | SPECIAL, leaf.bits & !P | 1 << SOFTWARE_BITS[1]] {
+    // A special leaf that may be written is not the zero frame, and no fault helps.
+    for (bits, to_write) in [
+        (leaf.bits | SPECIAL, PinError::NotPinnable),
+        (leaf.bits & !W | SPECIAL, PinError::WouldFault),
+        (leaf.bits & !P | 1 << SOFTWARE_BITS[1], PinError::WouldFault),
+    ] {
         machine.poke(leaf.at, bits);
         assert_eq!(refused::<Read, L>(&process), both(PinError::WouldFault));
-        assert_eq!(refused::<Write, L>(&process), both(PinError::WouldFault));
+        assert_eq!(refused::<Write, L>(&process), both(to_write));
     }
     machine.poke(leaf.at, leaf.bits);
     // The zero frame, as the crate itself maps it.

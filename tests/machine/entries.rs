@@ -14,7 +14,10 @@ use super::memory::Use;
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 2;
+const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// What an entry is while a CPU owns it.
+const OWNED: u64 = ADDRESS;
 
 /// What happened to entries and frames, in flushes and grace periods since then.
 #[derive(Default)]
@@ -23,8 +26,10 @@ pub(crate) struct Protocol {
     additions: Cell<u64>,
     executables: Cell<u64>,
     grace_periods: Cell<u64>,
-    /// Places whose present entry was taken away, and when.
-    broken_places: RefCell<HashMap<u64, u64>>,
+    /// Places whose present entry was taken away, and when, and what it was.
+    broken_places: RefCell<HashMap<u64, (u64, u64)>>,
+    /// Entries that are owned.
+    owned: Cell<u64>,
     /// Frames and tables whose present entry was taken away, and when.
     broken_frames: RefCell<HashMap<Pfn, Unlinked>>,
     /// The table above each table.
@@ -82,7 +87,7 @@ impl Protocol {
         let (flushes, grace_periods) = (self.flushes.get(), self.grace_periods.get());
         let ran = self.ran.borrow().contains(&self.root_of(at.table()));
         if ran {
-            self.broken_places.borrow_mut().insert(at.address(), flushes);
+            self.broken_places.borrow_mut().insert(at.address(), (flushes, old));
         }
         if ran || table {
             let frame = Pfn::containing(old & ADDRESS);
@@ -90,10 +95,23 @@ impl Protocol {
         }
     }
 
-    fn published(&self, at: EntryAddr) {
-        if let Some(since) = self.broken_places.borrow_mut().remove(&at.address()) {
-            assert!(self.flushes.get() > since, "INV-8: a new entry was published before the old one was flushed");
+    fn published(&self, at: EntryAddr, new: u64) {
+        let Some((since, old)) = self.broken_places.borrow_mut().remove(&at.address()) else { return };
+        // What a stale translation permits, the same frame with as many rights permits.
+        let weaker = (old & WRITABLE) > (new & WRITABLE) || (old & NO_EXECUTE) < (new & NO_EXECUTE);
+        if (old ^ new) & ADDRESS == 0 && !weaker {
+            self.broken_frames.borrow_mut().remove(&Pfn::containing(old & ADDRESS));
+            return;
         }
+        assert!(self.flushes.get() > since, "INV-8: a new entry was published before the old one was flushed");
+    }
+
+    /// Whoever owns an entry waits for nothing but a flush: others wait for it.
+    pub(super) fn may_wait(&self) {
+        assert!(
+            self.owned.get() == 0 || std::thread::panicking(),
+            "an owner of an entry asks for something that may wait"
+        );
     }
 }
 
@@ -132,7 +150,13 @@ impl<L: Layout> Machine<L> {
             protocol.broken(at, old, is_table(old));
         }
         if !was && is {
-            self.protocol().published(at);
+            protocol.published(at, new);
+        }
+        if new == OWNED {
+            protocol.may_wait();
+            protocol.owned.set(1);
+        } else if old == OWNED {
+            protocol.owned.set(0);
         }
     }
 }
@@ -173,6 +197,7 @@ unsafe impl<L: Layout> PhysMap for Machine<L> {
 /// A lockless walk in progress.
 pub(crate) struct Walking<'m> {
     guards: &'m Cell<u64>,
+    walks: Option<&'m Cell<u64>>,
     over: &'m dyn GracePeriod,
 }
 
@@ -188,6 +213,9 @@ impl<L: Layout> GracePeriod for Machine<L> {
 
 impl Drop for Walking<'_> {
     fn drop(&mut self) {
+        if let Some(walks) = self.walks {
+            walks.set(walks.get() - 1);
+        }
         self.guards.set(self.guards.get() - 1);
         if self.guards.get() == 0 {
             self.over.over();
@@ -206,7 +234,12 @@ unsafe impl<L: Layout> ReadSide for Machine<L> {
             self.inner().guarded_steps.set(0);
         }
         guards.set(guards.get() + 1);
-        Walking { guards, over: self }
+        // What may come between the steps of a walk takes the mm lock, so there is no such step where that is held.
+        let walks = (self.sections() == 0).then_some(&self.inner().walks);
+        if let Some(walks) = walks {
+            walks.set(walks.get() + 1);
+        }
+        Walking { guards, walks, over: self }
     }
 
     fn synchronize(&self) {

@@ -21,14 +21,15 @@ impl<L: Layout> Machine<L> {
 
     /// Maps `frame`, whose reference the entry takes over, with the low bits `bits` (rights and software bits).
     pub(crate) fn install(&self, process: &Process<'_, L>, address: u64, size: LeafSize, frame: Pfn, bits: u64) {
-        let mut tables = Tables::lock(process.mm());
+        // SAFETY: there is one thread, and it is in no operation.
+        let mut tables = unsafe { Tables::under_mm_lock(process.mm()) };
         let page = pagepin::PageAddr::containing(address);
         // SAFETY: the tests' addresses lie in the user half.
         let at = unsafe { tables.place(page, size) }.unwrap();
         let large = if size == LeafSize::Size4KiB { 0 } else { 0x80 };
         let entry = Entry::from_bits(frame.address() | bits | large);
-        // SAFETY: `at` was found under this lock and nothing is mapped there; the caller gives a reference away.
-        unsafe { tables.fill(at, size, entry) };
+        // SAFETY: `at` was found just now; the caller gives a reference away.
+        unsafe { tables.fill(at, size, entry) }.expect("nothing is mapped there");
     }
 
     /// The places of the entries on the way to `address`, from the root down, as far as they are present.

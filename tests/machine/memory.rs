@@ -305,6 +305,7 @@ impl Drop for Memory {
 // SAFETY: blocks come from disjoint places of the arena, aligned because the arena begins at a 1 GiB boundary.
 unsafe impl<L: Layout> FrameSource for Machine<L> {
     fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
+        self.protocol().may_wait();
         let frame = self.memory().take(request.order)?;
         for index in 0..1 << request.order {
             self.protocol().forget(frame.offset(index));

@@ -14,6 +14,7 @@ mod image;
 mod large;
 mod memory;
 mod one_thread;
+mod sections;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use pagepin::frame::{FrameWord, Layout, PageFrame, Wide};
 use pagepin::pin::{self, GotPages, PhysRun, PinError, PinFlags, PinnedPages, pin_user_pages, pin_user_pages_fast};
 use pagepin::space::{SpaceOptions, UserSpace};
-use pagepin::{Env, Extras, FlatFrameTable, FrameTable, Levels, Pfn, PinLimit, Rights, UserRange};
+use pagepin::{Env, ExtraParts, Extras, FlatFrameTable, FrameTable, Levels, Pfn, PinLimit, Rights, UserRange};
 use spin::relax::RelaxStrategy;
 
 pub(crate) use addresses::{A, FAR, FOREIGN, LARGE, PAGE, UNTOUCHED};
@@ -34,6 +35,7 @@ use entries::Protocol;
 use hooks::Hook;
 use memory::Memory;
 use one_thread::OneThread;
+use sections::Sections;
 
 /// Loads and stores.
 pub(crate) const RW: Rights = Rights::READ.union(Rights::WRITE);
@@ -64,7 +66,7 @@ impl RelaxStrategy for Deadlock {
 pub(crate) struct Machine<L: Layout = Wide> {
     table: FlatFrameTable<'static, L>,
     words: *mut [PageFrame<L>],
-    extras: Extras,
+    extras: Extras<Sections>,
     inner: OneThread<Inner>,
 }
 
@@ -73,6 +75,8 @@ struct Inner {
     cpus: Cpus,
     protocol: Protocol,
     guards: Cell<u64>,
+    /// Those of them that began without a lock.
+    walks: Cell<u64>,
     walk_hook: Hook,
     flush_hook: Hook,
     exchange_hook: Hook,
@@ -105,6 +109,7 @@ impl<L: Layout> Machine<L> {
             cpus: Cpus::new(),
             protocol: Protocol::default(),
             guards: Cell::new(0),
+            walks: Cell::new(0),
             walk_hook: Hook::default(),
             flush_hook: Hook::default(),
             exchange_hook: Hook::default(),
@@ -117,7 +122,8 @@ impl<L: Layout> Machine<L> {
             expected_bugs: Cell::new(0),
             expected_surplus: Cell::new(0),
         };
-        Self { table, words, extras: Extras::new(), inner: OneThread::new(inner) }
+        let extras = Extras::new().no_preempt(Sections::new());
+        Self { table, words, extras, inner: OneThread::new(inner) }
     }
 
     fn inner(&self) -> &Inner {
@@ -142,6 +148,11 @@ impl<L: Layout> Machine<L> {
         &self.table
     }
 
+    /// Sections of the mm lock, and of who owns an entry, that are under way.
+    fn sections(&self) -> u64 {
+        ExtraParts::no_preempt(&self.extras).depth()
+    }
+
     fn read_guards(&self) -> u64 {
         self.inner().guards.get()
     }
@@ -159,9 +170,10 @@ impl<L: Layout> Machine<L> {
         unsafe { frame.word() }
     }
 
-    /// A step of a walk: an entry is loaded or a frame looked up.
+    /// A step of a lockless walk: an entry is loaded or a frame looked up. What may come in between there must be able to take
+    /// the mm lock.
     fn walk_step(&self) {
-        if self.read_guards() > 0 {
+        if self.inner().walks.get() > 0 {
             let inner = self.inner();
             inner.guarded_steps.set(inner.guarded_steps.get() + 1);
             inner.longest_guard.set(inner.longest_guard.get().max(inner.guarded_steps.get()));
@@ -320,7 +332,7 @@ unsafe impl<L: Layout> Env for Machine<L> {
     type ReadSide = Self;
     type Shootdown = Self;
     type Relax = Deadlock;
-    type Extras = Extras;
+    type Extras = Extras<Sections>;
 
     fn phys_map(&self) -> &Self {
         self
@@ -337,7 +349,7 @@ unsafe impl<L: Layout> Env for Machine<L> {
     fn shootdown(&self) -> &Self {
         self
     }
-    fn extras(&self) -> &Extras {
+    fn extras(&self) -> &Extras<Sections> {
         &self.extras
     }
 }

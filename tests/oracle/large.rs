@@ -20,8 +20,8 @@ impl<L: Layout> World<'_, L> {
         }
         // Tables of pages that were there before stay empty in its place after a discard.
         process.unmap(start, SIZE.bytes()).unwrap();
-        // SAFETY: the page lies in the user half, as unmap has checked.
-        let place = unsafe { Tables::lock(process.mm()).place(PageAddr::containing(start), SIZE) };
+        // SAFETY: there is one thread, and it is in no operation; the page lies in the user half, as unmap has checked.
+        let place = unsafe { Tables::under_mm_lock(process.mm()).place(PageAddr::containing(start), SIZE) };
         let Some(frame) = place.ok().and_then(|_| self.machine.try_block(SIZE)) else { return Effect::EmptyTables };
         let block = Block::patterned(SIZE.pages() as usize, seed);
         for (page, bytes) in (0..).zip(block.borrow().bytes().chunks_exact(PAGE as usize)) {

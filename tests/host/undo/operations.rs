@@ -62,7 +62,8 @@ fn map_foreign<'s, 'm, L: Layout>(process: &'s Process<'m, L>, rights: Rights) -
 }
 
 fn place<'s, 'm, L: Layout>(process: &'s Process<'m, L>, size: LeafSize) -> Done<'s, 'm, L> {
-    let mut tables = Tables::lock(process.mm());
+    // SAFETY: there is one thread, and it is in no operation.
+    let mut tables = unsafe { Tables::under_mm_lock(process.mm()) };
     // SAFETY: a page of the user half.
     done(unsafe { tables.place(PageAddr::containing(LARGE), size) }.map(drop))
 }

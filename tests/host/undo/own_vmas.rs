@@ -46,15 +46,16 @@ unsafe impl<L: Layout> Vmas for OwnVmas<'_, '_, L> {
     }
 
     fn fault_foreign(&self, page: PageAddr, _: Access) -> Result<(), ForeignFault> {
-        let mut tables = Tables::lock(self.process.mm());
+        // SAFETY: asked by a fault, which holds the mm lock.
+        let mut tables = unsafe { Tables::under_mm_lock(self.process.mm()) };
         // SAFETY: a page of the VMA, which lies in the user half.
         let at = unsafe { tables.place(page, LeafSize::Size4KiB) }.map_err(|error| match error {
             TableError::NoMemory => ForeignFault::NoMemory,
             _ => ForeignFault::NotMapped,
         })?;
         let entry = Entry::leaf(Pfn::new(0xfee0), LeafSize::Size4KiB, self.vma.rights(), 0).special();
-        // SAFETY: placed under this lock, and a page with an entry is not asked for; device registers have no references.
-        unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
+        // SAFETY: placed under this lock; device registers have no references. Who was faster mapped the same.
+        let _ = unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
         Ok(())
     }
 }

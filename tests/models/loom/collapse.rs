@@ -49,12 +49,13 @@ fn walk_and_collapse() {
 /// caller gets the table.
 fn take_out(kernel: &Kernel<Epoch>, space: &Space<Epoch>) -> Pfn {
     let page = kernel.mapped(space, 1).expect("a page");
-    let mut tables = Tables::lock(space.mm());
+    // SAFETY: no other thread of the model takes the mm lock.
+    let mut tables = unsafe { Tables::under_mm_lock(space.mm()) };
     let (at, entry) = kernel.memory.above(space.root(), 1).expect("a table");
     let slot = Slot { at, entry, level: LeafSize::Size2MiB.level(), page: PageAddr::containing(PAGE) };
     // SAFETY: the entry above was found under this lock, and is flushed at once. It is no leaf, but only a release would
     // take it for one.
-    let _ = unsafe { tables.break_leaf(slot) }.flush().leave_empty();
+    let _ = unsafe { tables.break_leaf(slot) }.expect("nobody changes it").flush().leave_empty();
     // As the library's unmap: the wait is for tables only, pages go at once.
     put(kernel, page);
     entry.table_frame()

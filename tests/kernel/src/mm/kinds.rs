@@ -50,16 +50,13 @@ impl AddressSpace {
     }
 
     fn fill(&self, page: PageAddr, block: Pfn) -> Result<(), Error> {
-        let mut tables = Tables::lock(self.space.mm());
+        // SAFETY: inside the section of the mm lock that the caller is in.
+        let mut tables = unsafe { Tables::under_mm_lock(self.space.mm()) };
         // SAFETY: a VMA contains the page, so it lies in the user half.
         let at = unsafe { tables.place(page, LARGE) }.map_err(|error| errors::space(error.into()))?;
-        if !tables.find(page).is_ok_and(|slot| slot.at == at && slot.entry.is_empty()) {
-            return Err(Error::Busy);
-        }
-        // SAFETY: found and empty under this lock, in a VMA; the block is exclusive, and the entry owns its one
-        // reference from here on.
-        unsafe { tables.fill(at, LARGE, Entry::leaf(block, LARGE, Rights::READ, 0)) };
-        Ok(())
+        // SAFETY: found under this lock, in a VMA; the block is exclusive, and the entry owns its one reference from
+        // here on, or the caller keeps it.
+        unsafe { tables.fill(at, LARGE, Entry::leaf(block, LARGE, Rights::READ, 0)) }.map_err(|_| Error::Busy)
     }
 
     /// Device memory from its page `first` on.

@@ -153,9 +153,13 @@ impl AddressSpace {
     }
 
     fn mapped(&self, page: PageAddr) -> Result<Option<picture::Mapped>, Error> {
-        let mm = pagepin::AddressSpace::mm(&self.space);
-        let slot = Tables::lock(mm).find(page).map_err(|_| Error::Fault)?;
-        Ok(picture::Mapped::of(slot))
+        let mut slot = None;
+        self.space.with_vmas(&mut |_| {
+            // SAFETY: inside a section of the mm lock.
+            let tables = unsafe { Tables::under_mm_lock(pagepin::AddressSpace::mm(&self.space)) };
+            slot = tables.find(page).ok();
+        });
+        Ok(picture::Mapped::of(slot.ok_or(Error::Fault)?))
     }
 }
 

@@ -8,7 +8,7 @@ use alloc::{
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use pagepin::frame::{FrameKind, Ownership};
-use pagepin::{Env, FrameRequest, FrameSource, FrameTable, PageAddr, Pfn, PhysMap, paging::Tables};
+use pagepin::{Entry, Env, FrameRequest, FrameSource, FrameTable, PageAddr, Pfn, PhysMap, paging::Tables};
 use pagepin_abi::{Error, TWIN_MAPCOUNT, TWIN_NONE, TWIN_PUBLISH_FIRST};
 use spin::mutex::SpinMutex;
 use x86_64::structures::idt::PageFaultErrorCode;
@@ -78,16 +78,16 @@ const WRITABLE: u64 = 1 << 1;
 
 /// Stores an entry, if it still is what it was; the twins leave out other things.
 fn replace_entry(space: &AddressSpace, mapped: &Mapped, page: PageAddr, bits: u64) -> bool {
-    let tables = Tables::lock(pagepin::AddressSpace::mm(&space.space));
-    if !tables.find(page).is_ok_and(|slot| slot.entry == mapped.slot.entry) {
-        return false;
-    }
-    let entry: *mut u64 = memory::direct(mapped.slot.at.address()).cast();
-    // SAFETY: an entry of a live table in the direct map, whose lock is held. What it
-    // maps is allowed or not, that is what the twins are about.
-    unsafe { entry.write_volatile(bits) };
-    drop(tables);
-    true
+    let mut replaced = false;
+    pagepin::AddressSpace::with_vmas(&space.space, &mut |_| {
+        // SAFETY: inside a section of the mm lock.
+        let tables = unsafe { Tables::under_mm_lock(pagepin::AddressSpace::mm(&space.space)) };
+        let Some(slot) = tables.find(page).ok().filter(|slot| slot.entry == mapped.slot.entry) else { return };
+        // SAFETY: an entry of a live table. What it maps is allowed or not, that is what the
+        // twins are about.
+        replaced = unsafe { kernel().phys_map().exchange_entry(slot.at, slot.entry, Entry::from_bits(bits)) }.is_ok();
+    });
+    replaced
 }
 
 /// "Only I map it, so it is mine": forgets that there are references which are not

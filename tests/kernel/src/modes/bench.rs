@@ -185,11 +185,13 @@ fn large(leaves: u64) -> (u64, u64) {
         let word = unsafe { head.word() };
         word.hand_out(FrameKind::Anonymous, size.order(), Ownership::Exclusive).expect("a free frame");
         let page = PageAddr::containing(VMA + leaf * HUGE);
-        let mut tables = Tables::lock(subject.space().mm());
+        // SAFETY: there is one thread, and it is in no operation.
+        let mut tables = unsafe { Tables::under_mm_lock(subject.space().mm()) };
         // SAFETY: the VMA lies in the user half.
         let at = unsafe { tables.place(page, size) }.expect("memory for a table");
         // SAFETY: the VMA is new; the block is ours and exclusive, and the entry owns it now.
-        unsafe { tables.fill(at, size, Entry::leaf(block, size, Rights::READ | Rights::WRITE, 0)) };
+        unsafe { tables.fill(at, size, Entry::leaf(block, size, Rights::READ | Rights::WRITE, 0)) }
+            .expect("nothing there");
     }
     let ranges: Vec<_> = (0..leaves).map(|leaf| subject.range(leaf * 512, 512)).collect();
     pin_and_unpin(&subject, &ranges, 1, false)
