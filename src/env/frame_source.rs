@@ -46,7 +46,7 @@ impl FrameRequest {
 /// A block may come back in pieces: each a power of two of frames, aligned to its size, in any order and at any time. So an
 /// allocator that writes down what it handed out writes it down for frames, not for blocks, or splits its note.
 ///
-/// All methods are called with the crate's table lock held and must not call back into the crate. `free` is also
+/// All methods may be called with the mm lock held, and must not call back into the crate. `free` is also
 /// called from interrupt context and with interrupts off: the last holder of a frame may be a completion interrupt, or
 /// a lockless walker that undoes a reference.
 pub unsafe trait FrameSource {

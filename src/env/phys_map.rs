@@ -77,7 +77,7 @@ pub unsafe trait PhysMap {
     /// Stores an entry (release) and gives no care to what was there.
     ///
     /// # Safety
-    /// As [`PhysMap::load_entry`], and the caller holds the table lock, or is the only one who knows the table. No CPU uses
+    /// As [`PhysMap::load_entry`], and the entry is the caller's to change: it owns it, or holds the mm lock exclusively, or is the only one who knows the table. No CPU uses
     /// the entry that was there: it was not present, or the tables are in no CPU.
     #[inline(always)]
     unsafe fn store_entry(&self, at: EntryAddr, entry: Entry) {
@@ -88,7 +88,7 @@ pub unsafe trait PhysMap {
     /// Clears or sets some bits in one step, in which nothing is lost that hardware sets; returns the entry before.
     ///
     /// # Safety
-    /// As [`PhysMap::load_entry`], and the caller holds the table lock.
+    /// As [`PhysMap::load_entry`], and the caller holds the mm lock exclusively.
     #[inline(always)]
     unsafe fn change_entry(&self, at: EntryAddr, change: EntryChange) -> Entry {
         // SAFETY: forwarded from the caller.
@@ -101,7 +101,8 @@ pub unsafe trait PhysMap {
     /// The entry found, if it is not `old`.
     ///
     /// # Safety
-    /// As [`PhysMap::load_entry`], and the caller holds the table lock.
+    /// As [`PhysMap::load_entry`]. The caller holds the mm lock: exclusively, or shared, for one of the changes that
+    /// [`Tables`](crate::paging::Tables) names.
     #[inline(always)]
     unsafe fn exchange_entry(&self, at: EntryAddr, old: Entry, new: Entry) -> Result<(), Entry> {
         // SAFETY: forwarded from the caller.

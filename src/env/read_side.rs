@@ -6,7 +6,7 @@
 /// When `synchronize` returns, every guard that existed when it was called has been dropped. A table page that was
 /// unlinked before the call can then be freed, because a walker that enters later cannot find it.
 ///
-/// A guard is held for a short, bounded time, during which the walker neither faults, sleeps nor takes a lock. If
+/// A guard is held for a short, bounded time, during which the walker neither faults, sleeps nor takes a lock. It may be taken with the mm lock held. If
 /// guards are tied to a CPU the walker must not be moved off it while it holds one, and their type is not [`Send`]. Guards
 /// of one CPU end in the reverse order of their beginnings, as scopes do: an inner one may rely on the outer.
 ///
@@ -23,7 +23,7 @@ pub unsafe trait ReadSide {
     #[must_use = "the walk ends when its guard is dropped"]
     fn enter(&self) -> Self::Guard<'_>;
 
-    /// Waits until every walk that is in progress has ended. Called with the table lock held, without a guard, after
+    /// Waits until every walk that is in progress has ended. Called with the mm lock held exclusively, without a guard, after
     /// the flush that follows the unlinking.
     fn synchronize(&self);
 }

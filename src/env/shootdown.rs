@@ -47,7 +47,7 @@ impl FlushRange {
 /// When `before_execute` returns, a CPU that fetches instructions from those frames finds every byte that was written to
 /// them before the call.
 ///
-/// `flush` is called with the crate's table lock held and possibly with interrupts off: a CPU that waits for
+/// `flush` is called with the mm lock held, and for a single leaf with its entry owned, and possibly with interrupts off: a CPU that waits for
 /// acknowledgements must answer other CPUs' requests meanwhile, and so must one that waits for a lock (see
 /// [`Env::Relax`](crate::Env::Relax)).
 pub unsafe trait Shootdown {
@@ -64,7 +64,7 @@ pub unsafe trait Shootdown {
     /// Entries of the mm whose top table is `root` map what they did not, or permit more. On x86 nothing has to be done:
     /// a CPU remembers no absence, and a fault that finds the entry mended is spurious. Elsewhere (a barrier between the
     /// store and the next walk, a CPU that caches entries that are not valid) this is the place for what *this* CPU needs;
-    /// others may fault once more. The table lock is held.
+    /// others may fault once more.
     #[inline(always)]
     fn entries_added(&self, root: Pfn) {
         let _ = root;
@@ -79,7 +79,7 @@ pub unsafe trait Shootdown {
     /// asks for them; riscv64: `fence.i` on every hart, or on each before it next runs user code). A kernel may note that it
     /// has done so for a frame until the frame is freed or written again. The child of a fork is not reported where it shares
     /// a frame: its parent's leaf was. What user code or a device writes to a page that is executable already is
-    /// theirs to make known. The table lock is held.
+    /// theirs to make known. Others may wait for the entry, so it does not wait for them.
     #[inline(always)]
     fn before_execute(&self, root: Pfn, frame: Pfn, size: LeafSize) {
         let _ = (root, frame, size);

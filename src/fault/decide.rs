@@ -1,7 +1,7 @@
 //! The copy-on-write / unshare decision as a pure function, and its whole table.
 //!
-//! `decide` looks at four small values and touches nothing. The driver in `resolve` carries the action out and asks
-//! again under the table lock after every moment in which it did not hold it.
+//! `decide` looks at four small values and touches nothing. The driver in `resolve` carries the action out, judges the
+//! frame once more when it owns the entry, and asks again whenever it was too late.
 
 #![forbid(unsafe_code)]
 

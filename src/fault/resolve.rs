@@ -31,8 +31,8 @@ pub enum FaultOutcome {
     Copied,
 }
 
-/// Why a page could not be made fit: the causes among those of [`FaultError`](super::FaultError) that are found with the
-/// table lock held. One byte, where that has to have room for what a kernel waits for.
+/// Why a page could not be made fit: the causes among those of [`FaultError`](super::FaultError) that are found among the
+/// tables. One byte, where that has to have room for what a kernel waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unresolved {
     AccessDenied,
@@ -120,9 +120,12 @@ fn note_use<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, request: Request) {
 
 type FrameRef<'k, K> = &'k PageFrame<<<K as Env>::Frames as FrameTable>::Layout>;
 
+/// What an entry maps, and its frame if that is counted.
+type Observed<'k, K> = (State, Option<FrameRef<'k, K>>);
+
 /// What an entry maps, in the terms of the decision. `None`: another CPU owns it.
 #[inline(always)]
-fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<Option<(State, Option<FrameRef<'k, K>>)>, Unresolved> {
+fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<Option<Observed<'k, K>>, Unresolved> {
     let entry = slot.entry;
     if !entry.is_present() {
         return match entry {
@@ -195,7 +198,8 @@ fn keep<K: Env>(
     let broken = unsafe { tables.break_leaf(slot) }?;
     let (exclusive, sole, anonymous) = frame.word.exclusive_sole_and_anonymous();
     // A lockless walker may hold it for a moment; then the next look says that it is not the only reference.
-    if !exclusive && !(sole && anonymous && frame.word.try_claim().is_ok()) {
+    let kept = exclusive || (sole && anonymous && frame.word.try_claim().is_ok());
+    if !kept {
         broken.restore();
         return None;
     }

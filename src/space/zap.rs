@@ -162,7 +162,7 @@ impl<'a, K: Env> Zap<'_, 'a, K> {
         let mut cut = false;
         let mut cursor = Cursor::new(self.first, self.end);
         while let Some(at) = cursor.next_malformed(self.tables) {
-            // SAFETY: the table lock is held, and the place was found under it.
+            // SAFETY: the mm lock is held exclusively, and the place was found under it.
             unsafe { self.env().phys_map().change_entry(at, EntryChange::Clear(u64::MAX)) };
             bug_caught(self.env());
             cut = true;
@@ -192,7 +192,7 @@ impl<'a, K: Env> Zap<'_, 'a, K> {
             let mut cursor = Cursor::through_broken(self.first, self.end);
             while let Ok(Some(table)) = cursor.next_table(self.tables, level) {
                 if self.nothing_left(&table) {
-                    // SAFETY: the table lock is held, and the place was found under it.
+                    // SAFETY: the mm lock is held exclusively, and the place was found under it.
                     unsafe { self.env().phys_map().change_entry(table.above, Entry::BREAK) };
                     any = true;
                 }
@@ -235,14 +235,14 @@ impl<'a, K: Env> Zap<'_, 'a, K> {
                     Some(frame) => _ = release(self.env(), table.frame, frame.word.put()),
                     None => bug_caught(self.env()),
                 }
-                // SAFETY: the table lock is held, and the place was found under it; the entry is not present, and flushed.
+                // SAFETY: the mm lock is held exclusively, and the place was found under it; the entry is not present, and flushed.
                 unsafe { self.env().phys_map().store_entry(table.above, Entry::EMPTY) };
             }
         }
     }
 }
 
-/// Breaks the leaves of a chunk; whether there were any. The table lock is held.
+/// Breaks the leaves of a chunk; whether there were any. The mm lock is held exclusively.
 ///
 /// A function of its own, as the walker's loop is: see there.
 #[inline(never)]
@@ -250,7 +250,7 @@ fn break_leaves<P: PhysMap>(map: &P, chunk: &Chunk) -> bool {
     let mut any = false;
     for i in 0..chunk.count {
         let at = chunk.at(i);
-        // SAFETY: the table lock is held, so the table is alive; a chunk lies within one table.
+        // SAFETY: the mm lock is held exclusively, so the table is alive; a chunk lies within one table.
         unsafe {
             if map.load_entry(at).is_present() {
                 map.change_entry(at, Entry::BREAK);
@@ -261,14 +261,14 @@ fn break_leaves<P: PhysMap>(map: &P, chunk: &Chunk) -> bool {
     any
 }
 
-/// Empties the places of a chunk and gives up what their leaves held. The table lock is held and none is present.
+/// Empties the places of a chunk and gives up what their leaves held. The mm lock is held exclusively and none is present.
 #[inline(never)]
 fn release_leaves<K: Env>(map: &K::PhysMap, frames: &K::Frames, env: &K, chunk: &Chunk, unmapped: &mut Unmapped) {
     let size = chunk.size;
     let (mut leaves, mut pinned, mut freed) = (0, 0, FreedRun::new(env));
     for i in 0..chunk.count {
         let at = chunk.at(i);
-        // SAFETY: the table lock is held, so the table is alive; a chunk lies within one table.
+        // SAFETY: the mm lock is held exclusively, so the table is alive; a chunk lies within one table.
         let entry = unsafe { map.load_entry(at) };
         if entry.is_empty() {
             continue;

@@ -45,7 +45,7 @@ unsafe impl CurrentCpu for Numbered {
     }
 }
 
-/// A source that is called with the table lock held, and looks.
+/// A source that is called with the mm lock held, and looks.
 struct Looking<'m> {
     machine: &'m Machine,
     stayed: AtomicBool,
@@ -65,7 +65,7 @@ unsafe impl FrameSource for Looking<'_> {
 }
 
 #[test]
-fn who_holds_the_table_lock_or_counts_on_a_cpu_stays_there() {
+fn who_holds_the_mm_lock_or_counts_on_a_cpu_stays_there() {
     let machine = Machine::<Wide>::new(64);
     let source = Looking { machine: &machine, stayed: AtomicBool::new(false) };
     // SAFETY: one machine is every part.
@@ -75,7 +75,7 @@ fn who_holds_the_table_lock_or_counts_on_a_cpu_stays_there() {
     let process = UserSpace::new(&kernel, SpaceOptions::new(pagepin::Levels::Four)).unwrap();
     process.map(A, 2 * PAGE, RW).unwrap();
     let pins = process.pin(Write, process.range(A, 2 * PAGE).unwrap(), [PhysRun::default(); 2]).unwrap();
-    assert!(kernel.source().stayed.load(Ordering::Relaxed), "a page was allocated with the tables locked");
+    assert!(kernel.source().stayed.load(Ordering::Relaxed), "a page was allocated with the mm lock held");
     assert_eq!((kernel.statistics().pins_acquired, kernel.statistics().pins_released), (2, 0));
     drop(pins);
     assert_eq!((kernel.statistics().pins_acquired, kernel.statistics().pins_released), (2, 2));

@@ -152,14 +152,14 @@ fn cached_upper_entries_go_with_their_tables<L: Layout>() {
     assert_eq!(machine.get(&other, A), 7);
 }
 
-/// Locks are not needed to give pins back: a completion interrupt may come while its CPU holds the table lock.
-fn pins_are_released_while_the_table_lock_is_held<L: Layout>() {
+/// Locks are not needed to give pins back: a completion interrupt may come while its CPU holds the mm lock.
+fn pins_are_released_while_the_mm_lock_is_held<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.populated(3, 1);
     let own = machine.pin::<Write>(&process, A, PAGE).unwrap();
     let other = machine.pin::<Write>(&process, A + PAGE, PAGE).unwrap().into_owned();
     let gets = machine.reference::<Write>(&process, A + 2 * PAGE, PAGE).unwrap();
-    // The flush of an unmap runs with the table lock held. One release is the last of its frame.
+    // The flush of an unmap runs with the mm lock held. One release is the last of its frame.
     let interrupt = || {
         drop(own);
         drop(gets);
@@ -179,5 +179,5 @@ every_layout!(
     first_touches_and_reuse_do_not_flush,
     a_second_fork_does_not_flush,
     cached_upper_entries_go_with_their_tables,
-    pins_are_released_while_the_table_lock_is_held,
+    pins_are_released_while_the_mm_lock_is_held,
 );

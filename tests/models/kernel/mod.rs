@@ -14,7 +14,7 @@ use pagepin::Access;
 use pagepin::fault::{Fault, FaultError};
 use pagepin::space::UserSpace;
 use pagepin::{CpuCounters, CurrentCpu, Entry, Env, EpochReadSide, Extras, LeafSize, Pfn, ReadSide};
-use spin::relax::Spin;
+use spin::relax::RelaxStrategy;
 
 pub(crate) use crate::checker::Tables;
 use crate::checker::thread::{self, JoinHandle};
@@ -37,6 +37,15 @@ pub(crate) struct ThisCpu;
 unsafe impl CurrentCpu for ThisCpu {
     fn current_cpu(&self) -> usize {
         CPU.with(Cell::get)
+    }
+}
+
+/// What a CPU does while it waits: others run.
+pub(crate) struct Yield;
+
+impl RelaxStrategy for Yield {
+    fn relax() {
+        thread::yield_now();
     }
 }
 
@@ -66,7 +75,7 @@ unsafe impl<R: Side> Env for Kernel<R> {
     type Source = Memory;
     type ReadSide = R;
     type Shootdown = Cpus;
-    type Relax = Spin;
+    type Relax = Yield;
     type Extras = Extras<(), CpuCounters<ThisCpu, CPUS>>;
 
     fn phys_map(&self) -> &Memory {
