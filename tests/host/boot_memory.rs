@@ -8,7 +8,7 @@ use std::thread;
 
 use pagepin::{
     BuddySource, FrameRequest, FrameSource, FrameTable, PAGE_SIZE, Pfn, PhysMap, Reach, Region, RegionError,
-    SpanFrameTable, Zone, frames_from_regions,
+    SpanFrameTable, frames_from_regions,
 };
 use proptest::prelude::*;
 
@@ -188,6 +188,19 @@ fn each_error_says_which_region() {
 }
 
 #[test]
+fn memory_without_holes_makes_a_flat_table() {
+    let (pc, one) = (pc(), [usable(0, MIB)]);
+    let memory = [Memory::of(&pc), Memory::of(&one)];
+    assert_eq!(made(&memory[0], &pc).unwrap().0.into_flat().unwrap_err().spans().count(), 3);
+    let (table, source) = made(&memory[1], &one).unwrap();
+    let words = table.spans().next().unwrap().1;
+    let flat = table.into_flat().unwrap();
+    let frame = source.allocate(FrameRequest::movable(0)).unwrap();
+    assert!(std::ptr::eq(flat.frame(frame).unwrap(), &raw const words[frame.number() as usize]));
+    assert!(flat.frame(Pfn::new(words.len() as u64)).is_none());
+}
+
+#[test]
 fn neighbours_of_one_kind_are_one_region_however_many_the_firmware_tells() {
     let parts: Vec<_> = (0..2000).map(|index| usable(index * 0x1000, (index + 1) * 0x1000)).collect();
     let memory = Memory::ending_at(2000, 2000);
@@ -316,17 +329,49 @@ impl Model {
         self.blocks.insert(first, order);
     }
 
+    /// Gives all blocks back.
+    fn drain(&mut self, source: &BuddySource<'_>) {
+        for (first, order) in std::mem::take(&mut self.blocks) {
+            // SAFETY: the source handed it out.
+            unsafe { source.free(Pfn::new(first), order) };
+            self.give(first, order);
+        }
+    }
+
     fn give(&mut self, first: u64, order: u8) {
         self.free.extend(first..first + (1 << order));
     }
 }
 
+fn request(order: u8, unmovable: bool) -> FrameRequest {
+    if unmovable { FrameRequest::unmovable(order) } else { FrameRequest::movable(order) }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    Allocate { order: u8, unmovable: bool, reach: usize },
-    Free { which: prop::sample::Index, piece: Option<(prop::sample::Index, u8)> },
-    FreeAll { which: prop::sample::Index },
-    Wrong { frame: u64, order: u8 },
+    Allocate {
+        order: u8,
+        unmovable: bool,
+        reach: usize,
+    },
+    Free {
+        which: prop::sample::Index,
+        piece: Option<(prop::sample::Index, u8)>,
+    },
+    FreeAll {
+        which: prop::sample::Index,
+    },
+    /// All that there is of this order.
+    Fill {
+        order: u8,
+        unmovable: bool,
+    },
+    /// Everything comes back.
+    Drain,
+    Wrong {
+        frame: u64,
+        order: u8,
+    },
 }
 
 const REACHES: [(Reach, u64); 3] = [(Reach::Anywhere, u64::MAX), (Reach::Below4GiB, 1 << 20), (Reach::Below1MiB, 256)];
@@ -339,6 +384,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (any::<prop::sample::Index>(), prop::option::of((any::<prop::sample::Index>(), 0u8..12)))
             .prop_map(|(which, piece)| Step::Free { which, piece }),
         1 => any::<prop::sample::Index>().prop_map(|which| Step::FreeAll { which }),
+        1 => (0u8..12, any::<bool>()).prop_map(|(order, unmovable)| Step::Fill { order, unmovable }),
+        1 => Just(Step::Drain),
         1 => (0u64..0x10_0800, 0u8..20).prop_map(|(frame, order)| Step::Wrong { frame, order }),
     ];
     prop::collection::vec(step, 1..120)
@@ -346,9 +393,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// Small memories with odd edges: below 1 MiB, around a hole, and across 4 GiB.
 fn regions() -> impl Strategy<Value = Vec<Region>> {
-    (1u64..300, 1u64..40, 300u64..2000, 0u64..300).prop_map(|(low, hole, middle, high)| {
+    (0u64..3, 100u64..700, 1u64..40, 700u64..3000, 0u64..300).prop_map(|(first, low, hole, middle, high)| {
         let frames = |first: u64, count: u64| usable(first * PAGE_SIZE, (first + count) * PAGE_SIZE);
-        vec![frames(3, low), frames(3 + low + hole, middle), frames((1 << 20) - high, 2 * high)]
+        vec![frames(first, low), frames(first + low + hole, middle), frames((1 << 20) - high, 2 * high)]
     })
 }
 
@@ -365,15 +412,25 @@ proptest! {
             match step {
                 Step::Allocate { order, unmovable, reach } => {
                     let (reach, end) = REACHES[reach];
-                    let zone = if unmovable { FrameRequest::unmovable(order) } else { FrameRequest::movable(order) };
-                    prop_assert_eq!(zone.zone == Zone::Unmovable, unmovable);
-                    let got = if reach == Reach::Anywhere { source.allocate(zone) } else { source.allocate_within(reach, order) };
-                    prop_assert_eq!(got.is_some(), model.has(order, end), "order {} {:?}", order, reach);
-                    if let Some(frame) = got {
-                        prop_assert!(frame.number() < end);
-                        model.take(frame, order);
+                    let got = match reach {
+                        Reach::Anywhere => source.allocate(request(order, unmovable)),
+                        _ => source.allocate_within(reach, order),
+                    };
+                    match got {
+                        Some(frame) => {
+                            prop_assert!(frame.number() < end);
+                            model.take(frame, order);
+                        }
+                        None => prop_assert!(!model.has(order, end), "order {} {:?}", order, reach),
                     }
                 }
+                Step::Fill { order, unmovable } => {
+                    while let Some(frame) = source.allocate(request(order, unmovable)) {
+                        model.take(frame, order);
+                    }
+                    prop_assert!(!model.has(order, u64::MAX), "order {} is left", order);
+                }
+                Step::Drain => model.drain(&source),
                 Step::Free { which, piece } if !model.blocks.is_empty() => {
                     let (&first, &order) = model.blocks.iter().nth(which.index(model.blocks.len())).unwrap();
                     model.blocks.remove(&first);
@@ -416,11 +473,7 @@ proptest! {
             }
             prop_assert_eq!((source.free_frames(), source.refused()), (model.free.len() as u64, refused));
         }
-        for (first, order) in std::mem::take(&mut model.blocks) {
-            // SAFETY: handed out above.
-            unsafe { source.free(Pfn::new(first), order) };
-            model.give(first, order);
-        }
+        model.drain(&source);
         prop_assert_eq!(&model.free, &all);
         let largest = (0..=18).rev().find(|&order| model.has(order, u64::MAX)).unwrap();
         prop_assert!(source.allocate(FrameRequest::movable(largest)).is_some(), "not all was merged");

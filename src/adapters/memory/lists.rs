@@ -7,6 +7,9 @@
 //! **Mobility.** Page tables stay where they are, and a single one keeps a block of 2 MiB from ever being whole. So they are taken
 //! from *groups* (aligned blocks of `1 << GROUP` frames) of their own while there are any, as on Linux. A group's first
 //! frame says which kind it is; when all of it is free again it is neither's.
+//!
+//! **Single frames** are most of what is asked for. A few that lie side by side are off the lists at a time and go one by one, so
+//! that splitting a block is paid once for all of it; they come back to the lists when those have nothing else.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +24,8 @@ pub(super) const MAX_ORDER: u8 = LeafSize::Size1GiB.order();
 const ORDERS: usize = MAX_ORDER as usize + 1;
 /// Frames of one mobility are kept together in blocks of this order.
 const GROUP: u8 = LeafSize::Size2MiB.order();
+/// The largest block whose frames go one by one.
+const SINGLES: u8 = 5;
 
 /// The first frames of the zones above the lowest: 1 MiB and 4 GiB.
 const ZONE_STARTS: [u64; 2] = [1 << 8, 1 << 20];
@@ -82,8 +87,23 @@ pub(super) struct Lists<'a> {
     allocated: Allocated<'a>,
     /// By zone; in each, what moves and what does not.
     lists: [[List; 2]; ZONES],
+    singles: Singles,
     free_frames: u64,
     refused: u64,
+}
+
+/// Free frames that are on no list.
+#[derive(Clone, Copy, Debug)]
+struct Singles {
+    /// Places.
+    next: u64,
+    end: u64,
+    /// The frame at `next`.
+    number: u64,
+}
+
+impl Singles {
+    const NONE: Self = Self { next: 0, end: 0, number: 0 };
 }
 
 const MOVABLE: usize = 0;
@@ -98,7 +118,7 @@ impl<'a> Lists<'a> {
     /// All frames of `stretches` are free. `notes` has one for each, all of them new.
     pub(super) fn new(stretches: Stretches<'a>, notes: &'a mut [Note], bits: &'a mut [u64]) -> Self {
         let (allocated, lists) = (Allocated::new(bits), [[List::EMPTY; 2]; ZONES]);
-        let mut new = Self { stretches, notes, allocated, lists, free_frames: 0, refused: 0 };
+        let mut new = Self { stretches, notes, allocated, lists, singles: Singles::NONE, free_frames: 0, refused: 0 };
         for Stretch { first, frames, place } in stretches.all() {
             let mut done = 0;
             while done < frames {
@@ -119,26 +139,67 @@ impl<'a> Lists<'a> {
         self.refused
     }
 
+    /// Takes a single frame that moves out of any zone.
+    #[inline(always)]
+    pub(super) fn allocate_single(&mut self) -> Option<Pfn> {
+        if self.singles.next == self.singles.end {
+            self.refill()?;
+        }
+        let Singles { next, end, number } = self.singles;
+        self.singles = Singles { next: next + 1, end, number: number + 1 };
+        self.allocated.set(next, 1);
+        self.free_frames -= 1;
+        Some(Pfn::new(number))
+    }
+
+    #[inline(never)]
+    fn refill(&mut self) -> Option<()> {
+        let (next, order) = (0..ZONES).rev().find_map(|zone| {
+            let from = |kind: usize| Some((kind, self.lists[zone][kind].smallest(0)?.min(SINGLES)));
+            let (kind, order) = from(MOVABLE).or_else(|| from(UNMOVABLE))?;
+            Some((self.take(zone, kind, order)?, order))
+        })?;
+        self.singles = Singles { next, end: next + (1 << order), number: self.stretches.frame_at(next).number() };
+        Some(())
+    }
+
     /// Takes a block of `1 << order` frames out of one of the lowest `zones` zones.
-    #[inline]
+    #[inline(never)]
     pub(super) fn allocate(&mut self, order: u8, mobility: Zone, zones: usize) -> Option<Pfn> {
         if order > MAX_ORDER {
             return None;
         }
-        let taken = (0..zones).rev().find_map(|zone| match mobility {
+        let place = self.take_from_any(order, mobility, zones).or_else(|| {
+            self.put_singles_back();
+            self.take_from_any(order, mobility, zones)
+        })?;
+        self.allocated.set(place, 1 << order);
+        self.free_frames -= 1 << order;
+        Some(self.stretches.frame_at(place))
+    }
+
+    fn put_singles_back(&mut self) {
+        let Singles { mut next, end, mut number } = core::mem::replace(&mut self.singles, Singles::NONE);
+        while next < end {
+            let order = largest_block(number, end - next);
+            if let Some((&stretch, _)) = self.stretches.find(number) {
+                self.merge(&stretch, Block { number, place: next, order });
+            }
+            (next, number) = (next + (1 << order), number + (1 << order));
+        }
+    }
+
+    fn take_from_any(&mut self, order: u8, mobility: Zone, zones: usize) -> Option<u64> {
+        (0..zones).rev().find_map(|zone| match mobility {
             Zone::Movable => self.take(zone, MOVABLE, order).or_else(|| self.take(zone, UNMOVABLE, order)),
             Zone::Unmovable => self
                 .take(zone, UNMOVABLE, order)
                 .or_else(|| self.take_a_group(zone, order))
                 .or_else(|| self.take(zone, MOVABLE, order)),
-        })?;
-        self.allocated.set(taken, 1 << order);
-        self.free_frames -= 1 << order;
-        Some(self.stretches.frame_at(taken))
+        })
     }
 
     /// Takes a block off a list, the smallest that is large enough, and puts the rest of it back.
-    #[inline]
     fn take(&mut self, zone: usize, kind: usize, order: u8) -> Option<u64> {
         let found = self.lists[zone][kind].smallest(order)?;
         let place = self.lists[zone][kind].heads[usize::from(found)];
@@ -176,7 +237,7 @@ impl<'a> Lists<'a> {
     }
 
     /// As `free`; whether it was not refused. Nothing is counted.
-    #[inline]
+    #[inline(never)]
     pub(super) fn try_free(&mut self, frame: Pfn, order: u8) -> bool {
         let number = frame.number();
         if order > MAX_ORDER || number & ((1 << order) - 1) != 0 {

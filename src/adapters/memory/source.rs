@@ -98,7 +98,10 @@ impl<'a> BuddySource<'a> {
 unsafe impl FrameSource for BuddySource<'_> {
     #[inline]
     fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
-        self.with(|lists| lists.allocate(request.order, request.zone, Reach::Anywhere.zones()))
+        self.with(|lists| match request {
+            FrameRequest { order: 0, zone: Zone::Movable } => lists.allocate_single(),
+            FrameRequest { order, zone } => lists.allocate(order, zone, Reach::Anywhere.zones()),
+        })
     }
 
     #[inline]

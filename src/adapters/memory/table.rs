@@ -2,7 +2,7 @@
 
 use super::stretch::Stretches;
 use crate::addr::Pfn;
-use crate::env::FrameTable;
+use crate::env::{FlatFrameTable, FrameTable};
 use crate::frame::{Layout, PageFrame, Wide};
 
 /// The frame table that [`frames_from_regions`](super::frames_from_regions) makes: the words of each usable stretch side by side,
@@ -24,6 +24,18 @@ impl<'a, L: Layout> SpanFrameTable<'a, L> {
         Self { largest, words, stretches }
     }
 
+    /// The same as a [`FlatFrameTable`], which finds a frame in an instruction or two less: if all memory is one stretch.
+    ///
+    /// # Errors
+    /// The table as it is, if it has holes.
+    pub fn into_flat(self) -> Result<FlatFrameTable<'a, L>, Self> {
+        if !self.stretches.others.is_empty() {
+            return Err(self);
+        }
+        // SAFETY: the same words for the same frames, as the constructor's caller vouched for, and this table is gone.
+        Ok(unsafe { FlatFrameTable::new(Pfn::new(self.stretches.largest.first), self.largest) })
+    }
+
     /// The stretches, each as its first frame and the words of all its frames.
     pub fn spans(&self) -> impl Iterator<Item = (Pfn, &'a [PageFrame<L>])> + '_ {
         self.stretches.all().map(|stretch| {
@@ -41,13 +53,31 @@ unsafe impl<L: Layout> FrameTable for SpanFrameTable<'_, L> {
     #[inline(always)]
     fn frame(&self, frame: Pfn) -> Option<&PageFrame<L>> {
         match self.largest.get(frame.number().wrapping_sub(self.stretches.largest.first) as usize) {
-            None => self.words.get(self.stretches.find(frame.number())?.1 as usize),
+            None => self.frame_elsewhere(frame),
             found => found,
         }
     }
 
     #[inline(always)]
     fn run(&self, first: Pfn, count: u64) -> Option<&[PageFrame<L>]> {
+        let start = first.number().wrapping_sub(self.stretches.largest.first) as usize;
+        match self.largest.get(start..start.wrapping_add(count as usize)) {
+            None => self.run_elsewhere(first, count),
+            found => found,
+        }
+    }
+}
+
+impl<L: Layout> SpanFrameTable<'_, L> {
+    #[cold]
+    #[inline(never)]
+    fn frame_elsewhere(&self, frame: Pfn) -> Option<&PageFrame<L>> {
+        self.words.get(self.stretches.find(frame.number())?.1 as usize)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn run_elsewhere(&self, first: Pfn, count: u64) -> Option<&[PageFrame<L>]> {
         let (stretch, _) = self.stretches.find(first.number())?;
         let place = stretch.run(first.number(), count)? as usize;
         self.words.get(place..place + count as usize)

@@ -1,39 +1,17 @@
-//! The frame allocator: a bitmap, behind a lock that may be taken with interrupts off
-//! (they always are).
+//! The frame allocator: the library's own, and a way to make it refuse.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bitmap_allocator::{BitAlloc, BitAlloc1M};
-use pagepin::{FrameRequest, FrameSource, Pfn};
-use spin::mutex::SpinMutex;
+use pagepin::{BuddySource, Env, FrameRequest, FrameSource, Pfn};
 
-use crate::{memory, poll::Poll};
-
-/// Free frames, numbered from `first`.
-struct Pool {
-    bits: BitAlloc1M,
-    first: u64,
-    /// Number of free frames.
-    free: u64,
-}
-
-static POOL: SpinMutex<Pool, Poll> = SpinMutex::new(Pool { bits: BitAlloc1M::DEFAULT, first: 0, free: 0 });
-
-/// Before the first frame is needed.
-pub fn init() {
-    let frames = memory::free_frames();
-    // Blocks of every order are aligned to frame numbers, so the bits are as well.
-    let first = frames.start & !0xffff;
-    let end = frames.end.min(first + BitAlloc1M::CAP as u64);
-    let mut pool = POOL.lock();
-    pool.first = first;
-    pool.free = end - frames.start;
-    pool.bits.insert((frames.start - first) as usize..(end - first) as usize);
-}
+use super::kernel;
+use crate::memory;
 
 /// How many frames are free: the same before and after a process, if none is lost.
 pub fn free_count() -> u64 {
-    POOL.lock().free
+    let source = &kernel().source().0;
+    assert_eq!(source.refused(), 0, "frames came back that were not handed out");
+    source.free_frames()
 }
 
 static SCARCE: AtomicBool = AtomicBool::new(false);
@@ -53,53 +31,35 @@ fn is_refused() -> bool {
 
 /// A cleared frame for the kernel's own use, never given back.
 pub fn kernel_frame() -> Option<u64> {
-    let frame = Frames { zero: None }.allocate(FrameRequest::unmovable(0))?.address();
+    let frame = kernel().source().allocate(FrameRequest::unmovable(0))?.address();
     // SAFETY: the frame is RAM of the direct map and was free until now.
     unsafe { core::ptr::write_bytes(memory::direct(frame), 0, memory::PAGE as usize) };
     Some(frame)
 }
 
-/// The pool as the library sees it.
+/// The library's source, which runs out of blocks when it is told to.
 #[derive(Debug)]
-pub struct Frames {
-    pub zero: Option<Pfn>,
-}
+pub struct Frames(pub BuddySource<'static>);
 
-// SAFETY: the pool holds frames of RAM that nobody else uses, all of them in the
-// direct map and in the frame table; a bit is handed out once.
+// SAFETY: forwards to a source, or hands out nothing.
 unsafe impl FrameSource for Frames {
+    #[inline]
     fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
-        let order = request.order;
-        let mut pool = POOL.lock();
-        let bit = match order {
-            0 => pool.bits.alloc()?,
-            _ if is_refused() => return None,
-            _ => pool.bits.alloc_contiguous(None, 1 << order, usize::from(order))?,
-        };
-        pool.free -= 1 << order;
-        Some(Pfn::new(pool.first + bit as u64))
+        if request.order > 0 && is_refused() { None } else { self.0.allocate(request) }
     }
 
+    #[inline]
     unsafe fn free(&self, frame: Pfn, order: u8) {
-        let mut pool = POOL.lock();
-        let bit = (frame.number() - pool.first) as usize;
-        let was_used = match order {
-            0 => pool.bits.dealloc(bit),
-            _ => pool.bits.dealloc_contiguous(bit, 1 << order),
-        };
-        assert!(was_used, "{frame:?} was freed twice");
-        pool.free += 1 << order;
+        // SAFETY: forwarded from the caller.
+        unsafe { self.0.free(frame, order) };
     }
 
     unsafe fn free_run(&self, first: Pfn, count: u64) {
-        let mut pool = POOL.lock();
-        let start = (first.number() - pool.first) as usize;
-        let was_used = (start..start + count as usize).all(|bit| pool.bits.dealloc(bit));
-        assert!(was_used, "one of {count} frames from {first:?} was freed twice");
-        pool.free += count;
+        // SAFETY: forwarded from the caller.
+        unsafe { self.0.free_run(first, count) };
     }
 
     fn zero_frame(&self) -> Option<Pfn> {
-        self.zero
+        self.0.zero_frame()
     }
 }

@@ -1,16 +1,14 @@
 //! The library's environment in this kernel.
 
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use pagepin::frame::PageFrame;
 use pagepin::{
-    Env, FlatFrameTable, FlushRange, FrameSource, FrameTable, OffsetPhysMap, Pfn, Platform, ReadSide, Shootdown,
-    frame::Released,
+    Env, FlatFrameTable, FlushRange, FrameSource, FrameTable, OffsetPhysMap, Pfn, Platform, ReadSide, Region,
+    Shootdown, frame::Released, frames_from_regions,
 };
 use spin::Once;
 
-use super::frames::{self, Frames};
+use super::frames::Frames;
 use crate::{memory, poll::Poll, shootdown, time};
 
 /// How the frames' words are packed: what `PAGEPIN_LAYOUT` names at build time, or the default.
@@ -28,22 +26,16 @@ pub type Kernel = Platform<OffsetPhysMap, FlatFrameTable<'static, Words>, Frames
 static KERNEL: Once<Kernel> = Once::new();
 
 pub fn init() {
-    frames::init();
+    let free = memory::free_frames();
+    let regions = [Region::new(free.start * memory::PAGE, free.end * memory::PAGE, true)];
     KERNEL.call_once(|| {
-        let free = memory::free_frames();
-        let words: Vec<PageFrame<Words>> = (free.start..free.end).map(|_| PageFrame::new()).collect();
-        let zero = frames::kernel_frame().map(Pfn::containing);
-        // SAFETY: the bootloader has mapped all memory at this offset; each of these
-        // frames is RAM that belongs to the pool, and the pool hands out no others.
-        unsafe {
-            Platform::with_relax(
-                OffsetPhysMap::new(memory::direct_map_offset()),
-                FlatFrameTable::new(Pfn::new(free.start), words.leak()),
-                Frames { zero },
-                InterruptsOff,
-                Ipi,
-            )
-        }
+        // SAFETY: the bootloader has mapped all memory at this offset.
+        let map = unsafe { OffsetPhysMap::new(memory::direct_map_offset()) };
+        // SAFETY: these frames are RAM that nobody uses, and in the direct map.
+        let (table, source) = unsafe { frames_from_regions(&map, regions) }.unwrap_or_else(|error| panic!("{error}"));
+        let table = table.into_flat().expect("all of it is one region");
+        // SAFETY: table and source were made for each other and for the map.
+        unsafe { Platform::with_relax(map, table, Frames(source), InterruptsOff, Ipi) }
     });
 }
 
