@@ -154,7 +154,7 @@ impl AddressSpace {
 
     fn mapped(&self, page: PageAddr) -> Result<Option<picture::Mapped>, Error> {
         let mut slot = None;
-        self.space.with_vmas(&mut |_| {
+        pagepin::AddressSpace::with_vmas(&self.space, &mut |_| {
             // SAFETY: inside a section of the mm lock.
             let tables = unsafe { Tables::under_mm_lock(pagepin::AddressSpace::mm(&self.space)) };
             slot = tables.find(page).ok();
