@@ -133,7 +133,7 @@ pub use adapters::{
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub use adapters::{InterruptsOff, SingleCpu};
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageAddr, Pfn, RangeError, UserHalf, UserRange};
-pub use arch::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, SOFTWARE_BITS};
+pub use arch::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, MemoryType, SOFTWARE_BITS};
 #[doc(hidden)]
 pub use env::EntryCell;
 pub use env::{

@@ -7,6 +7,7 @@ use core::fmt;
 use bitflags::bitflags;
 
 use crate::addr::{PageAddr, UserRange};
+use crate::arch::MemoryType;
 use crate::errno::{EACCES, EINVAL};
 use crate::rights::Rights;
 
@@ -16,8 +17,27 @@ use crate::rights::Rights;
 pub enum Backing {
     /// Zero-filled private memory, copied on write after fork.
     Anonymous,
-    /// Frames that are not the crate's to count: device registers, foreign memory. Never pinned, shared by fork.
-    Foreign,
+    /// Frames that are not the crate's to count: device registers, foreign memory. Never pinned, shared by fork. Whoever maps
+    /// them knows how they may be accessed.
+    Foreign(MemoryType),
+}
+
+impl Backing {
+    /// Whether the frames are not the crate's to count.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_foreign(self) -> bool {
+        matches!(self, Self::Foreign(_))
+    }
+
+    /// How the pages are accessed: private memory is write-back.
+    #[must_use]
+    pub const fn memory_type(self) -> MemoryType {
+        match self {
+            Self::Anonymous => MemoryType::WRITE_BACK,
+            Self::Foreign(memory) => memory,
+        }
+    }
 }
 
 bitflags! {

@@ -5,7 +5,7 @@ use core::fmt;
 use static_assertions::const_assert;
 
 use super::software_bits::{FORK_EXCLUSIVE, FORK_WRITABLE, PROT_NONE, SPECIAL};
-use super::{EntryChange, KeyRights, LeafSize, Level};
+use super::{EntryChange, KeyRights, LeafSize, Level, MemoryType};
 use crate::addr::Pfn;
 use crate::frame::Shared;
 use crate::rights::Rights;
@@ -13,8 +13,9 @@ use crate::rights::Rights;
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
-const WRITE_THROUGH: u64 = 1 << 3;
-const CACHE_DISABLE: u64 = 1 << 4;
+/// The memory type's lowest bit (PWT), and the next (PCD). The third (PAT) has a place by the size of the leaf.
+const PWT: u64 = 1 << 3;
+const PCD: u64 = 1 << 4;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 /// In levels 2 and 3: this entry is a leaf. In level 1 the same bit belongs to the memory type; in 4 and 5 it is
@@ -79,10 +80,27 @@ impl Entry {
         Self(self.0 | SPECIAL)
     }
 
-    /// The leaf as uncached device memory.
+    /// The leaf of `size`, with accesses through it of type `memory`; [`Entry::leaf`] makes it write-back.
     #[must_use]
-    pub const fn uncached(self) -> Self {
-        Self(self.0 | WRITE_THROUGH | CACHE_DISABLE)
+    pub const fn with_memory_type(self, size: LeafSize, memory: MemoryType) -> Self {
+        let [low, middle, high] = memory_bits(size);
+        let index = memory.pat_index();
+        let bits = if index & 1 != 0 { low } else { 0 }
+            | if index & 2 != 0 { middle } else { 0 }
+            | if index & 4 != 0 { high } else { 0 };
+        Self(self.0 & !(low | middle | high) | bits)
+    }
+
+    /// The type of accesses through the leaf of `size`.
+    #[must_use]
+    pub const fn memory_type(self, size: LeafSize) -> MemoryType {
+        let [low, middle, high] = memory_bits(size);
+        let index = (self.0 & low != 0) as u8 | ((self.0 & middle != 0) as u8) << 1 | ((self.0 & high != 0) as u8) << 2;
+        // Three bits.
+        match MemoryType::from_pat_index(index) {
+            Some(memory) => memory,
+            None => MemoryType::WRITE_BACK,
+        }
     }
 
     /// Hardware may use it.
@@ -228,10 +246,11 @@ impl Entry {
         Self(if permitted { self.0 | WRITABLE } else { self.0 & !WRITABLE })
     }
 
-    /// The same rights on another block of frames, with no notes of an earlier fork.
+    /// The same rights on another block of frames, which is ordinary memory, with no notes of an earlier fork.
     pub(crate) const fn with_frame(self, frame: Pfn, size: LeafSize) -> Self {
         let address = ADDRESS & !(size.bytes() - 1);
         Self((self.0 & !(address | FORK_EXCLUSIVE | FORK_WRITABLE)) | frame.address())
+            .with_memory_type(size, MemoryType::WRITE_BACK)
     }
 
     /// With execution permitted or not.
@@ -271,6 +290,16 @@ impl Entry {
     pub(crate) const PERMIT_WRITES: EntryChange = EntryChange::Set(WRITABLE);
 }
 
+/// The bits of the memory type in a leaf of `size`, from the lowest. In the lowest level PAT lies where upper levels say that
+/// they are a leaf, and there it is the lowest of the address bits that a large leaf has no use for.
+const fn memory_bits(size: LeafSize) -> [u64; 3] {
+    let pat = match size {
+        LeafSize::Size4KiB => 1 << 7,
+        LeafSize::Size2MiB | LeafSize::Size1GiB => 1 << 12,
+    };
+    [PWT, PCD, pat]
+}
+
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
@@ -284,9 +313,11 @@ impl fmt::Debug for Entry {
             (PRESENT, " P"),
             (WRITABLE, " W"),
             (USER, " U"),
+            (PWT, " PWT"),
+            (PCD, " PCD"),
             (ACCESSED, " A"),
             (DIRTY, " D"),
-            (LARGE, " large"),
+            (LARGE, " large/PAT"),
             (NO_EXECUTE, " NX"),
             (SPECIAL, " special"),
             (PROT_NONE, " prot-none"),

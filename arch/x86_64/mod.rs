@@ -6,6 +6,7 @@
 mod entry;
 mod entry_change;
 mod levels;
+mod memory_type;
 mod protection_keys;
 mod software_bits;
 
@@ -14,5 +15,6 @@ pub(crate) use entry::{Demand, PHYSICAL_END};
 pub use entry_change::EntryChange;
 pub(crate) use levels::ENTRIES;
 pub use levels::{LeafSize, Level, Levels};
+pub use memory_type::MemoryType;
 pub use protection_keys::KeyRights;
 pub use software_bits::SOFTWARE_BITS;

@@ -87,7 +87,7 @@ pub unsafe trait Vmas {
         Ok(())
     }
 
-    /// A page of a [`Backing::Foreign`](crate::Backing::Foreign) VMA was touched with `access` and has no entry: fill it,
+    /// A page of a [`Backing::Foreign`](crate::Backing::Foreign) VMA was touched with `access` and has no entry: fill it, with a leaf of the VMA's memory type,
     /// or say why not.
     ///
     /// # Errors

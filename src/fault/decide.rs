@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::{PAGE_SIZE, PageAddr, UserRange};
+use crate::arch::MemoryType;
 use crate::rights::Rights;
 use crate::vma::{Backing, MapOptions, Vma};
 
@@ -131,7 +132,7 @@ pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
     let writable_after = writes && writable;
     let state = match state {
         // What a foreign VMA maps, its owner answers for.
-        State::Borrowed { writable } if vma.backing() == Backing::Foreign => State::Foreign { writable },
+        State::Borrowed { writable } if vma.backing().is_foreign() => State::Foreign { writable },
         state => state,
     };
     match state {
@@ -212,7 +213,7 @@ pub fn all_rows() -> impl Iterator<Item = Row> {
     let states = anonymous_states
         .into_iter()
         .map(|state| (state, Backing::Anonymous))
-        .chain(foreign_states.into_iter().map(|state| (state, Backing::Foreign)));
+        .chain(foreign_states.into_iter().map(|state| (state, Backing::Foreign(MemoryType::UNCACHED))));
     states.flat_map(|(state, backing)| {
         RIGHTS.into_iter().flat_map(move |(rights, max_rights)| {
             let somewhere = UserRange::of_pages(PageAddr::containing(0), PageAddr::containing(PAGE_SIZE));

@@ -11,7 +11,7 @@ use crate::arch::{Demand, KeyRights};
 use crate::env::{AddressSpace, Counted, Env, PinBudget, ReadSide, Vmas, count};
 use crate::fault::{self, Request};
 use crate::rights::{Access, Rights};
-use crate::vma::{Backing, Vma};
+use crate::vma::Vma;
 
 /// Which paths a form takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -192,7 +192,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         if !fault::permits(vma, request) {
             return Err(PinError::AccessDenied);
         }
-        if vma.backing() == Backing::Foreign { Err(PinError::NotPinnable) } else { Ok(request) }
+        if vma.backing().is_foreign() { Err(PinError::NotPinnable) } else { Ok(request) }
     }
 }
 

@@ -191,7 +191,7 @@ impl Change {
             return false;
         }
         if entry.is_special() {
-            return self.backing == Backing::Foreign;
+            return self.backing.is_foreign();
         }
         entry.is_writable()
             || tables.env().frames().frame(entry.leaf_frame(size)).is_some_and(|frame| frame.snapshot().exclusive)

@@ -10,7 +10,7 @@ use super::{
     protect_pages, zap_pages,
 };
 use crate::addr::{Pfn, RangeError, UserRange};
-use crate::arch::{ENTRIES, Entry, KeyRights, LeafSize, Levels};
+use crate::arch::{ENTRIES, Entry, KeyRights, LeafSize, Levels, MemoryType};
 use crate::env::{AddressSpace, Mm, Shootdown, Vmas};
 use crate::env::{EntryAddr, Env, FrameTable, OwnedFrame, PhysMap, release};
 use crate::env::{PinBudget, Unlimited};
@@ -126,23 +126,33 @@ impl<K: Env, C> UserSpace<K, C> {
     }
 
     /// Maps `length` bytes from physical frame `first` on: device registers or other memory that is not the crate's
-    /// to count. It is never pinned, and fork shares it.
+    /// to count. It is never pinned, and fork shares it. Accesses are of the type `memory`.
     ///
     /// # Errors
     /// As [`UserSpace::map`]. Tables in the range that had nothing in them before may be gone.
     ///
     /// # Safety
-    /// User code may access those frames with `rights` for as long as they are mapped.
-    pub unsafe fn map_foreign(&self, start: u64, length: u64, first: Pfn, rights: Rights) -> Result<(), SpaceError> {
+    /// User code may access those frames with `rights` for as long as they are mapped. `memory` is fit for what they are, and
+    /// nobody accesses them by another type meanwhile, the kernel's direct map included: a processor need not keep the two
+    /// apart. What [`MemoryType`] asks of the kernel for this type has been done.
+    pub unsafe fn map_foreign(
+        &self,
+        start: u64,
+        length: u64,
+        first: Pfn,
+        memory: MemoryType,
+        rights: Rights,
+    ) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
         let start = range.first_page();
-        let vma = Vma::new(range, Backing::Foreign, MapOptions::new(rights).max_rights(rights))?;
+        let vma = Vma::new(range, Backing::Foreign(memory), MapOptions::new(rights).max_rights(rights))?;
         let mut vmas = self.vmas.write(self.env());
         vmas.make_room(&vma)?;
         // SAFETY: the mm lock is held for writing, through `vmas`.
         let mut tables = unsafe { Tables::under_mm_lock(&self.mm) };
         for index in 0..range.pages() {
-            let entry = Entry::leaf(first.offset(index), LeafSize::Size4KiB, rights, 0).uncached().special();
+            let entry = Entry::leaf(first.offset(index), LeafSize::Size4KiB, rights, 0);
+            let entry = entry.with_memory_type(LeafSize::Size4KiB, memory).special();
             let entry = if rights.is_empty() { entry.prot_none() } else { entry };
             // SAFETY: the range was checked against this mm's levels; the place is of this size; a special entry owns no
             // reference, and the caller vouches for the rights. No VMA contains the page, so nothing is mapped there.

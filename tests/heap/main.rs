@@ -14,7 +14,7 @@ use pagepin::fault::{Fault, FaultError};
 use pagepin::frame::{Snapshot, Wide};
 use pagepin::pin::{PhysRun, PinError, PinFlags, Read, pin_user_pages_fast};
 use pagepin::space::{Advice, ForkError, SpaceError, SpaceOptions, UserSpace};
-use pagepin::{AddressSpace, PAGE_SIZE, PageAddr, Pfn, Rights, Vma};
+use pagepin::{AddressSpace, MemoryType, PAGE_SIZE, PageAddr, Pfn, Rights, Vma};
 
 use kernel::{Kernel, Memory, NoGrace, check_balance, epochs, frame_words, kernel, run_as_cpu};
 
@@ -99,7 +99,8 @@ const OPERATIONS: [Operation; 13] = [
         error: NO_VMA,
         run: |space| {
             // SAFETY: nobody accesses the memory of this process.
-            unsafe { space.map_foreign(A + VMAS * STRIDE, PAGE_SIZE, Pfn::new(0xfee0), RW) }.map_err(Error::Space)
+            unsafe { space.map_foreign(A + VMAS * STRIDE, PAGE_SIZE, Pfn::new(0xfee0), MemoryType::UNCACHED, RW) }
+                .map_err(Error::Space)
         },
     },
     Operation {

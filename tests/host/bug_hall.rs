@@ -7,7 +7,7 @@ use pagepin::fault::FaultError;
 use pagepin::frame::{Dirty, FrameKind, Layout, Ownership};
 use pagepin::pin::{self, PhysRun, PinError, PinFlags, RawPins, Read, Write};
 use pagepin::space::{ForkError, Unmapped};
-use pagepin::{FlushRange, FrameRequest, FrameSource, LeafSize, ReadSide, Rights, Shootdown, Unlimited};
+use pagepin::{FlushRange, FrameRequest, FrameSource, LeafSize, MemoryType, ReadSide, Rights, Shootdown, Unlimited};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, CPUS, Machine, NONE, PAGE, Process, R, RW, range};
@@ -306,7 +306,7 @@ fn memory_of_a_driver_is_not_taken_though_it_has_a_word<L: Layout>() {
     let lent = machine.allocate(FrameRequest::movable(0)).unwrap();
     machine.word(lent).hand_out(FrameKind::Device, 0, Ownership::Exclusive).unwrap();
     // SAFETY: the frame is this test's.
-    unsafe { process.map_foreign(A, PAGE, lent, RW).unwrap() };
+    unsafe { process.map_foreign(A, PAGE, lent, MemoryType::WRITE_BACK, RW).unwrap() };
     machine.put(&process, A, 1);
     let before = machine.word(lent).snapshot();
     for form in FORMS {

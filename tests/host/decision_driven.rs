@@ -8,7 +8,7 @@ use pagepin::fault::{Fault, FaultError, FaultOutcome};
 use pagepin::frame::{FrameKind, Layout, Ownership};
 use pagepin::pin::{PinError, PinFlags, Read, Write};
 use pagepin::space::SpaceOptions;
-use pagepin::{Backing, FrameRequest, FrameSource, LeafSize, MapOptions, Pfn, Rights};
+use pagepin::{Backing, FrameRequest, FrameSource, LeafSize, MapOptions, MemoryType, Pfn, Rights};
 
 use crate::machine::{A, FIRST, Machine, PAGE, Process, RW};
 
@@ -30,7 +30,7 @@ fn scene<'m, L: Layout>(machine: &'m Machine<L>, row: &Row) -> Option<Scene<'m, 
     let process = machine.process_with(SpaceOptions::new(pagepin::Levels::Four));
     let mut scene = Scene { process, child: None, held: (0, 0) };
     let process = &scene.process;
-    if row.backing == Backing::Foreign {
+    if row.backing.is_foreign() {
         if matches!(row.state, State::Borrowed { .. }) {
             return None;
         }
@@ -39,11 +39,11 @@ fn scene<'m, L: Layout>(machine: &'m Machine<L>, row: &Row) -> Option<Scene<'m, 
                 return None;
             }
             // SAFETY: registers of the emulated machine.
-            unsafe { process.map_foreign(A, PAGE, REGISTERS, row.rights).unwrap() };
+            unsafe { process.map_foreign(A, PAGE, REGISTERS, MemoryType::UNCACHED, row.rights).unwrap() };
             return Some(scene);
         }
         // SAFETY: as above.
-        unsafe { process.map_foreign(A, PAGE, REGISTERS, row.rights).unwrap() };
+        unsafe { process.map_foreign(A, PAGE, REGISTERS, MemoryType::UNCACHED, row.rights).unwrap() };
         let leaf = machine.leaf(process, A)?;
         machine.poke(leaf.at, 0);
         return Some(scene);
@@ -159,7 +159,7 @@ fn check_row<L: Layout>(row: &Row) {
                 (_, Refusal::Denied) => Refused::Fault(FaultError::AccessDenied),
             };
             // A forced write to foreign memory is refused for either reason.
-            let either = row.backing == Backing::Foreign && result == Err(Refused::Pin(PinError::NotPinnable));
+            let either = row.backing.is_foreign() && result == Err(Refused::Pin(PinError::NotPinnable));
             assert!(either || result == Err(wanted), "{row:?}: {result:?}");
             assert!(same_mapping, "{row:?}: refused, but changed to {after:x?}");
         }

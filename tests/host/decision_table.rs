@@ -9,7 +9,7 @@ use pagepin::{Backing, Rights};
 /// mm's own afterwards, and may hardware write it afterwards.
 fn restated(row: &Row) -> Action {
     let denied = Action::Refuse(Refusal::Denied);
-    let foreign = row.backing == Backing::Foreign;
+    let foreign = row.backing.is_foreign();
     let right = |wanted| row.rights.contains(wanted);
     let permitted = match row.request {
         Request::Read | Request::Unshare => row.rights != Rights::empty(),
@@ -85,14 +85,14 @@ fn no_row_breaks_an_invariant() {
 
 fn state_text(row: &Row) -> String {
     match row.state {
-        State::Empty if row.backing == Backing::Foreign => "nothing, in a foreign VMA".into(),
+        State::Empty if row.backing.is_foreign() => "nothing, in a foreign VMA".into(),
         State::Empty => "nothing".into(),
         State::ProtNone => "prot-none (no rights for a while)".into(),
         State::Zero => "zero frame".into(),
         State::Borrowed { writable } => format!(
             "a file's or driver's frame{}{}",
             if writable { ", writable" } else { ", read-only" },
-            if row.backing == Backing::Foreign { ", in a foreign VMA" } else { "" },
+            if row.backing.is_foreign() { ", in a foreign VMA" } else { "" },
         ),
         State::Foreign { writable } => format!("foreign, {}", if writable { "writable" } else { "read-only" }),
         State::Anonymous { writable, frame } => format!(

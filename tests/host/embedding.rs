@@ -13,7 +13,7 @@ use pagepin::pin::{
 use pagepin::space::{SpaceOptions, UserSpace, fork_vmas, free_tables};
 use pagepin::{
     AddressSpace, Backing, Entry, Env, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, LeafSize,
-    Levels, Mm, NotReady, PageAddr, Pfn, Platform, ReadSide, Shootdown, Unlimited, UserRange, Vma, Vmas,
+    Levels, MemoryType, Mm, NotReady, PageAddr, Pfn, Platform, ReadSide, Shootdown, Unlimited, UserRange, Vma, Vmas,
 };
 
 use crate::machine::{A, Machine, PAGE, RW, range};
@@ -54,7 +54,7 @@ impl<'m, L: Layout> OwnSpace<'m, L> {
     fn vmas() -> [Vma; 2] {
         let pages = |start| UserRange::new(Levels::Four.user_half(), start, 2 * PAGE).unwrap();
         let vma = |start, backing| Vma::new(pages(start), backing, RW).unwrap();
-        [vma(A, Backing::Anonymous), vma(DEVICE, Backing::Foreign)]
+        [vma(A, Backing::Anonymous), vma(DEVICE, Backing::Foreign(MemoryType::UNCACHED))]
     }
 
     fn fault(&self, address: u64, access: Access) -> Result<FaultOutcome, FaultError> {
@@ -104,6 +104,7 @@ unsafe impl<L: Layout> Vmas for OwnSpace<'_, L> {
         // SAFETY: a page of the user half.
         let at = unsafe { tables.place(page, LeafSize::Size4KiB) }.map_err(|_| ForeignFault::NoMemory)?;
         let entry = Entry::leaf(REGISTERS, LeafSize::Size4KiB, RW, 0).special();
+        let entry = entry.with_memory_type(LeafSize::Size4KiB, MemoryType::UNCACHED);
         // SAFETY: found under this lock; registers are not counted. Who was faster mapped the same.
         let _ = unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
         Ok(())

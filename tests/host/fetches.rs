@@ -4,7 +4,7 @@
 use pagepin::fault::{Fault, FaultOutcome};
 use pagepin::frame::Layout;
 use pagepin::pin::{Read, Write};
-use pagepin::{Access, LeafSize, Pfn, Rights};
+use pagepin::{Access, LeafSize, MemoryType, Pfn, Rights};
 
 use crate::machine::{A, LARGE, Machine, NONE, PAGE, Process, R, RW, RX};
 
@@ -93,7 +93,7 @@ fn foreign_memory<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.process();
     // SAFETY: registers of the emulated machine.
-    unsafe { process.map_foreign(A, 2 * PAGE, Pfn::new(0xfee0), RX).unwrap() };
+    unsafe { process.map_foreign(A, 2 * PAGE, Pfn::new(0xfee0), MemoryType::UNCACHED, RX).unwrap() };
     runs(&machine, &process, A);
     runs(&machine, &process, A + PAGE);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pagepin::frame::Layout;
 use pagepin::pin::{PinFlags, Read, Write};
 use pagepin::space::{ForkError, Forked, fork_vmas};
-use pagepin::{AddressSpace, Backing, LeafSize, Levels, Pfn, UserRange, Vma};
+use pagepin::{AddressSpace, Backing, LeafSize, Levels, MemoryType, Pfn, UserRange, Vma};
 
 use crate::machine::{A, Machine, NONE, PAGE, Process, R, RW};
 
@@ -251,7 +251,7 @@ fn special_pages_are_inherited<L: Layout>() {
     parent.map(A + 4 * PAGE, PAGE, RW).unwrap();
     assert_eq!(machine.get(&parent, A + 4 * PAGE), 0);
     // SAFETY: registers of the emulated machine.
-    unsafe { parent.map_foreign(A + 6 * PAGE, PAGE, registers, RW).unwrap() };
+    unsafe { parent.map_foreign(A + 6 * PAGE, PAGE, registers, MemoryType::UNCACHED, RW).unwrap() };
     machine.put(&parent, A + 6 * PAGE, 66);
     parent.protect(A + PAGE, PAGE, NONE).unwrap();
     let child = parent.fork().unwrap();

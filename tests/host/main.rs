@@ -45,6 +45,7 @@ mod frame_source;
 mod frame_word;
 mod ipi_shootdown;
 mod layouts;
+mod memory_types;
 mod mm_lock;
 mod pin_family;
 mod pin_terms;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{self, ByteRun, GotPages, OutOfRange, PhysRun, PinError, PinFlags, Pinned, Read, Write};
 use pagepin::space::SpaceOptions;
-use pagepin::{Env, Levels, Pfn, PinBudget, PinLimit, PinTerm, RangeError, Rights, UserRange};
+use pagepin::{Env, Levels, MemoryType, Pfn, PinBudget, PinLimit, PinTerm, RangeError, Rights, UserRange};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, Machine, NONE, PAGE, R, RW, range};
@@ -94,7 +94,7 @@ fn foreign_memory_is_not_pinnable<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.process();
     // SAFETY: registers of the emulated machine.
-    unsafe { process.map_foreign(A, PAGE, Pfn::new(0xfee0), RW).unwrap() };
+    unsafe { process.map_foreign(A, PAGE, Pfn::new(0xfee0), MemoryType::UNCACHED, RW).unwrap() };
     for form in [Form::Fast, Form::Slow, Form::Remote] {
         for flags in [PinFlags::empty(), PinFlags::NOFAULT] {
             let page = range(&process, A, 4);

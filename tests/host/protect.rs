@@ -7,7 +7,7 @@ use pagepin::fault::FaultError;
 use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{PinError, Read, Write};
 use pagepin::space::{ProtectPolicy, SpaceError, SpaceOptions};
-use pagepin::{LeafSize, Levels, MapOptions, PageAddr, Pfn, RangeError};
+use pagepin::{LeafSize, Levels, MapOptions, MemoryType, PageAddr, Pfn, RangeError};
 
 use crate::machine::{A, CPUS, Machine, NONE, PAGE, Process, R, RW, RX};
 
@@ -145,7 +145,7 @@ fn refusing_policy_does_not_ask_foreign_memory<L: Layout>() {
     let (owner, user) = (machine.populated(1, 1), refusing(&machine));
     let pins = machine.pin::<Write>(&owner, A, 1).unwrap();
     // SAFETY: memory of the test.
-    unsafe { user.map_foreign(A, PAGE, pins.runs()[0].first(), RW).unwrap() };
+    unsafe { user.map_foreign(A, PAGE, pins.runs()[0].first(), MemoryType::WRITE_BACK, RW).unwrap() };
     assert_eq!(user.protect(A, PAGE, R), Ok(()));
     user.unmap(A, PAGE).unwrap();
     drop(pins);
@@ -259,9 +259,9 @@ fn foreign_memory_obeys_its_rights<L: Layout>() {
     let registers = Pfn::new(0xfee0);
     // SAFETY: registers of the emulated machine.
     unsafe {
-        process.map_foreign(A, PAGE, registers, RW).unwrap();
-        process.map_foreign(A + 2 * PAGE, PAGE, registers.offset(1), NONE).unwrap();
-        process.map_foreign(A + 4 * PAGE, PAGE, registers.offset(2), R).unwrap();
+        process.map_foreign(A, PAGE, registers, MemoryType::UNCACHED, RW).unwrap();
+        process.map_foreign(A + 2 * PAGE, PAGE, registers.offset(1), MemoryType::UNCACHED, NONE).unwrap();
+        process.map_foreign(A + 4 * PAGE, PAGE, registers.offset(2), MemoryType::UNCACHED, R).unwrap();
     }
     machine.put(&process, A, 10);
     process.protect(A, PAGE, R).unwrap();

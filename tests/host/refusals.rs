@@ -6,7 +6,7 @@ use pagepin::Access;
 use pagepin::frame::{FrameWord, Layout};
 use pagepin::pin::{PinFlags, Read, Write};
 use pagepin::space::SpaceError;
-use pagepin::{LeafSize, MapOptions, PageAddr, Pfn};
+use pagepin::{LeafSize, MapOptions, MemoryType, PageAddr, Pfn};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, FAR, FOREIGN, LARGE, Machine, NONE, PAGE, Process, R, RW, UNTOUCHED, range};
@@ -98,7 +98,9 @@ fn the_limit_on_vmas_stops_operations_without_a_trace<L: Layout>() {
     };
     let map = process(|scene| scene.process().map(UNTOUCHED, PAGE, RW));
     // SAFETY: registers of the emulated machine.
-    let foreign = process(|scene| unsafe { scene.process().map_foreign(UNTOUCHED, PAGE, Pfn::new(0xfee0), RW) });
+    let foreign = process(|scene| unsafe {
+        scene.process().map_foreign(UNTOUCHED, PAGE, Pfn::new(0xfee0), MemoryType::UNCACHED, RW)
+    });
     let hole = process(|scene| scene.process().unmap(A + PAGE, PAGE).map(drop));
     let middle = process(|scene| scene.process().protect(A + PAGE, PAGE, R));
     for operation in [map, foreign, hole, middle] {
@@ -150,7 +152,9 @@ fn damage_in_the_middle_stops_operations_without_a_trace<L: Layout>() {
     let foreign = |name, rights| {
         operation::<L>(name, 0, gap, move |_, scene| {
             // SAFETY: registers of the emulated machine.
-            done(unsafe { scene.process().map_foreign(FOREIGN, 4 * PAGE, Pfn::new(0xfee1), rights) })
+            done(unsafe {
+                scene.process().map_foreign(FOREIGN, 4 * PAGE, Pfn::new(0xfee1), MemoryType::UNCACHED, rights)
+            })
         })
     };
     for rights in [RW, NONE] {
@@ -187,8 +191,10 @@ fn bad_requests_change_nothing<L: Layout>() {
     bad("Overlap", |_, scene| done(scene.process().map(A - PAGE, 2 * PAGE, RW)));
     bad("AccessDenied", |_, scene| done(scene.process().map(UNTOUCHED, PAGE, MapOptions::new(RW).max_rights(R))));
     bad("InvalidKey", |_, scene| done(scene.process().map(UNTOUCHED, PAGE, MapOptions::new(RW).key(16))));
-    // SAFETY: registers of the emulated machine.
-    bad("Overlap", |_, scene| done(unsafe { scene.process().map_foreign(A, PAGE, Pfn::new(0xfee0), RW) }));
+    bad("Overlap", |_, scene| {
+        // SAFETY: registers of the emulated machine.
+        done(unsafe { scene.process().map_foreign(A, PAGE, Pfn::new(0xfee0), MemoryType::UNCACHED, RW) })
+    });
     bad("NoVma", |_, scene| done(scene.process().protect(A + 5 * PAGE, 2 * PAGE, R)));
     bad("Range", |_, scene| done(scene.process().unmap(A + 1, PAGE).map(drop)));
     bad("Range", |_, scene| done(scene.process().discard(u64::MAX - 1, 9 * PAGE).map(drop)));

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pagepin::Access;
 use pagepin::frame::{Layout, Released};
 use pagepin::pin::Write;
-use pagepin::{Entry, EntryChange, FrameRequest, FrameSource, PhysMap, ReadSide, Shootdown};
+use pagepin::{Entry, EntryChange, FrameRequest, FrameSource, MemoryType, Pfn, PhysMap, ReadSide, Shootdown};
 
 use crate::machine::{A, Machine, NONE, PAGE, Process, RX};
 
@@ -111,6 +111,22 @@ fn instructions_that_nobody_announced_are_caught<L: Layout>() {
     assert!(text.contains("stale instructions"), "{text}");
 }
 
+fn memory_accessed_by_two_types_is_caught<L: Layout>() {
+    let text = caught::<L>(|machine, process| {
+        let leaf = machine.leaf(process, A).unwrap();
+        machine.poke(leaf.at, leaf.bits | 0x80);
+        machine.flush(process.root(), pagepin::FlushRange::Everything);
+        machine.get(process, A);
+    });
+    assert!(text.contains("memory type"), "{text}");
+    let text = caught::<L>(|machine, process| {
+        // SAFETY: registers of the emulated machine, which are not to be cached.
+        unsafe { process.map_foreign(A + 2 * PAGE, PAGE, Pfn::new(0xfee0), MemoryType::WRITE_BACK, RX).unwrap() };
+        machine.get(process, A + 2 * PAGE);
+    });
+    assert!(text.contains("memory type"), "{text}");
+}
+
 fn waiting_for_a_lock_of_ones_own_is_caught<L: Layout>() {
     let text = caught::<L>(|machine, process| {
         machine.before_acknowledgement(|| _ = process.unmap(A, PAGE), || process.protect(A, PAGE, NONE).unwrap());
@@ -155,6 +171,7 @@ every_layout!(
     use_after_free_double_free_and_leak_are_caught,
     device_access_to_freed_memory_is_caught,
     instructions_that_nobody_announced_are_caught,
+    memory_accessed_by_two_types_is_caught,
     waiting_for_a_lock_of_ones_own_is_caught,
     translations_stay_until_they_are_flushed,
     a_walk_keeps_tables_in_limbo,

@@ -6,7 +6,7 @@ use pagepin::fault::FaultError;
 use pagepin::frame::Layout;
 use pagepin::pin::{Read, Write};
 use pagepin::space::{EmptyTables, SpaceError, Unmapped, zap_pages};
-use pagepin::{AddressSpace, Env, LeafSize, Levels, PageAddr, Pfn, RangeError};
+use pagepin::{AddressSpace, Env, LeafSize, Levels, MemoryType, PageAddr, Pfn, RangeError};
 
 use crate::machine::{A, CPUS, FAR, Machine, NONE, PAGE, Process, R, RW, range};
 
@@ -122,7 +122,7 @@ fn discarded_pages_read_as_zero<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.populated(3, 10);
     // SAFETY: registers of the emulated machine.
-    unsafe { process.map_foreign(A + 4 * PAGE, PAGE, Pfn::new(0xfee0), RW).unwrap() };
+    unsafe { process.map_foreign(A + 4 * PAGE, PAGE, Pfn::new(0xfee0), MemoryType::UNCACHED, RW).unwrap() };
     machine.put(&process, A + 4 * PAGE, 44);
     let child = process.fork().unwrap();
     process.protect(A + 2 * PAGE, PAGE, NONE).unwrap();
@@ -141,8 +141,10 @@ fn overlaps_and_bad_ranges_are_refused<L: Layout>() {
     process.map(A, 4 * PAGE, RW).unwrap();
     for (start, pages) in [(A, 4), (A - PAGE, 2), (A + 3 * PAGE, 2), (A + PAGE, 1), (A - PAGE, 64)] {
         assert_eq!(process.map(start, pages * PAGE, R), Err(SpaceError::Overlap));
+        let uncached = MemoryType::UNCACHED;
         // SAFETY: refused, so nothing is mapped.
-        assert_eq!(unsafe { process.map_foreign(start, pages * PAGE, Pfn::new(0xfee0), R) }, Err(SpaceError::Overlap));
+        let foreign = unsafe { process.map_foreign(start, pages * PAGE, Pfn::new(0xfee0), uncached, R) };
+        assert_eq!(foreign, Err(SpaceError::Overlap));
     }
     process.map(A + 4 * PAGE, PAGE, R).unwrap();
     process.map(A - PAGE, PAGE, R).unwrap();

@@ -4,7 +4,9 @@ use pagepin::fault::FaultError;
 use pagepin::frame::Layout;
 use pagepin::pin::{Read, Write};
 use pagepin::space::{Advice, SpaceError};
-use pagepin::{AddressSpace, Backing, Levels, MapOptions, PageAddr, Pfn, Rights, UserRange, Vma, VmaError, VmaFlags};
+use pagepin::{
+    AddressSpace, Backing, Levels, MapOptions, MemoryType, PageAddr, Pfn, Rights, UserRange, Vma, VmaError, VmaFlags,
+};
 
 use crate::machine::{A, Machine, PAGE, Process, R, RW, RX};
 
@@ -35,7 +37,7 @@ fn there_is_no_vma_with_a_key_or_rights_that_it_cannot_have() {
     assert_eq!(vma.with_rights(RW), Err(VmaError::RightsExceedMax));
     assert_eq!(vma.with_rights(RX).map(|vma| (vma.rights(), vma.max_rights(), vma.key())), Ok((RX, RX, 15)));
     let wiped = MapOptions::new(RW).flags(VmaFlags::WIPE_ON_FORK);
-    assert_eq!(Vma::new(pages(1, 1), Backing::Foreign, wiped), Err(VmaError::InvalidFlags));
+    assert_eq!(Vma::new(pages(1, 1), Backing::Foreign(MemoryType::UNCACHED), wiped), Err(VmaError::InvalidFlags));
     assert_eq!(new(wiped).map(|vma| vma.flags()), Ok(VmaFlags::WIPE_ON_FORK));
     let numbers = [VmaError::InvalidKey, VmaError::RightsExceedMax, VmaError::InvalidFlags].map(VmaError::errno);
     assert_eq!(numbers, [22, 13, 22]);
@@ -72,7 +74,7 @@ fn only_neighbours_that_are_alike_join() {
     assert_eq!(lower.try_join(vma(12, 2, MapOptions::new(RW).max_rights(RW))), None);
     assert_eq!(lower.try_join(vma(12, 2, MapOptions::new(RW).key(1))), None);
     assert_eq!(lower.try_join(vma(12, 2, MapOptions::new(RW).flags(VmaFlags::DONT_FORK))), None);
-    assert_eq!(lower.try_join(Vma::new(pages(12, 2), Backing::Foreign, RW).unwrap()), None);
+    assert_eq!(lower.try_join(Vma::new(pages(12, 2), Backing::Foreign(MemoryType::UNCACHED), RW).unwrap()), None);
 }
 
 /// A key that no leaf has room for is refused; it would act as another.
@@ -144,7 +146,7 @@ fn advice_that_cannot_be_followed_changes_nothing<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.populated(2, 10);
     // SAFETY: registers of the emulated machine.
-    unsafe { process.map_foreign(A + 2 * PAGE, PAGE, Pfn::new(0xfee0), RW).unwrap() };
+    unsafe { process.map_foreign(A + 2 * PAGE, PAGE, Pfn::new(0xfee0), MemoryType::UNCACHED, RW).unwrap() };
     let before = machine.image(&[&process]);
     assert_eq!(process.advise(A, 3 * PAGE, Advice::WipeOnFork), Err(SpaceError::InvalidFlags), "registers");
     assert_eq!(process.advise(A, 4 * PAGE, Advice::DontFork), Err(SpaceError::NoVma), "a hole");

@@ -29,6 +29,8 @@ pub(crate) struct Translation {
     pub(crate) writable: bool,
     pub(crate) executable: bool,
     key: u32,
+    /// The field of the PAT that says how it is accessed.
+    memory_type: u8,
     /// The dirty bit was set when it was loaded, so a write needs no walk.
     dirty: bool,
 }
@@ -170,6 +172,12 @@ impl<L: Layout> Walker<'_, L> {
         entry & (physical | by_level) != 0
     }
 
+    /// Table 4-13 and section 4.9.2: PWT, PCD, and PAT by the size of the page.
+    fn memory_type(level: u32, entry: u64) -> u8 {
+        let bit = |number: u32| (entry >> number & 1) as u8;
+        bit(3) | bit(4) << 1 | bit(if level == 1 { 7 } else { 12 }) << 2
+    }
+
     fn walk(&self, address: u64) -> Result<Translation, Trap> {
         let top = super::depth(self.levels);
         let cached = {
@@ -212,7 +220,9 @@ impl<L: Layout> Walker<'_, L> {
             if leaf {
                 let physical = entry & 0x000f_ffff_ffff_f000 & !(bytes - 1);
                 let dirty = (entry | set) & 0x40 != 0;
-                return Ok(Translation { root: self.root, base, bytes, physical, writable, executable, key, dirty });
+                let memory_type = Self::memory_type(level, entry);
+                let root = self.root;
+                return Ok(Translation { root, base, bytes, physical, writable, executable, key, memory_type, dirty });
             }
             table = Pfn::containing(entry & 0x000f_ffff_ffff_f000);
             level -= 1;
@@ -243,7 +253,9 @@ impl<L: Layout> Walker<'_, L> {
             Ok(entry) => {
                 cpu.tlb.retain(|known| !covers(known));
                 cpu.tlb.push(entry);
-                Ok(entry.physical + (address - entry.base))
+                let physical = entry.physical + (address - entry.base);
+                self.machine.memory().check_type(physical, entry.memory_type);
+                Ok(physical)
             }
             Err(trap) => {
                 cpu.tlb.retain(|known| !covers(known));

@@ -3,6 +3,7 @@
 use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use pagepin::frame::Layout;
@@ -16,6 +17,10 @@ pub(crate) const FIRST: u64 = 0x4_0000;
 const POISON: u64 = 0xdede_dede_dede_dede;
 /// Machines with more frames than this keep their untouched memory unbacked, so it is not poisoned.
 const MAX_POISONED_FRAMES: usize = 16 * 1024;
+
+/// Fields of the PAT after a reset.
+const WRITE_BACK: u8 = 0;
+const UNCACHED: u8 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
@@ -53,6 +58,8 @@ pub(crate) struct Memory {
     refusals: Cell<u64>,
     /// Bytes outside the arena: device registers.
     registers: RefCell<HashMap<u64, u8>>,
+    /// How registers are to be accessed, where that is not [`UNCACHED`].
+    register_types: RefCell<Vec<(Range<Pfn>, u8)>>,
     /// Frames that were written after the instruction caches last forgot them are not among these, as of hardware whose
     /// fetches do not see stores.
     fetchable: RefCell<HashSet<Pfn>>,
@@ -84,12 +91,29 @@ impl Memory {
             allocations: Cell::new(0),
             refusals: Cell::new(0),
             registers: RefCell::default(),
+            register_types: RefCell::default(),
             fetchable: RefCell::default(),
         };
         if memory.poisoned {
             (1..frames).for_each(|index| memory.poison(index));
         }
         memory
+    }
+
+    /// From now on the registers in `frames` are to be accessed by the type in field `index` of the PAT.
+    pub(crate) fn set_register_type(&self, frames: Range<Pfn>, index: u8) {
+        self.register_types.borrow_mut().push((frames, index));
+    }
+
+    /// A CPU accesses `address` by the type in field `index` of the PAT. What the kernel has in its direct map is cached there;
+    /// a real machine may lose bytes, or stop, if it is accessed otherwise too.
+    pub(super) fn check_type(&self, address: u64, index: u8) {
+        let frame = Pfn::containing(address);
+        let types = self.register_types.borrow();
+        let registers =
+            || types.iter().find(|(frames, _)| frames.contains(&frame)).map_or(UNCACHED, |(_, index)| *index);
+        let wanted = self.index(frame).map_or_else(registers, |_| WRITE_BACK);
+        assert_eq!(index, wanted, "{frame:?} is accessed by another memory type than it has");
     }
 
     /// The index of a frame of the arena.
@@ -143,7 +167,7 @@ impl Memory {
     }
 
     /// The instruction caches forget `pages` frames from `first` on.
-    pub(super) fn sync_instructions(&self, first: Pfn, pages: u64) {
+    pub(crate) fn sync_instructions(&self, first: Pfn, pages: u64) {
         self.fetchable.borrow_mut().extend((0..pages).map(|page| first.offset(page)));
     }
 
@@ -156,10 +180,10 @@ impl Memory {
     /// Writes one byte of physical memory.
     pub(crate) fn write(&self, address: u64, byte: u8) {
         let frame = Pfn::containing(address);
-        self.fetchable.borrow_mut().remove(&frame);
         match self.use_of(frame) {
             None => _ = self.registers.borrow_mut().insert(address, byte),
             Some(Use::Allocated { .. } | Use::Tail) => {
+                self.fetchable.borrow_mut().remove(&frame);
                 // SAFETY: the byte lies within the frame.
                 unsafe { self.pointer(frame).add((address % PAGE_SIZE) as usize).write(byte) }
             }

@@ -10,7 +10,7 @@ use pagepin::{AddressSpace, PageAddr, Pfn, Rights, Vma};
 use super::contents::{Bytes, SharedBlock};
 use super::decode::windows;
 use super::model::{Backing, Mapping, Model};
-use super::{Effect, World};
+use super::{Effect, World, memory_type};
 use crate::machine::audit::Leaf;
 use crate::machine::{Machine, PAGE};
 
@@ -40,6 +40,13 @@ impl Seen {
 
     pub(super) fn is_pinned(&self, leaf: &Leaf) -> bool {
         !leaf.is_special() && self.words.get(&leaf.frame()).is_some_and(|word| word.pins != 0)
+    }
+
+    /// Whether user code may fetch from the frame.
+    pub(super) fn is_code(&self, frame: Pfn) -> bool {
+        let fetches = |leaf: &&Leaf| leaf.is_present() && leaf.bits & NO_EXECUTE == 0;
+        let covers = |leaf: &Leaf| (leaf.frame()..leaf.frame().offset(leaf.size.pages())).contains(&frame);
+        self.leaves.iter().flatten().filter(fetches).any(covers)
     }
 
     /// Compares it with what there was before an operation.
@@ -166,9 +173,12 @@ impl<'m> Blocks<'m> {
 /// The VMAs are those of the model, around it are none.
 fn check_vmas(model: &Model, vma_at: impl Fn(PageAddr) -> Option<Vma>) {
     let expected = |mapping: &Mapping, vma: &Vma| {
-        let foreign = matches!(mapping.backing, Backing::Registers(_));
+        let backing = match mapping.backing {
+            Backing::Registers(frame) => pagepin::Backing::Foreign(memory_type(frame)),
+            Backing::Anonymous(_) => pagepin::Backing::Anonymous,
+        };
         (vma.rights(), vma.max_rights(), vma.key()) == (mapping.rights, mapping.max_rights, mapping.key)
-            && foreign == (vma.backing() == pagepin::Backing::Foreign)
+            && vma.backing() == backing
     };
     for (first, mapping) in model.mappings() {
         for page in [first, first + mapping.pages - 1] {
@@ -198,7 +208,11 @@ fn check_entries<'m, L: Layout>(model: &'m Model, leaves: &[Leaf], blocks: &mut 
         }
         match (&mapping.backing, leaf) {
             (Backing::Registers(frame), leaf) => {
-                assert!(leaf.is_some_and(|leaf| leaf.is_special() && leaf.frame() == *frame), "{frame:?}: {leaf:x?}");
+                let expected = |leaf: &Leaf| {
+                    let index = leaf.bits >> 3 & 3 | (leaf.bits >> 7 & 1) << 2;
+                    leaf.is_special() && leaf.frame() == *frame && index == memory_type(*frame).pat_index().into()
+                };
+                assert!(leaf.is_some_and(expected), "{frame:?}: {leaf:x?}");
             }
             (Backing::Anonymous(block), Some(leaf)) => blocks.add(leaf.frame(), block),
             (Backing::Anonymous(block), None) => {

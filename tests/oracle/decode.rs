@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pagepin::pin::PinFlags;
 use pagepin::space::ProtectPolicy;
-use pagepin::{LeafSize, Levels, Pfn, Rights};
+use pagepin::{LeafSize, Levels, MemoryType, Pfn, Rights};
 
 use crate::forms::{FORMS, Form};
 use crate::machine::{CPUS, NONE, PAGE, R, RW, RX};
@@ -50,8 +50,12 @@ const FLAGS: [PinFlags; 8] = [
     PinFlags::NOFAULT.union(PinFlags::LONGTERM),
     PinFlags::all(),
 ];
-/// First of the device's frames.
-const REGISTERS: u64 = 0xfee0;
+/// First frames of the devices, by what they are accessed as. None is mapped over two of them.
+pub(crate) const DEVICES: [(Pfn, MemoryType); 3] = [
+    (Pfn::new(0xfee0), MemoryType::UNCACHED),
+    (Pfn::new(0xf000), MemoryType::WRITE_COMBINING),
+    (Pfn::new(0xe000), MemoryType::WRITE_BACK),
+];
 /// Pages that a process may pin where that is limited.
 const PIN_LIMIT: u64 = 12;
 
@@ -153,7 +157,10 @@ fn decode(bytes: &[u8], large: bool) -> Step {
         Acquire { start, length, write, flags, form, buffer }
     };
     let op = match what {
-        228..232 => Op::MapForeign(start, length, rights, Pfn::new(REGISTERS + index as u64 % 8)),
+        228..232 => {
+            let (device, _) = DEVICES[index / 8 % DEVICES.len()];
+            Op::MapForeign(start, length, rights, device.offset(index as u64 % 8))
+        }
         232..237 if large => Op::MapLarge(EDGE - LARGE + u64::from(place % 3) * LARGE, rights, byte),
         237..241 => Op::MapWithKey(start, length, rights, RIGHTS[usize::from(byte % 8)], index as u8 % 8),
         // Memory with key 0 can always be used, as nearly all of it has that key.

@@ -30,15 +30,15 @@ mod vmas;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use pagepin::KeyRights;
 use pagepin::frame::{Layout, Split23x8, Wide};
 use pagepin::space::SpaceOptions;
+use pagepin::{KeyRights, MemoryType, Pfn};
 
 use crate::machine::{CPUS, Machine, Process};
 
 use check::Seen;
+use decode::{DEVICES, Op, Script, Step};
 pub(crate) use decode::{MAX_OPS, RECORD};
-use decode::{Op, Script, Step};
 use model::Model;
 use pins::{Dma, Gets};
 
@@ -46,6 +46,9 @@ use pins::{Dma, Gets};
 const FRAMES: usize = 1024;
 /// Five large leaves and what lies around them.
 const FRAMES_WITH_LARGE: usize = 6 * 512;
+
+/// More than are mapped from any of a device's frames on.
+const DEVICE_PAGES: u64 = 0x200;
 
 thread_local! {
     /// The PKRU of CPU 0, on which pins are made.
@@ -130,6 +133,12 @@ impl<L: Layout> World<'_, L> {
     }
 }
 
+/// As what a device's frame is accessed.
+fn memory_type(frame: Pfn) -> MemoryType {
+    let (_, memory) = DEVICES.into_iter().filter(|(first, _)| *first <= frame).max_by_key(|(first, _)| *first).unwrap();
+    memory
+}
+
 /// Runs the operations that `bytes` stand for, checking after each.
 pub(crate) fn run(bytes: &[u8]) {
     let script = Script::decode(bytes);
@@ -142,6 +151,9 @@ fn run_in<L: Layout>(script: Script) {
     machine.memory().scatter(script.scattered);
     if !script.zero_frame {
         machine.without_zero_frame();
+    }
+    for (first, memory) in DEVICES {
+        machine.memory().set_register_type(first..first.offset(DEVICE_PAGES), memory.pat_index());
     }
     PKRU.set(0);
     let key_rights: fn() -> KeyRights = || KeyRights::from_pkru(PKRU.get());

@@ -244,6 +244,10 @@ impl<L: Layout> World<'_, L> {
             let (frame, bytes) = &dma.pages[(at / PAGE) as usize % dma.pages.len()];
             if matches!(dma.raw, Raw::Write(_)) {
                 self.machine.dma_write(frame.address() + at % PAGE, &[byte]);
+                // Whoever has a device write into code sees to the instruction caches. What is not code yet is not his.
+                if self.seen.is_code(*frame) {
+                    self.machine.memory().sync_instructions(*frame, 1);
+                }
                 bytes.set(at, byte);
             }
         }

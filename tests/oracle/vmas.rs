@@ -8,7 +8,7 @@ use pagepin::space::{ForkError, ProtectPolicy, SpaceError, Unmapped};
 use pagepin::{MapOptions, PageAddr, Pfn, PinLimit, Rights};
 
 use super::model::{Backing, cleared, whole_pages};
-use super::{Effect, World};
+use super::{Effect, World, memory_type};
 use crate::machine::PAGE;
 
 /// Most processes at a time.
@@ -58,7 +58,7 @@ impl<L: Layout> World<'_, L> {
             return Effect::Nothing;
         }
         // SAFETY: registers of the emulated machine.
-        let result = unsafe { self.processes[who].0.map_foreign(start, length, first, rights) };
+        let result = unsafe { self.processes[who].0.map_foreign(start, length, first, memory_type(first), rights) };
         if self.starved() {
             assert_eq!(result, Err(SpaceError::NoMemory));
             return Effect::Nothing;

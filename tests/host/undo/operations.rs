@@ -10,7 +10,7 @@ use pagepin::space::{
     self, Advice, EmptyTables, KernelHalf, ProtectPolicy, SpaceOptions, UserSpace, free_tables, protect_pages,
     zap_pages,
 };
-use pagepin::{AddressSpace, Backing, LeafSize, MapOptions, PageAddr, Pfn, PinLimit, Rights};
+use pagepin::{AddressSpace, Backing, LeafSize, MapOptions, MemoryType, PageAddr, Pfn, PinLimit, Rights};
 
 use super::scene::{
     advised, contended, empty, five_levels, forked, four_pages, furnished, gap, kernel_entry, large, orphaned,
@@ -58,7 +58,7 @@ pub(crate) fn fork_vmas<'s, 'm, L: Layout>(
 
 fn map_foreign<'s, 'm, L: Layout>(process: &'s Process<'m, L>, rights: Rights) -> Done<'s, 'm, L> {
     // SAFETY: registers of the emulated machine.
-    done(unsafe { process.map_foreign(FOREIGN, 4 * PAGE, Pfn::new(0xfee1), rights) })
+    done(unsafe { process.map_foreign(FOREIGN, 4 * PAGE, Pfn::new(0xfee1), MemoryType::UNCACHED, rights) })
 }
 
 fn place<'s, 'm, L: Layout>(process: &'s Process<'m, L>, size: LeafSize) -> Done<'s, 'm, L> {
@@ -70,7 +70,7 @@ fn place<'s, 'm, L: Layout>(process: &'s Process<'m, L>, size: LeafSize) -> Done
 
 /// Foreign memory that is mapped on demand.
 fn demand<'s, 'm, L: Layout>(process: &'s Process<'m, L>) -> Done<'s, 'm, L> {
-    let vmas = OwnVmas::new(process, (UNTOUCHED, UNTOUCHED + PAGE), RW, Backing::Foreign);
+    let vmas = OwnVmas::new(process, (UNTOUCHED, UNTOUCHED + PAGE), RW, Backing::Foreign(MemoryType::UNCACHED));
     let access = Access::Write;
     let fault = Fault { address: UNTOUCHED, access, key_denied: false, malformed_table: false };
     done(handle_fault(&vmas, fault).map(drop))
@@ -115,7 +115,7 @@ fn spaces<L: Layout>() -> Vec<Operation<L>> {
             let start = FOREIGN + 5 * PAGE;
             let length = LeafSize::Size2MiB.bytes();
             // SAFETY: registers of the emulated machine.
-            done(unsafe { scene.process().map_foreign(start, length, Pfn::new(0xfee6), RW) })
+            done(unsafe { scene.process().map_foreign(start, length, Pfn::new(0xfee6), MemoryType::UNCACHED, RW) })
         }),
         operation("Tables::place a page", 3, empty, |_, scene| place(scene.process(), LeafSize::Size4KiB)),
         operation("Tables::place a large leaf", 2, empty, |_, scene| place(scene.process(), LeafSize::Size2MiB)),

@@ -54,6 +54,7 @@ unsafe impl<L: Layout> Vmas for OwnVmas<'_, '_, L> {
             _ => ForeignFault::NotMapped,
         })?;
         let entry = Entry::leaf(Pfn::new(0xfee0), LeafSize::Size4KiB, self.vma.rights(), 0).special();
+        let entry = entry.with_memory_type(LeafSize::Size4KiB, self.vma.backing().memory_type());
         // SAFETY: placed under this lock; device registers have no references. Who was faster mapped the same.
         let _ = unsafe { tables.fill(at, LeafSize::Size4KiB, entry) };
         Ok(())

@@ -3,7 +3,7 @@
 use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{self, PhysRun, RawGets, RawPins, Read, Write};
 use pagepin::space::{Advice, ProtectPolicy, SpaceOptions};
-use pagepin::{LeafSize, Levels, Pfn, Unlimited};
+use pagepin::{LeafSize, Levels, MemoryType, Pfn, Unlimited};
 
 use crate::machine::{A, FAR, FOREIGN, Image, LARGE, Machine, NONE, PAGE, Process, R, RW};
 
@@ -146,8 +146,8 @@ pub(crate) fn gap<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
     let process = machine.process();
     // SAFETY: registers of the emulated machine.
     unsafe {
-        process.map_foreign(FOREIGN - PAGE, PAGE, Pfn::new(0xfee0), RW).unwrap();
-        process.map_foreign(FOREIGN + 4 * PAGE, PAGE, Pfn::new(0xfee5), RW).unwrap();
+        process.map_foreign(FOREIGN - PAGE, PAGE, Pfn::new(0xfee0), MemoryType::UNCACHED, RW).unwrap();
+        process.map_foreign(FOREIGN + 4 * PAGE, PAGE, Pfn::new(0xfee5), MemoryType::UNCACHED, RW).unwrap();
     }
     Scene::new(machine, [process])
 }
@@ -202,7 +202,7 @@ fn furnished_process<L: Layout>(machine: &Machine<L>) -> Process<'_, L> {
     process.protect(A + 2 * PAGE, PAGE, NONE).unwrap();
     process.protect(A + 3 * PAGE, PAGE, R).unwrap();
     // SAFETY: registers of the emulated machine.
-    unsafe { process.map_foreign(FAR + 8 * PAGE, PAGE, Pfn::new(0xfee0), RW).unwrap() };
+    unsafe { process.map_foreign(FAR + 8 * PAGE, PAGE, Pfn::new(0xfee0), MemoryType::UNCACHED, RW).unwrap() };
     process
 }
 

@@ -4,12 +4,20 @@ use x86_64::{
     VirtAddr,
     registers::{
         control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags},
-        model_specific::{LStar, SFMask, Star},
+        model_specific::{LStar, Msr, SFMask, Star},
         rflags::RFlags,
     },
 };
 
 use crate::{gdt, trap};
+
+/// `IA32_PAT`: what the memory types of entries mean.
+const PAT: Msr = Msr::new(0x277);
+
+pub fn memory_types() -> u64 {
+    // SAFETY: every processor with 64-bit mode has the register, and reading it changes nothing.
+    unsafe { PAT.read() }
+}
 
 pub fn init() {
     // Boot code and trampoline switch these on. Without them the kernel would write
@@ -26,6 +34,9 @@ pub fn init() {
         });
         Efer::update(|efer| efer.insert(EferFlags::SYSTEM_CALL_EXTENSIONS));
     }
+    let mut pat = PAT;
+    // SAFETY: only the field for write-combining changes, and no entry has used that one yet: nothing is cached by it.
+    unsafe { pat.write(pagepin::MemoryType::PAT) };
     // The user half is never used, as every way back is an `iretq`.
     let user_base = gdt::KERNEL_DATA.0;
     // SAFETY: `syscall` takes the kernel's code segment from bits 32..48, and the

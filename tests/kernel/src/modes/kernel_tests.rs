@@ -4,6 +4,7 @@ use alloc::{format, vec};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::{
+    cpu,
     edu::{self, Direction},
     fw_cfg, memory,
     modes::{Outcome, ready_made, stale},
@@ -17,6 +18,7 @@ type Test = (&'static str, fn() -> Outcome);
 const TESTS: &[Test] = &[
     ("all_cpus_are_online", all_cpus_are_online),
     ("broadcast_reaches_every_cpu", broadcast_reaches_every_cpu),
+    ("cpus_agree_on_memory_types", cpus_agree_on_memory_types),
     ("usercopy_of_bad_address_fails", usercopy_of_bad_address_fails),
     ("refused_return_is_the_program_s_exception", refused_return),
     ("cpus_flushing_each_other_do_not_deadlock", cpus_flushing_each_other),
@@ -49,6 +51,18 @@ fn broadcast_reaches_every_cpu() -> Outcome {
     });
     let all = (1 << percpu::online().count()) - 1;
     check(SEEN.load(Ordering::Relaxed) == all, "somebody was not called")
+}
+
+static DISAGREE: AtomicU64 = AtomicU64::new(0);
+
+fn cpus_agree_on_memory_types() -> Outcome {
+    smp::on_every_cpu(|cpu| {
+        if cpu::memory_types() != pagepin::MemoryType::PAT {
+            DISAGREE.fetch_or(1 << cpu, Ordering::Relaxed);
+        }
+    });
+    let cpus = DISAGREE.load(Ordering::Relaxed);
+    check(cpus == 0, &format!("CPUs {cpus:#b} have another PAT"))
 }
 
 fn usercopy_of_bad_address_fails() -> Outcome {
