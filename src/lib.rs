@@ -124,14 +124,17 @@ pub mod pin;
 mod primitive;
 mod rights;
 pub mod space;
+#[cfg(all(feature = "instructions", target_arch = "x86_64"))]
+pub mod uaccess;
 mod vma;
 
 pub use adapters::{
     BootPlatform, BuddySource, EpochGuard, EpochReadSide, FrameAllocatorSource, IpiShootdown, Reach, Region,
-    RegionError, SpanFrameTable, WalkGuard, X86Cpu, fault_from_error_code, frames_from_regions,
+    RegionError, SectionCount, SectionGuard, SpanFrameTable, WalkGuard, X86Cpu, fault_from_error_code,
+    frames_from_regions,
 };
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
-pub use adapters::{InterruptsOff, SingleCpu};
+pub use adapters::{CurrentSpace, HasSpace, InterruptsOff, NoKernelHalf, PageFault, Share, SingleCpu};
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageAddr, Pfn, RangeError, UserHalf, UserRange};
 pub use arch::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, MemoryType, SOFTWARE_BITS};
 #[doc(hidden)]

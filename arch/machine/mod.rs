@@ -7,6 +7,8 @@ mod portable_copy;
 #[cfg(target_arch = "x86_64")]
 #[cfg_attr(pagepin_portable_copy, expect(dead_code, reason = "the portable copies stand for it"))]
 mod string_copy;
+#[cfg(all(feature = "instructions", target_arch = "x86_64"))]
+pub(crate) mod user_copy;
 
 #[cfg(not(pagepin_checker))]
 pub(crate) use count::add_on_this_cpu;

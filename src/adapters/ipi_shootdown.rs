@@ -27,14 +27,12 @@ use crate::primitive::{AtomicU64, Ordering, array_of, const_fn, fence, safeguard
 
 use super::X86Cpu;
 
-/// In a CPU's state, beside the address of its root: it takes part.
-const ONLINE: u64 = 1 << 0;
-/// The root is loaded, and no user memory is touched.
-const LAZY: u64 = 1 << 1;
+/// In a CPU's state, beside the address of its root: that is loaded, and no user memory is touched.
+const LAZY: u64 = 1 << 0;
 /// With [`LAZY`]: a flush was left out.
-const STALE: u64 = 1 << 2;
+const STALE: u64 = 1 << 1;
 /// It has one root, or another already.
-const CHANGING: u64 = 1 << 3;
+const CHANGING: u64 = 1 << 2;
 const ROOT: u64 = !(PAGE_SIZE - 1);
 
 /// One CPU, on cache lines of its own.
@@ -120,11 +118,11 @@ impl Cpu {
         loop {
             let changing = safeguard!(ChangingUsesAll => state & CHANGING != 0);
             let (root, leaves) = match request {
-                Request::Answer => return state & ONLINE != 0,
+                Request::Answer => return true,
                 Request::Leave(root) => (root, false),
                 Request::Flush(root, range) => (root, matches!(range, FlushRange::Leaves { .. })),
             };
-            if state & ONLINE == 0 || !changing && state & ROOT != root.address() {
+            if !changing && state & ROOT != root.address() {
                 return false;
             }
             if !leaves || state & LAZY == 0 {
@@ -173,6 +171,8 @@ impl Cpu {
 pub struct IpiShootdown<C, const CPUS: usize, L = X86Cpu> {
     cpus: C,
     local: L,
+    /// A bit for each CPU that takes part.
+    joined: AtomicU64,
     each: [Cpu; CPUS],
 }
 
@@ -195,7 +195,7 @@ impl<C, const CPUS: usize, L> IpiShootdown<C, CPUS, L> {
         #[must_use]
         pub const fn with_local(cpus: C, local: L) -> Self {
             let () = Self::FIT;
-            Self { cpus, local, each: array_of!(CPUS, Cpu::new()) }
+            Self { cpus, local, joined: AtomicU64::new(0), each: array_of!(CPUS, Cpu::new()) }
         }
     }
 
@@ -211,6 +211,15 @@ impl<C: Cpus, const CPUS: usize, L: LocalCpu> IpiShootdown<C, CPUS, L> {
         (index, &self.each[index])
     }
 
+    /// Those with a bit in `bits`.
+    fn cpus_of(&self, mut bits: u64) -> impl Iterator<Item = (usize, &Cpu)> {
+        core::iter::from_fn(move || {
+            let index = bits.trailing_zeros() as usize;
+            bits &= bits.wrapping_sub(1);
+            self.each.get(index).map(|cpu| (index, cpu))
+        })
+    }
+
     /// From now on the calling CPU takes part. The root it has loaded is the one it goes back to.
     ///
     /// # Panics
@@ -218,10 +227,11 @@ impl<C: Cpus, const CPUS: usize, L: LocalCpu> IpiShootdown<C, CPUS, L> {
     pub fn join(&self) {
         assert!(!self.local.has_tags(), "process context identifiers are on");
         let _off = self.local.interrupts_off();
-        let (_, cpu) = self.this();
+        let (index, cpu) = self.this();
         let home = self.local.loaded_root().address();
         cpu.home.store(home, Ordering::Relaxed);
-        cpu.state.store(home | ONLINE, Ordering::Relaxed);
+        cpu.state.store(home, Ordering::Relaxed);
+        self.joined.fetch_or(1 << index, Ordering::Relaxed);
         // Pairs with the fence in `ask`: who does not see this CPU has changed its entries before they are forgotten here.
         fence(Ordering::SeqCst);
         self.local.flush(FlushRange::Everything);
@@ -242,20 +252,18 @@ impl<C: Cpus, const CPUS: usize, L: LocalCpu> IpiShootdown<C, CPUS, L> {
             return;
         }
         // Acquire: pairs with the release in `ask`, for the requests.
-        let mut calls = if safeguard!(CallsAreTaken => true) {
+        let calls = if safeguard!(CallsAreTaken => true) {
             cpu.calls.swap(0, safeguard!(AnswerOrdering: Ordering::Acquire))
         } else {
             let calls = cpu.calls.load(Ordering::Acquire);
             cpu.calls.store(0, Ordering::Relaxed);
             calls
         };
-        while calls != 0 {
-            let caller = &self.each[calls.trailing_zeros() as usize];
+        for (_, caller) in self.cpus_of(calls) {
             let words = [0, 1, 2].map(|word: usize| caller.request[word].load(Ordering::Relaxed));
             self.serve(cpu, Request::from_words(words));
             // Release: what was flushed is no longer used. Pairs with the acquire in `ask`.
             caller.waiting.fetch_and(!(1 << index), safeguard!(AnswerOrdering: Ordering::Release));
-            calls &= calls - 1;
         }
     }
 
@@ -276,13 +284,13 @@ impl<C: Cpus, const CPUS: usize, L: LocalCpu> IpiShootdown<C, CPUS, L> {
     /// # Safety
     /// As [`LocalCpu::load_root`], with interrupts off.
     unsafe fn load(&self, cpu: &Cpu, root: Pfn) {
-        cpu.state.store(CHANGING | ONLINE, Ordering::Relaxed);
+        cpu.state.store(CHANGING, Ordering::Relaxed);
         // Pairs with the fence in `ask`: it finds this CPU changing, or this CPU's walks find what was changed before it.
         safeguard!(SwitchFence; fence(Ordering::SeqCst));
         // SAFETY: forwarded from the caller.
         unsafe { self.local.load_root(root) };
         // Release: what was done through the last root is over. Pairs with the acquire in `is_concerned`.
-        cpu.state.store(root.address() | ONLINE, Ordering::Release);
+        cpu.state.store(root.address(), Ordering::Release);
     }
 
     /// Returns when every CPU that the request concerns has done it, this one too.
@@ -293,9 +301,17 @@ impl<C: Cpus, const CPUS: usize, L: LocalCpu> IpiShootdown<C, CPUS, L> {
         self.serve(this, request);
         // Between the changed entries and the states that are read below. Pairs with the fence in `load`.
         safeguard!(ShootdownFence; fence(Ordering::SeqCst));
-        let others = self.each.iter().enumerate().filter(|(other, _)| *other != index);
-        let concerned =
-            others.filter(|(_, cpu)| cpu.is_concerned(request)).fold(0, |bits, (cpu, _)| bits | 1u64 << cpu);
+        let others = self.joined.load(Ordering::Relaxed) & !(1 << index);
+        if others != 0 {
+            self.ask_others(index, this, others, request);
+        }
+    }
+
+    /// Outlined: the more usual flush concerns nobody else.
+    #[inline(never)]
+    fn ask_others(&self, index: usize, this: &Cpu, others: u64, request: Request) {
+        let concerned = self.cpus_of(others).filter(|(_, cpu)| cpu.is_concerned(request));
+        let concerned = concerned.fold(0, |bits, (cpu, _)| bits | 1 << cpu);
         if concerned == 0 {
             return;
         }
@@ -303,7 +319,7 @@ impl<C: Cpus, const CPUS: usize, L: LocalCpu> IpiShootdown<C, CPUS, L> {
             place.store(word, Ordering::Relaxed);
         }
         this.waiting.store(concerned, Ordering::Relaxed);
-        for (other, cpu) in self.each.iter().enumerate().filter(|(other, _)| concerned & 1 << other != 0) {
+        for (other, cpu) in self.cpus_of(concerned) {
             // Release: the request. Who has called before us interrupts it as well, and it answers both.
             if cpu.calls.fetch_or(1 << index, safeguard!(AnswerOrdering: Ordering::Release)) == 0 {
                 self.cpus.interrupt(other);
@@ -321,7 +337,7 @@ impl<C: Cpus, const CPUS: usize, L: LocalCpu> IpiShootdown<C, CPUS, L> {
                 safeguard!(AnswerWhileWaiting; self.answer_as(index, this));
                 turns = turns.wrapping_add(1);
                 if turns % C::PATIENCE == 0 {
-                    (0..CPUS).filter(|cpu| missing & 1 << cpu != 0).for_each(|cpu| self.cpus.late(cpu));
+                    self.cpus_of(missing).for_each(|(cpu, _)| self.cpus.late(cpu));
                 }
                 self.cpus.relax();
             } else {
@@ -343,7 +359,8 @@ unsafe impl<C: Cpus, const CPUS: usize, L: LocalCpu> Shootdown for IpiShootdown<
     /// A CPU runs in the mm: somebody has loaded its root by hand.
     fn leave_mm(&self, root: Pfn) {
         self.ask(Request::Leave(root));
-        let runs_in_it = |cpu: &Cpu| cpu.state.load(Ordering::Acquire) & (ROOT | ONLINE) == root.address() | ONLINE;
+        // Of all roots there are, none is at 0, where a CPU begins that has not joined.
+        let runs_in_it = |cpu: &Cpu| cpu.state.load(Ordering::Acquire) & ROOT == root.address();
         if let Some(cpu) = self.each.iter().position(runs_in_it) {
             panic!("CPU {cpu} runs in an address space that is dropped");
         }
@@ -362,7 +379,7 @@ unsafe impl<C: Cpus, const CPUS: usize, L: LocalCpu> SwitchMm for IpiShootdown<C
             unsafe { self.load(cpu, root) };
         } else if state & LAZY != 0 {
             // Acquire: pairs with the exchange that left the mark, for the changed entries. One that comes later finds this.
-            let left = cpu.state.swap(root.address() | ONLINE, Ordering::AcqRel);
+            let left = cpu.state.swap(root.address(), Ordering::AcqRel);
             if left & STALE != 0 {
                 self.local.flush(FlushRange::Everything);
             }
@@ -381,7 +398,7 @@ unsafe impl<C: Cpus, const CPUS: usize, L: LocalCpu> SwitchMm for IpiShootdown<C
 
     fn is_current(&self, root: Pfn) -> bool {
         let _off = self.local.interrupts_off();
-        self.this().1.state.load(Ordering::Relaxed) == root.address() | ONLINE
+        self.this().1.state.load(Ordering::Relaxed) == root.address()
     }
 }
 

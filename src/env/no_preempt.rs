@@ -20,6 +20,14 @@ pub unsafe trait NoPreempt {
     /// Stays until the guard is dropped.
     #[must_use = "the thread may move when the guard is dropped"]
     fn enter(&self) -> Self::Guard<'_>;
+
+    /// Whether the calling CPU is inside a guard, where nothing may wait. User copies ask, and are refused there. Who does not
+    /// count guards says `false`, and such a copy may wait for the lock that its own CPU holds;
+    /// [`SectionCount`](crate::SectionCount) counts.
+    #[inline(always)]
+    fn is_entered(&self) -> bool {
+        false
+    }
 }
 
 // SAFETY: a kernel that leaves this default says in `Platform::new` that it does not preempt itself.

@@ -102,6 +102,12 @@ impl<K: Env, C> UserSpace<K, C> {
         self.mm.root()
     }
 
+    /// Whether the root maps the kernel, so that it can be loaded.
+    #[must_use]
+    pub fn has_kernel_half(&self) -> bool {
+        self.options.kernel_half.is_some()
+    }
+
     /// `length` bytes from `start`, checked against this address space.
     ///
     /// # Errors

@@ -221,6 +221,20 @@ impl<'t> Visit<'t> for Looker<'_> {
         self.owned_by(Owner::Trait(item.ident.to_string()), |this| visit::visit_item_trait(this, item));
     }
 
+    /// A block is a promise that what it declares is there, as it says; each function has a duty of its own.
+    fn visit_item_foreign_mod(&mut self, item: &'t syn::ItemForeignMod) {
+        if let Some(word) = item.unsafety {
+            self.found.counts.blocks += 1;
+            self.judge(word.span, self.is_explained(word.span));
+        }
+        self.owned_by(Owner::Nobody, |this| visit::visit_item_foreign_mod(this, item));
+    }
+
+    fn visit_foreign_item_fn(&mut self, item: &'t syn::ForeignItemFn) {
+        self.function(&item.attrs, Some(&item.vis), &item.sig);
+        visit::visit_foreign_item_fn(self, item);
+    }
+
     fn visit_item_impl(&mut self, item: &'t syn::ItemImpl) {
         if let Some(word) = item.unsafety {
             self.found.counts.impls += 1;
@@ -359,6 +373,8 @@ fn missing_reasons_are_found() {
         "/// SAFETY: not a comment.\nunsafe impl Sync for T {}",
         "/// Documented.\npub unsafe fn f() {}",
         "/// # Safety\n/// Of whom?\npub unsafe trait T {}",
+        "unsafe extern \"C\" {}",
+        "// SAFETY: said.\nunsafe extern \"C\" { /// Documented.\nunsafe fn f(); }",
     ];
     for source in without {
         assert_eq!(look(source).undocumented.len(), 1, "{source}");
@@ -368,5 +384,5 @@ fn missing_reasons_are_found() {
 #[test]
 #[should_panic(expected = "what is the `unsafe` of lines [2]?")]
 fn no_unsafe_is_passed_over() {
-    look("fn f() {}\nunsafe extern \"C\" {}");
+    look("fn f() {}\nunsafe mod m;");
 }

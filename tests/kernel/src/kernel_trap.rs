@@ -1,9 +1,10 @@
 //! Traps taken in kernel mode: page faults of user copies, interrupts while idle,
 //! and everything else, which is a bug.
 
+use pagepin::PageFault;
 use x86_64::registers::control::Cr2;
 
-use crate::{apic, ipi, mm, trap::PAGE_FAULT, usercopy};
+use crate::{apic, ipi, mm, trap::PAGE_FAULT};
 
 /// As `trap_kernel` in `trap.rs` builds it.
 #[repr(C)]
@@ -29,12 +30,10 @@ pub struct KernelFrame {
 
 pub extern "C" fn kernel_trap(frame: &mut KernelFrame) {
     let vector = frame.vector as u8;
-    if vector == PAGE_FAULT && usercopy::contains(frame.rip) {
-        let address = Cr2::read_raw();
-        let resolved = address < pagepin_abi::USER_END && mm::kernel_fault(address, frame.error);
-        if !resolved {
-            frame.rip = usercopy::fixup();
-        }
+    if vector == PAGE_FAULT
+        && let PageFault::ResumeAt(rip) = mm::kernel_fault(Cr2::read_raw(), frame.error, frame.rip)
+    {
+        frame.rip = rip;
         return;
     }
     if ipi::is_interrupt(vector) {

@@ -32,7 +32,6 @@ mod smp;
 mod syscall;
 mod time;
 mod trap;
-mod usercopy;
 
 use core::panic::PanicInfo;
 

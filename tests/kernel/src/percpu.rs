@@ -3,24 +3,19 @@
 //! In the kernel GS always holds the address of this CPU's [`PerCpu`]; `swapgs`
 //! exchanges it with the (unused) user value at the ring boundary.
 
-use alloc::{boxed::Box, sync::Arc};
+use alloc::boxed::Box;
 use core::{
     arch::asm,
     cell::{Cell, UnsafeCell},
     mem::offset_of,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
 };
 
 use x86_64::{
     VirtAddr,
-    registers::{
-        control::{Cr3, Cr3Flags},
-        model_specific::{GsBase, KernelGsBase},
-    },
-    structures::{paging::PhysFrame, tss::TaskStateSegment},
+    registers::model_specific::{GsBase, KernelGsBase},
+    structures::tss::TaskStateSegment,
 };
-
-use crate::{memory, mm::AddressSpace};
 
 pub const MAX_CPUS: usize = 16;
 
@@ -31,7 +26,6 @@ pub struct PerCpu {
     user_rsp: Cell<u64>,
     pub tss: UnsafeCell<TaskStateSegment>,
     index: u32,
-    space: UnsafeCell<Option<Arc<AddressSpace>>>,
     /// The last broadcast this CPU took part in.
     pub broadcast_seen: Cell<u64>,
     /// Turns this CPU spent waiting, for `poll.rs`.
@@ -52,25 +46,11 @@ pub struct Shared {
     pub apic_id: AtomicU32,
     /// In or on its way into `hlt`, for want of a thread.
     pub idle: AtomicBool,
-    /// Address of the top-level table this CPU translates with, or
-    /// [`ANY_ROOT`] while it is changing it.
-    pub root: AtomicU64,
-    /// A shootdown request waits to be answered by this CPU.
-    pub flush_pending: AtomicBool,
 }
 
-/// Matches every root; no table has this address.
-pub const ANY_ROOT: u64 = u64::MAX;
-
-static SHARED: [Shared; MAX_CPUS] = [const {
-    Shared {
-        online: AtomicBool::new(false),
-        apic_id: AtomicU32::new(0),
-        idle: AtomicBool::new(false),
-        root: AtomicU64::new(ANY_ROOT),
-        flush_pending: AtomicBool::new(false),
-    }
-}; MAX_CPUS];
+static SHARED: [Shared; MAX_CPUS] =
+    [const { Shared { online: AtomicBool::new(false), apic_id: AtomicU32::new(0), idle: AtomicBool::new(false) } };
+        MAX_CPUS];
 
 static READY: AtomicBool = AtomicBool::new(false);
 
@@ -91,7 +71,6 @@ pub fn init(index: u32, apic_id: u32) {
         user_rsp: Cell::new(0),
         tss: UnsafeCell::new(TaskStateSegment::new()),
         index,
-        space: UnsafeCell::new(None),
         broadcast_seen: Cell::new(0),
         spins: Cell::new(0),
     }));
@@ -100,7 +79,6 @@ pub fn init(index: u32, apic_id: u32) {
     READY.store(true, Ordering::Relaxed);
     let shared = shared(index as usize);
     shared.apic_id.store(apic_id, Ordering::Relaxed);
-    shared.root.store(memory::boot_root(), Ordering::SeqCst);
 }
 
 /// Whether this CPU is set up completely, interrupts included.
@@ -135,46 +113,4 @@ pub fn shared(index: usize) -> &'static Shared {
 pub fn online() -> impl Iterator<Item = (usize, &'static Shared)> {
     let known = KNOWN.load(Ordering::SeqCst).min(MAX_CPUS);
     SHARED[..known].iter().enumerate().filter(|(_, cpu)| cpu.online.load(Ordering::SeqCst))
-}
-
-/// Loads a top-level table and tells the other CPUs.
-///
-/// [`ANY_ROOT`] covers the change in both directions: before the load nobody may
-/// miss that this CPU begins to use the new table, and until the load is done nobody
-/// may take the old one for unused. The first store is `SeqCst` and pairs with the
-/// fence in `shootdown::flush`.
-fn load_root(root: u64) {
-    let shared = shared(index());
-    shared.root.store(ANY_ROOT, Ordering::SeqCst);
-    let frame = PhysFrame::containing_address(x86_64::PhysAddr::new(root));
-    // SAFETY: every root shares the kernel's half, and the caller keeps the table
-    // alive as long as it is loaded.
-    unsafe { Cr3::write(frame, Cr3Flags::empty()) };
-    shared.root.store(root, Ordering::Release);
-}
-
-/// Makes `space` the one this CPU translates with, and keeps it alive until
-/// [`leave_space`]. The CPU is in no other space.
-pub fn enter_space(space: &Arc<AddressSpace>) {
-    // SAFETY: only this CPU touches the slot, no reference to it leaves this module,
-    // and interrupts are off.
-    let slot = unsafe { &mut *this().space.get() };
-    assert!(slot.is_none(), "spaces are left before others are entered");
-    *slot = Some(space.clone());
-    load_root(space.root());
-}
-
-/// Goes back to the kernel's own table.
-pub fn leave_space() {
-    // SAFETY: as in `enter_space`.
-    if let Some(old) = unsafe { (*this().space.get()).take() } {
-        load_root(memory::boot_root());
-        drop(old);
-    }
-}
-
-/// The space entered last.
-pub fn current_space() -> Option<Arc<AddressSpace>> {
-    // SAFETY: as in `enter_space`; the reference ends within this function.
-    unsafe { (*this().space.get()).clone() }
 }

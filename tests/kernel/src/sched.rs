@@ -10,7 +10,7 @@ use spin::mutex::SpinMutex;
 use x86_64::instructions::interrupts;
 
 use crate::{
-    apic, ipi, percpu,
+    apic, ipi, mm, percpu,
     poll::Poll,
     process::{self, Process, Thread},
     shootdown, smp, syscall, time,
@@ -114,11 +114,11 @@ fn idle() {
 }
 
 /// Runs a thread, and gives it to whoever has to do with it next: always after this
-/// CPU has left the address space, which would otherwise outlive its process here.
+/// CPU has left the address space, of which it would otherwise keep a share.
 fn run(mut thread: Box<Thread>) {
-    percpu::enter_space(&thread.space);
+    mm::enter(&thread.space);
     let next = turn(&mut thread);
-    percpu::leave_space();
+    mm::leave();
     match next {
         // A turn does not end with it; running once more is right in any case.
         Next::Resume | Next::Yield => make_ready(thread),

@@ -2,6 +2,7 @@
 
 use alloc::sync::{Arc, Weak};
 
+use pagepin::uaccess::{copy_from_user, copy_to_user};
 use pagepin_abi::{BlockedAccess, Call, Error, FROM_DEVICE, Program, Status, TO_DEVICE, WRITE_MAX};
 use spin::mutex::SpinMutex;
 
@@ -9,12 +10,12 @@ use crate::{
     console,
     edu::{self, Direction},
     iommu, memory,
-    mm::{self, Pin, Whose},
+    mm::{self, AddressSpace, Pin, Whose},
     notes, percpu,
     poll::Poll,
     process::{self, Thread},
     sched::Next,
-    time, usercopy,
+    time,
 };
 
 /// How often a call that waits for the device looks at it.
@@ -110,7 +111,7 @@ fn plain(call: Call, [a, b, c, d, e]: [u64; 5], thread: &Thread) -> Result<u64, 
             let program = Program::from_number(a).ok_or(Error::Invalid)?;
             process::spawn(program, b, thread.process.pid).map(u64::from)
         }
-        Call::Write => write(a, b),
+        Call::Write => write(space, a, b),
         Call::Cpu => Ok(percpu::index() as u64),
         Call::Now => Ok(time::now()),
         Call::MapLarge => space.map_large(a, b).map(|()| 0),
@@ -137,10 +138,10 @@ fn plain(call: Call, [a, b, c, d, e]: [u64; 5], thread: &Thread) -> Result<u64, 
     }
 }
 
-fn write(from: u64, len: u64) -> Result<u64, Error> {
+fn write(space: &AddressSpace, from: u64, len: u64) -> Result<u64, Error> {
     let mut buffer = [0; WRITE_MAX as usize];
     let bytes = usize::try_from(len).ok().and_then(|len| buffer.get_mut(..len)).ok_or(Error::Invalid)?;
-    usercopy::read(bytes, from).map_err(|_| Error::Fault)?;
+    copy_from_user(space.user_space(), bytes, from).map_err(|_| Error::Fault)?;
     for text in bytes.utf8_chunks() {
         console::print(format_args!("{}", text.valid()));
     }
@@ -238,14 +239,14 @@ fn move_pinned(
         let bytes = &mut chunk[..step as usize];
         let pinned = memory::direct(phys);
         if poke {
-            usercopy::read(bytes, buffer).map_err(|_| Error::Fault)?;
+            copy_from_user(thread.space.user_space(), bytes, buffer).map_err(|_| Error::Fault)?;
             // SAFETY: pinned frames stay RAM of ours as long as `pin` lives; `available`
             // bytes follow `phys` in the same frame.
             unsafe { pinned.copy_from(bytes.as_ptr(), bytes.len()) };
         } else {
             // SAFETY: as above.
             unsafe { pinned.copy_to(bytes.as_mut_ptr(), bytes.len()) };
-            usercopy::write(buffer, bytes).map_err(|_| Error::Fault)?;
+            copy_to_user(thread.space.user_space(), buffer, bytes).map_err(|_| Error::Fault)?;
         }
         offset = offset.checked_add(step).ok_or(Error::Invalid)?;
         buffer = buffer.checked_add(step).ok_or(Error::Invalid)?;

@@ -3,8 +3,8 @@
 
 use pagepin::frame::{FrameKind, Ownership};
 use pagepin::{
-    AddressSpace as _, Entry, Env, FrameRequest, FrameSource, FrameTable, LeafSize, MemoryType, PageAddr, Pfn, PhysMap, Rights,
-    paging::Tables,
+    AddressSpace as _, Entry, Env, FrameRequest, FrameSource, FrameTable, LeafSize, MemoryType, PageAddr, Pfn, PhysMap,
+    Rights, paging::Tables,
 };
 use pagepin_abi::{DEVICE_PAGES, Error, LARGE_BYTES, USER_START};
 
@@ -68,7 +68,8 @@ impl AddressSpace {
         let frame = Pfn::new(memory::device_frames().start + first);
         // It is RAM, and in the direct map as such.
         // SAFETY: the memory of the device is the programs' to use and nobody else's.
-        unsafe { self.space.map_foreign(addr, len, frame, MemoryType::WRITE_BACK, rights(prot)?) }.map_err(errors::space)
+        unsafe { self.space.map_foreign(addr, len, frame, MemoryType::WRITE_BACK, rights(prot)?) }
+            .map_err(errors::space)
     }
 }
 

@@ -12,7 +12,7 @@ use alloc::sync::Arc;
 
 use pagepin::space::{KernelHalf, SpaceOptions, UserSpace};
 use pagepin::{
-    PageAddr, Pfn, Rights,
+    CurrentSpace, HasSpace, PageAddr, PageFault, Pfn, Rights,
     fault::{FaultError, FaultOutcome},
     fault_from_error_code,
     paging::Tables,
@@ -21,7 +21,7 @@ use pagepin::{
 use pagepin_abi::{Error, LARGE_BYTES, MmCall, PROT_EXEC, PROT_NONE, PROT_WRITE, USER_START};
 use x86_64::structures::idt::PageFaultErrorCode;
 
-use crate::{memory, percpu};
+use crate::{memory, percpu, shootdown::Machine};
 
 pub use frames::{free_count as free_frame_count, kernel_frame, make_blocks_scarce};
 pub use picture::print_memory;
@@ -163,9 +163,35 @@ impl AddressSpace {
     }
 }
 
-/// A fault of a user copy at `address`; whether the copy may be tried again.
-pub fn kernel_fault(address: u64, code: u64) -> bool {
-    percpu::current_space().is_some_and(|space| space.fault(address, code).is_ok())
+/// In which space each CPU is.
+static CURRENT: CurrentSpace<Arc<AddressSpace>, Machine, { percpu::MAX_CPUS }> = CurrentSpace::new(Machine);
+
+// SAFETY: the space is a field, and says itself what is in its root.
+unsafe impl HasSpace for AddressSpace {
+    type Space = UserSpace<&'static Kernel>;
+
+    fn space(&self) -> &Self::Space {
+        &self.space
+    }
+
+    fn has_kernel_half(&self) -> bool {
+        self.space.has_kernel_half()
+    }
+}
+
+/// Makes `space` the one that this CPU translates with, until [`leave`].
+pub fn enter(space: &Arc<AddressSpace>) {
+    CURRENT.enter(space.clone()).expect("every space is made with the kernel's half");
+}
+
+/// This CPU has nothing more to do in the space that it is in.
+pub fn leave() {
+    CURRENT.leave();
+}
+
+/// What to do about a page fault in the kernel.
+pub fn kernel_fault(address: u64, code: u64, rip: u64) -> PageFault {
+    CURRENT.page_fault(address, PageFaultErrorCode::from_bits_truncate(code), rip)
 }
 
 /// A frame for a page table of the kernel's own.

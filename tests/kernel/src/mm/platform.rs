@@ -4,12 +4,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use pagepin::{
     Env, FlatFrameTable, FlushRange, FrameSource, FrameTable, OffsetPhysMap, Pfn, Platform, ReadSide, Region,
-    Shootdown, frame::Released, frames_from_regions,
+    Shootdown, SwitchMm, frame::Released, frames_from_regions,
 };
 use spin::Once;
 
 use super::frames::Frames;
-use crate::{memory, poll::Poll, shootdown, time};
+use crate::{memory, poll::Poll, shootdown::SMP, time};
 
 /// How the frames' words are packed: what `PAGEPIN_LAYOUT` names at build time, or the default.
 #[cfg(layout = "Biased10")]
@@ -63,8 +63,8 @@ pub unsafe fn put(pfn: Pfn) {
 #[derive(Debug)]
 pub struct InterruptsOff;
 
-// SAFETY: see above; `shootdown::flush` interrupts every CPU that has the root loaded,
-// and a CPU in a walk neither takes interrupts nor polls.
+// SAFETY: see above; a flush of pages whose tables go interrupts every CPU that has the root
+// loaded, and a CPU in a walk neither takes interrupts nor polls.
 unsafe impl ReadSide for InterruptsOff {
     type Guard<'a> = ();
 
@@ -93,14 +93,30 @@ pub fn wait_before_flush() {
     }
 }
 
-// SAFETY: `shootdown::flush` returns after every CPU that uses the root, or may be about
-// to, has flushed; it answers the requests of others meanwhile.
+// SAFETY: the library's shootdown, perhaps later.
 unsafe impl Shootdown for Ipi {
     fn flush(&self, root: Pfn, range: FlushRange) {
         wait_before_flush();
-        match range.pages() {
-            Some((first, pages)) => shootdown::flush(root.address(), first.address() / memory::PAGE, pages),
-            None => shootdown::flush(root.address(), 0, shootdown::ALL_PAGES),
-        }
+        SMP.flush(root, range);
+    }
+
+    fn leave_mm(&self, root: Pfn) {
+        SMP.leave_mm(root);
+    }
+}
+
+// SAFETY: the library's.
+unsafe impl SwitchMm for Ipi {
+    unsafe fn switch_mm(&self, root: Pfn) {
+        // SAFETY: forwarded from the caller.
+        unsafe { SMP.switch_mm(root) };
+    }
+
+    fn enter_lazy_tlb(&self) {
+        SMP.enter_lazy_tlb();
+    }
+
+    fn is_current(&self, root: Pfn) -> bool {
+        SMP.is_current(root)
     }
 }

@@ -17,8 +17,8 @@ use pagepin::{AddressSpace as _, Env, PageAddr, PhysMap};
 
 use crate::{
     memory::PAGE,
-    mm::{AddressSpace, Kernel, kernel},
-    percpu, println, time,
+    mm::{self, AddressSpace, Kernel, kernel},
+    println, time,
 };
 
 const VMA: u64 = 0x1_0000_0000;
@@ -77,7 +77,7 @@ struct Subject(Arc<AddressSpace>);
 impl Subject {
     fn new() -> Self {
         let space = Arc::new(AddressSpace::new().expect("memory for a table"));
-        percpu::enter_space(&space);
+        mm::enter(&space);
         Self(space)
     }
 
@@ -104,7 +104,7 @@ impl Subject {
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        percpu::leave_space();
+        mm::leave();
     }
 }
 

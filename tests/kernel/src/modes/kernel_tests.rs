@@ -7,10 +7,9 @@ use crate::{
     cpu,
     edu::{self, Direction},
     fw_cfg, memory,
-    modes::{Outcome, ready_made, stale},
+    modes::{Outcome, ready_made, stale, user_copies},
     percpu, poll, shootdown, smp,
     trap::{self, Trap, UserContext},
-    usercopy,
 };
 
 type Test = (&'static str, fn() -> Outcome);
@@ -19,7 +18,11 @@ const TESTS: &[Test] = &[
     ("all_cpus_are_online", all_cpus_are_online),
     ("broadcast_reaches_every_cpu", broadcast_reaches_every_cpu),
     ("cpus_agree_on_memory_types", cpus_agree_on_memory_types),
-    ("usercopy_of_bad_address_fails", usercopy_of_bad_address_fails),
+    ("user_copies_come_to_where_they_can", user_copies::come_to_where_they_can),
+    ("user_copies_of_bad_addresses_are_refused", user_copies::of_bad_addresses_are_refused),
+    ("user_strings_end_at_their_nul", user_copies::strings_end_at_their_nul),
+    ("user_copies_need_the_space_they_name", user_copies::need_the_space_they_name),
+    ("a_space_that_ends_leaves_every_cpu", user_copies::a_space_that_ends_leaves_every_cpu),
     ("refused_return_is_the_program_s_exception", refused_return),
     ("cpus_flushing_each_other_do_not_deadlock", cpus_flushing_each_other),
     ("no_cpu_reads_through_a_flushed_translation", stale::no_cpu_reads_through_a_flushed_translation),
@@ -33,7 +36,7 @@ pub fn run(report: &mut dyn FnMut(&str, Outcome)) {
     }
 }
 
-fn check(holds: bool, why: &str) -> Outcome {
+pub(super) fn check(holds: bool, why: &str) -> Outcome {
     if holds { Ok(()) } else { Err(why.into()) }
 }
 
@@ -63,17 +66,6 @@ fn cpus_agree_on_memory_types() -> Outcome {
     });
     let cpus = DISAGREE.load(Ordering::Relaxed);
     check(cpus == 0, &format!("CPUs {cpus:#b} have another PAT"))
-}
-
-fn usercopy_of_bad_address_fails() -> Outcome {
-    let mut buffer = [0; 16];
-    for address in [0, 0x7000_0000, pagepin_abi::USER_END - 8, memory::direct_map_offset(), u64::MAX] {
-        let read = usercopy::read(&mut buffer, address);
-        check(read == Err(usercopy::Missing(16)), &format!("read {address:#x}: {read:?}"))?;
-        let write = usercopy::write(address, &buffer);
-        check(write == Err(usercopy::Missing(16)), &format!("write {address:#x}: {write:?}"))?;
-    }
-    Ok(())
 }
 
 fn refused_return() -> Outcome {

@@ -8,6 +8,7 @@ mod ready_made;
 mod scenes;
 mod stale;
 mod storm;
+mod user_copies;
 mod user_tests;
 
 use alloc::string::String;

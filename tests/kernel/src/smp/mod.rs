@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use spin::mutex::SpinMutex;
 
-use crate::{apic, cpu, fw_cfg, gdt, idt, ipi, memory, percpu, poll, poll::Poll, sched, time};
+use crate::{apic, cpu, fw_cfg, gdt, idt, ipi, memory, percpu, poll, poll::Poll, sched, shootdown, time};
 
 const STACK_BYTES: usize = 64 * 1024;
 const START_TIMEOUT_US: u64 = 2_000_000;
@@ -21,6 +21,7 @@ pub fn init_this_cpu(index: u32) {
     idt::init();
     cpu::init();
     apic::init();
+    shootdown::SMP.join();
     percpu::shared(index as usize).online.store(true, Ordering::SeqCst);
 }
 
