@@ -75,6 +75,9 @@ pub(crate) enum Task {
         /// For how long
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+        /// Afterwards make fuzz/corpus.tar.gz of the fewest scripts that reach all that was reached, now and before
+        #[arg(long)]
+        keep: bool,
     },
     /// Run the library from real threads under ThreadSanitizer, and twins that it must report
     ///

@@ -6,13 +6,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::child;
+use crate::child::{self, succeed};
+use crate::corpus;
 use crate::nightly::{self, TARGET};
 use crate::screen::{self, Show};
 use crate::steps::{Steps, Summary};
 
 /// Longest input: one byte for the machine and as many operations as a script has (`tests/oracle`).
-const MAX_LENGTH: u64 = 1 + 9 * 100;
+pub(crate) const MAX_LENGTH: u64 = 1 + 9 * 100;
+/// The scripts that are kept, packed.
+pub(crate) const CORPUS: &str = "fuzz/corpus.tar.gz";
+/// The same as files, what was found besides since the target directory is there, and what is to be kept of both.
+const SEEDS: &str = "target/fuzz/seeds";
+const FOUND: &str = "target/fuzz/corpus";
+const KEPT: &str = "target/fuzz/kept";
 /// Between two lines of progress.
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -24,20 +31,37 @@ struct Progress {
     features: u64,
 }
 
-pub(crate) fn run(project: &Path, seconds: u64) -> Steps {
-    let mut steps = Steps::new(project, 2);
+pub(crate) fn run(project: &Path, seconds: u64, keep: bool) -> Steps {
+    let mut steps = Steps::new(project, if keep { 3 } else { 2 });
     let set_up = || {
         nightly::ensure(project)?;
-        Ok((Summary::default(), nightly::cargo_fuzz(project)?))
+        let program = nightly::cargo_fuzz(project)?;
+        let scripts = corpus::unpack(&project.join(CORPUS), &project.join(SEEDS))?;
+        Ok((Summary::note(format!("{scripts} scripts of {CORPUS}")), program))
     };
-    if let Some(program) = steps.value("set-up", Show::Last, set_up) {
-        steps.run("fuzz", Show::All, || fuzz(project, &program, seconds));
+    let Some(program) = steps.value("set-up", Show::Last, set_up) else { return steps };
+    // A script that fails is a regression, and none to keep here.
+    if steps.run("fuzz", Show::All, || fuzz(project, &program, seconds)) && keep {
+        steps.run("keep", Show::Last, || kept(project, &program));
     }
     steps
 }
 
+/// Packs the fewest scripts that reach what all of them do.
+fn kept(project: &Path, program: &Path) -> Result<Summary> {
+    let kept = project.join(KEPT);
+    let _ = std::fs::remove_dir_all(&kept);
+    let mut command = target(project, program, &[KEPT, SEEDS, FOUND])?;
+    command.arg("-merge=1").arg(format!("-max_len={MAX_LENGTH}"));
+    succeed(&mut command)?;
+    let scripts = corpus::pack(&kept, &project.join(CORPUS))?;
+    Ok(Summary::note(format!("{scripts} scripts in {CORPUS}")))
+}
+
 fn fuzz(project: &Path, program: &Path, seconds: u64) -> Result<Summary> {
-    let command = command(project, program, seconds)?;
+    let mut command = target(project, program, &[FOUND, SEEDS, "tests/oracle/regressions"])?;
+    command.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={MAX_LENGTH}"));
+    command.args(["-print_final_stats=1", "-timeout=60", "-len_control=0"]);
     let (mut progress, mut shown) = (Progress::default(), Instant::now());
     let status = child::watch(&command, |_, line| {
         if !progress.read(line) {
@@ -59,19 +83,16 @@ fn fuzz(project: &Path, program: &Path, seconds: u64) -> Result<Summary> {
     Ok(Summary { note: progress.to_string(), passed: 1, failed: 0 })
 }
 
-fn command(project: &Path, program: &Path, seconds: u64) -> Result<Command> {
-    let found = project.join("target/fuzz/corpus");
-    std::fs::create_dir_all(&found).with_context(|| format!("making {}", found.display()))?;
+/// The fuzzer over these directories, the first of which it writes; its own options follow.
+fn target(project: &Path, program: &Path, directories: &[&str]) -> Result<Command> {
+    for directory in directories {
+        let directory = project.join(directory);
+        std::fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+    }
     let mut command = nightly::run(project, program);
     // The machine of the tests checks memory itself; an address sanitizer would only make it slower.
     command.args(["run", "operations", "--sanitizer", "none", "--release", "--target", TARGET]);
-    command.args(["--target-dir", "target/fuzz"]).arg(&found).args([
-        "fuzz/corpus/operations",
-        "tests/oracle/regressions",
-        "--",
-    ]);
-    command.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={MAX_LENGTH}"));
-    command.args(["-print_final_stats=1", "-timeout=60", "-len_control=0"]);
+    command.args(["--target-dir", "target/fuzz"]).args(directories).arg("--");
     Ok(command)
 }
 

@@ -17,6 +17,7 @@ mod check;
 mod child;
 mod childenv;
 mod cli;
+mod corpus;
 mod coverage;
 mod demo;
 mod develop;
@@ -97,7 +98,7 @@ fn run(cli: Cli, root: &Path) -> Result<bool> {
         Task::Test { steps, .. } => plain(check::run(root, &steps)),
         Task::Bench => bench::run(root),
         Task::Storm { minutes, seed } => plain(storm::run(root, minutes, seed)),
-        Task::Fuzz { seconds } => plain(fuzz::run(root, seconds)),
+        Task::Fuzz { seconds, keep } => plain(fuzz::run(root, seconds, keep)),
         Task::Tsan { seconds } => plain(tsan::run(root, seconds)),
         Task::Loom { models, .. } => plain(loom::run(root, &models)),
         Task::Shuttle { scenarios, schedules, .. } => plain(shuttle::run(root, &scenarios, &schedules)),
