@@ -1,7 +1,7 @@
 //! [`SingleCpu`]: read side, shootdown and loading of roots of a kernel that runs on one CPU.
 
 use crate::addr::Pfn;
-use crate::env::{FlushRange, LocalCpu, ReadSide, Shootdown, SwitchMm};
+use crate::env::{CurrentCpu, FlushRange, LocalCpu, ReadSide, Shootdown, SwitchMm};
 use crate::primitive::{AtomicU64, Ordering, const_fn};
 
 use super::{InterruptsOff, X86Cpu};
@@ -52,6 +52,14 @@ unsafe impl Shootdown for SingleCpu {
             // SAFETY: what was loaded before the first address space maps the kernel and lives for ever, says who made this.
             unsafe { X86Cpu.load_root(Pfn::containing(home)) };
         }
+    }
+}
+
+// SAFETY: there is no other.
+unsafe impl CurrentCpu for SingleCpu {
+    #[inline(always)]
+    fn current_cpu(&self) -> usize {
+        0
     }
 }
 

@@ -14,6 +14,7 @@
 //! `Pin` in this crate is never `core::pin::Pin`.
 
 mod access;
+mod any;
 mod buffer;
 mod collected;
 mod error;
@@ -28,6 +29,7 @@ mod run;
 mod walk;
 
 pub use access::{PinAccess, Read, Write};
+pub use any::AnyPinned;
 pub use buffer::RunBuffer;
 pub use error::{PinError, Stopped};
 pub use family::{

@@ -34,6 +34,20 @@ pub struct ByteRun {
     pub length: u64,
 }
 
+impl ByteRun {
+    /// The bytes of `range`, whose pages are those of `runs`.
+    pub(super) fn of(range: UserRange, runs: &[PhysRun]) -> impl Iterator<Item = Self> + '_ {
+        let (mut skip, mut left) = (range.offset_in_page(), range.length());
+        runs.iter().map(move |run| {
+            let length = (run.pages() * PAGE_SIZE - skip).min(left);
+            let bytes = Self { address: run.first().address() + skip, length };
+            left -= length;
+            skip = 0;
+            bytes
+        })
+    }
+}
+
 /// An offset and length that do not lie in the pinned range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfRange;
@@ -73,15 +87,7 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
 
     /// The bytes of the range in physical memory, in order.
     pub fn byte_runs(&self) -> impl Iterator<Item = ByteRun> + '_ {
-        let mut skip = self.range().offset_in_page();
-        let mut left = self.range().length();
-        self.runs().iter().map(move |run| {
-            let length = (run.pages() * PAGE_SIZE - skip).min(left);
-            let bytes = ByteRun { address: run.first().address() + skip, length };
-            left -= length;
-            skip = 0;
-            bytes
-        })
+        ByteRun::of(self.range(), self.runs())
     }
 
     /// Copies bytes from `offset` of the range out. Whoever may write them meanwhile, each byte is one that was there.
