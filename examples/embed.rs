@@ -35,7 +35,7 @@ fn make_kernel(offset: u64, words: &'static [PageFrame], free: MyFrames) -> Kern
 
 /// The first process. Its root, `space.root()`, goes into CR3.
 fn first_process(kernel: &'static Kernel, half: KernelHalf) -> Result<Process, SpaceError> {
-    let options = SpaceOptions { kernel_half: Some(half), ..SpaceOptions::new(Levels::Four) };
+    let options = SpaceOptions::new(half);
     UserSpace::new(kernel, options)
 }
 

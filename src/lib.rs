@@ -57,7 +57,7 @@
 //! # let free = Free(std::sync::Mutex::new((0..64).collect()));
 //! # let kernel = unsafe { Platform::new(memory, frames, free, OneCpu, OneCpu) };
 //! // `kernel` is a `Platform` of your direct map, frame table, frame allocator, read side and TLB shootdown.
-//! let parent = UserSpace::new(&kernel, SpaceOptions::new(Levels::Four))?;
+//! let parent = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
 //! parent.map(0x10000, 4096, Rights::READ | Rights::WRITE)?;
 //!
 //! // A driver pins 100 bytes of it; the page is faulted in.

@@ -57,6 +57,17 @@ impl Entry {
         Self(table.address() | PRESENT | WRITABLE | USER)
     }
 
+    /// The same for the kernel alone.
+    pub(crate) const fn kernel_table(table: Pfn) -> Self {
+        Self::table(table).not_for_users()
+    }
+
+    /// An upper entry below which nothing is for user code, whatever the entries there say.
+    #[must_use]
+    pub(crate) const fn not_for_users(self) -> Self {
+        Self(self.0 & !USER)
+    }
+
     /// A user leaf of `size` for the block that starts at `frame`, with `rights`; without `WRITE` in `rights` it is
     /// read-only whatever the VMA allows.
     #[must_use]

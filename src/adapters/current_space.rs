@@ -12,7 +12,10 @@ use crate::fault::{FaultError, handle_fault};
 use crate::uaccess::fixup;
 
 #[cfg(feature = "alloc")]
-use crate::{env::PinBudget, space::UserSpace};
+use crate::{
+    env::PinBudget,
+    space::{KernelHalfError, UserSpace},
+};
 
 /// Something with an address space: a [`UserSpace`](crate::space::UserSpace), or the process of a kernel that has one in it.
 ///
@@ -39,6 +42,9 @@ unsafe impl<K: Env, C: PinBudget> HasSpace for UserSpace<K, C> {
     }
 
     fn has_kernel_half(&self) -> bool {
+        let root = self.check_root();
+        // The kernel would not find what it mapped since the space was made, somewhere else and much later.
+        debug_assert!(!matches!(root, Err(KernelHalfError::Outdated(_))), "{root:?}, see KernelHalf::fill");
         UserSpace::has_kernel_half(self)
     }
 }

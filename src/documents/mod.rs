@@ -12,6 +12,7 @@ macro_rules! documents {
 }
 
 documents! {
+    layout: "LAYOUT.md";
     model: "MODEL.md";
     decision_table: "decision-table.md";
     unsafe_counted: "UNSAFE.md";

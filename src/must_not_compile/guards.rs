@@ -3,7 +3,7 @@
 must_not_compile! {
     /// Owned pins need the kernel that takes them back, and only that.
     PinOutlivesKernel [E0505] (kernel: K, range: UserRange) {
-        let space = UserSpace::new(&kernel, SpaceOptions::new(Levels::Four)).unwrap();
+        let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();
         let pinned = space.pin(Read, range, [PhysRun::default(); 1]).unwrap().into_owned();
         drop(space);
     }
@@ -19,7 +19,7 @@ must_not_compile! {
 
     /// An address space gives its tables back to its kernel.
     SpaceOutlivesKernel [E0505] (kernel: K) {
-        let space = UserSpace::new(&kernel, SpaceOptions::new(Levels::Four));
+        let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four));
     }
     compiles { drop(space); drop(kernel); }
     does_not { drop(kernel); drop(space); }

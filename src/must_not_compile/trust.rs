@@ -28,8 +28,13 @@ must_not_compile! {
 
     /// A kernel half is shared by all, so it is vouched for.
     AnyFrameAsKernelHalf [E0308] (frame: Pfn, half: KernelHalf) {}
-    compiles { let options = SpaceOptions { kernel_half: Some(half), ..SpaceOptions::new(Levels::Four) }; }
-    does_not { let options = SpaceOptions { kernel_half: Some(frame), ..SpaceOptions::new(Levels::Four) }; }
+    compiles { let options = SpaceOptions::new(half); }
+    does_not { let options = SpaceOptions::new(frame); }
+
+    /// A root without a kernel cannot be made by leaving something out.
+    KernelHalfLeftOut [E0308] () {}
+    compiles { let options = SpaceOptions::without_kernel_half(Levels::Four); }
+    does_not { let options = SpaceOptions::new(Levels::Four); }
 
     /// A count that goes without its user frees memory that is in use.
     PutSafely [E0599] (frame: &PageFrame) {}

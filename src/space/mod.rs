@@ -26,7 +26,7 @@ pub use advice::Advice;
 pub use error::SpaceError;
 pub use fork::{ForkError, Forked, fork_vmas};
 #[cfg(feature = "alloc")]
-pub use kernel_half::KernelHalf;
+pub use kernel_half::{KernelHalf, KernelHalfError, OutOfTables, Vital};
 pub use protect::{ProtectError, ProtectPolicy, protect_pages};
 #[cfg(feature = "alloc")]
 pub use user_space::{SpaceOptions, UserSpace};

@@ -6,11 +6,11 @@ use super::mm_lock::MmLock;
 use super::vma_map::VmaMap;
 use super::zap::reject_split_leaves;
 use super::{
-    Advice, EmptyTables, ForkError, KernelHalf, ProtectPolicy, SpaceError, Unmapped, fork_vmas, free_tables,
-    protect_pages, zap_pages,
+    Advice, EmptyTables, ForkError, KernelHalf, KernelHalfError, ProtectPolicy, SpaceError, Unmapped, fork_vmas,
+    free_tables, protect_pages, zap_pages,
 };
 use crate::addr::{Pfn, RangeError, UserRange};
-use crate::arch::{ENTRIES, Entry, KeyRights, LeafSize, Levels, MemoryType};
+use crate::arch::{Entry, KeyRights, LeafSize, Levels, MemoryType};
 use crate::env::{AddressSpace, Mm, Shootdown, Vmas};
 use crate::env::{EntryAddr, Env, FrameTable, OwnedFrame, PhysMap, release};
 use crate::env::{PinBudget, Unlimited};
@@ -24,10 +24,8 @@ use crate::vma::{Backing, MapOptions, Vma};
 /// Choices that hold for an address space and its children.
 #[derive(Clone, Copy, Debug)]
 pub struct SpaceOptions {
-    /// Levels of the page tables.
-    pub levels: Levels,
-    /// The kernel half that every new root gets, if there is one.
-    pub kernel_half: Option<KernelHalf>,
+    /// The kernel half that every new root gets, and how many levels it has.
+    pub kernel_half: KernelHalf,
     /// What protect does about pinned pages.
     pub protect_policy: ProtectPolicy,
     /// Reads the rights of the running thread's protection keys (the PKRU register), where keys are in use.
@@ -35,11 +33,20 @@ pub struct SpaceOptions {
 }
 
 impl SpaceOptions {
-    /// Tables of `levels` levels, which is for the kernel to know: as many as its processors were told. Nothing else is out
-    /// of the ordinary.
+    /// Spaces whose roots have this kernel half. Nothing else is out of the ordinary.
     #[must_use]
-    pub const fn new(levels: Levels) -> Self {
-        Self { levels, kernel_half: None, protect_policy: ProtectPolicy::Allow, key_rights: None }
+    pub const fn new(kernel_half: KernelHalf) -> Self {
+        Self { kernel_half, protect_policy: ProtectPolicy::Allow, key_rights: None }
+    }
+
+    /// Spaces that no processor can run in: see [`KernelHalf::none`].
+    #[must_use]
+    pub const fn without_kernel_half(levels: Levels) -> Self {
+        Self::new(KernelHalf::none(levels))
+    }
+
+    const fn levels(&self) -> Levels {
+        self.kernel_half.levels()
     }
 }
 
@@ -74,19 +81,13 @@ impl<K: Env, C> UserSpace<K, C> {
     pub fn with_budget(kernel: K, options: SpaceOptions, budget: C) -> Result<Self, SpaceError> {
         let env = &kernel;
         let root = OwnedFrame::zeroed(env, FrameKind::Table, 0).ok_or(SpaceError::NoMemory)?.into_entry();
-        if let Some(kernel) = options.kernel_half {
-            for index in options.levels.user_root_entries()..ENTRIES {
-                // SAFETY: the kernel's root lives as long as the kernel; nobody else knows the new one; the index lies
-                // within both.
-                unsafe {
-                    let entry = env.phys_map().load_entry(EntryAddr::new(kernel.root(), index));
-                    env.phys_map().store_entry(EntryAddr::new(root, index), entry);
-                }
-            }
+        for (index, entry) in options.kernel_half.entries(env.phys_map()) {
+            // SAFETY: nobody else knows the new root; the index lies within it.
+            unsafe { env.phys_map().store_entry(EntryAddr::new(root, index), entry) };
         }
-        // SAFETY: the root was just made, cleared but for the kernel half, of which `KernelHalf` says that it is not for
-        // user code; it is freed only by `drop`, and its user half is reached only through `mm`.
-        let mm = unsafe { Mm::new(kernel, root, options.levels) };
+        // SAFETY: the root was just made, cleared but for the kernel half, whose entries are not for user
+        // code; it is freed only by `drop`, and its user half is reached only through `mm`.
+        let mm = unsafe { Mm::new(kernel, root, options.levels()) };
         Ok(Self { mm, vmas: MmLock::new(VmaMap::default()), options, budget })
     }
 
@@ -105,7 +106,16 @@ impl<K: Env, C> UserSpace<K, C> {
     /// Whether the root maps the kernel, so that it can be loaded.
     #[must_use]
     pub fn has_kernel_half(&self) -> bool {
-        self.options.kernel_half.is_some()
+        self.options.kernel_half.root().is_some()
+    }
+
+    /// Whether the root can be loaded: it has a kernel half, with all that the kernel's root has by now. For an assertion where
+    /// roots are loaded.
+    ///
+    /// # Errors
+    /// [`KernelHalfError`]: [`NoKernel`](KernelHalfError::NoKernel) or [`Outdated`](KernelHalfError::Outdated).
+    pub fn check_root(&self) -> Result<(), KernelHalfError> {
+        self.options.kernel_half.compare(self.env().phys_map(), self.root())
     }
 
     /// `length` bytes from `start`, checked against this address space.
@@ -114,7 +124,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// [`RangeError`].
     #[inline]
     pub fn range(&self, start: u64, length: u64) -> Result<UserRange, RangeError> {
-        UserRange::new(self.options.levels.user_half(), start, length)
+        UserRange::new(self.options.levels().user_half(), start, length)
     }
 
     /// Zero-filled private memory, present on first use. `options` are its [`Rights`], or [`MapOptions`] that say more.
@@ -123,7 +133,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// [`SpaceError::Range`], `AccessDenied` (more rights than it may ever be given), `InvalidKey`, `Overlap`,
     /// `TooManyVmas`, `NoMemory`.
     pub fn map(&self, start: u64, length: u64, options: impl Into<MapOptions>) -> Result<(), SpaceError> {
-        let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
+        let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let vma = Vma::new(range, Backing::Anonymous, options)?;
         let mut vmas = self.vmas.write(self.env());
         vmas.make_room(&vma)?;
@@ -149,7 +159,7 @@ impl<K: Env, C> UserSpace<K, C> {
         memory: MemoryType,
         rights: Rights,
     ) -> Result<(), SpaceError> {
-        let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
+        let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let start = range.first_page();
         let vma = Vma::new(range, Backing::Foreign(memory), MapOptions::new(rights).max_rights(rights))?;
         let mut vmas = self.vmas.write(self.env());
@@ -185,7 +195,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// # Errors
     /// [`SpaceError::Range`], `LargeLeaf`, `TooManyVmas`, `NoMemory`.
     pub fn unmap(&self, start: u64, length: u64) -> Result<Unmapped, SpaceError> {
-        let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
+        let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let mut vmas = self.vmas.write(self.env());
         vmas.make_room_to_change(range.first_page(), range.end_page())?;
         // SAFETY: the range was checked against this mm's levels; the mm lock is held for writing.
@@ -200,7 +210,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// # Errors
     /// [`SpaceError::Range`], `LargeLeaf`.
     pub fn discard(&self, start: u64, length: u64) -> Result<Unmapped, SpaceError> {
-        let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
+        let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let vmas = self.vmas.write(self.env());
         let (first, end) = (range.first_page(), range.end_page());
         let private = vmas.touching(first, end).filter(|vma| vma.backing() == Backing::Anonymous);
@@ -227,7 +237,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// [`SpaceError::Range`], `NoVma` (a hole), `AccessDenied`, `Pinned` (by policy), `LargeLeaf`, `TooManyVmas`,
     /// `NoMemory`.
     pub fn protect(&self, start: u64, length: u64, rights: Rights) -> Result<(), SpaceError> {
-        let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
+        let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let (first, end) = (range.first_page(), range.end_page());
         let mut vmas = self.vmas.write(self.env());
         if !vmas.covers(first, end) {
@@ -250,7 +260,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// [`SpaceError::Range`], `NoVma` (a hole), `InvalidFlags` (wiping what is not private memory), `TooManyVmas`,
     /// `NoMemory`.
     pub fn advise(&self, start: u64, length: u64, advice: Advice) -> Result<(), SpaceError> {
-        let range = UserRange::pages_only(self.options.levels.user_half(), start, length)?;
+        let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let (first, end) = (range.first_page(), range.end_page());
         let mut vmas = self.vmas.write(self.env());
         if !vmas.covers(first, end) {

@@ -83,7 +83,8 @@ const OPERATIONS: [Operation; 13] = [
         allocations: 2,
         error: NO_VMA,
         run: |space| {
-            let new = UserSpace::new(space.env(), SpaceOptions::new(pagepin::Levels::Four)).map_err(Error::Space)?;
+            let new = UserSpace::new(space.env(), SpaceOptions::without_kernel_half(pagepin::Levels::Four))
+                .map_err(Error::Space)?;
             new.map(A, PAGE_SIZE, RW).map_err(Error::Space)
         },
     },
@@ -151,7 +152,9 @@ const OPERATIONS: [Operation; 13] = [
         allocations: 0,
         error: NO_VMA,
         run: |space| {
-            UserSpace::new(*space.env(), SpaceOptions::new(pagepin::Levels::Four)).map(drop).map_err(Error::Space)
+            UserSpace::new(*space.env(), SpaceOptions::without_kernel_half(pagepin::Levels::Four))
+                .map(drop)
+                .map_err(Error::Space)
         },
     },
     Operation {
@@ -199,7 +202,7 @@ fn run(operation: &Operation, until_failure: Option<u64>) -> (Result<(), Error>,
     let words = frame_words::<Wide>();
     // One thread: there is no walker to wait for.
     let kernel = kernel(&memory, &words, NoGrace(epochs()));
-    let space = UserSpace::new(&kernel, SpaceOptions::new(pagepin::Levels::Four)).unwrap();
+    let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).unwrap();
     (0..VMAS).for_each(|index| space.map(A + index * STRIDE, 10 * PAGE_SIZE, RW).unwrap());
     let before = image(&space, &words);
     let allocations = ALLOCATIONS.get();

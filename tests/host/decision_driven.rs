@@ -27,7 +27,7 @@ struct Scene<'m, L: Layout> {
 
 /// Builds the state through the library's own operations. `None`: the crate never makes it so.
 fn scene<'m, L: Layout>(machine: &'m Machine<L>, row: &Row) -> Option<Scene<'m, L>> {
-    let process = machine.process_with(SpaceOptions::new(pagepin::Levels::Four));
+    let process = machine.process_with(SpaceOptions::without_kernel_half(pagepin::Levels::Four));
     let mut scene = Scene { process, child: None, held: (0, 0) };
     let process = &scene.process;
     if row.backing.is_foreign() {

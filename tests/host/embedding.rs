@@ -284,7 +284,7 @@ fn an_environment_of_references_is_one() {
     let platform = unsafe { Platform::new(&machine, &machine, &machine, &machine, &machine) };
     let zero = <&Machine as FrameSource>::zero_frame(&&machine).unwrap();
     assert_eq!(platform.source().zero_frame(), Some(zero));
-    let parent = UserSpace::new(&platform, SpaceOptions::new(pagepin::Levels::Four)).unwrap();
+    let parent = UserSpace::new(&platform, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).unwrap();
     assert!(std::ptr::eq(*parent.env(), &raw const platform));
     parent.map(A, 3 * PAGE, RW).unwrap();
     let range = parent.range(A, 3 * PAGE).unwrap();
@@ -337,7 +337,7 @@ fn a_frame_that_is_in_use_is_not_taken_from_the_source<L: Layout>() {
     let source = Liar { machine: &machine, next: Cell::new(None) };
     // SAFETY: the source lies, which is what is tested.
     let kernel = unsafe { Platform::new(&machine, &machine, source, &machine, &machine) };
-    let process = UserSpace::new(&kernel, SpaceOptions::new(pagepin::Levels::Four)).unwrap();
+    let process = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).unwrap();
     process.map(A, 2 * PAGE, RW).unwrap();
     let page = |address| process.range(address, 1).unwrap();
     let pin = |address| {

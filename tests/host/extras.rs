@@ -72,7 +72,7 @@ fn who_holds_the_mm_lock_or_counts_on_a_cpu_stays_there() {
     let kernel = unsafe { Platform::new(&machine, &machine, source, &machine, &machine) };
     let counters = CpuCounters::<_, 2>::new(Numbered(|| 1));
     let kernel = kernel.with_extras(Extras::new().no_preempt(Stay).counters(counters));
-    let process = UserSpace::new(&kernel, SpaceOptions::new(pagepin::Levels::Four)).unwrap();
+    let process = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).unwrap();
     process.map(A, 2 * PAGE, RW).unwrap();
     let pins = process.pin(Write, process.range(A, 2 * PAGE).unwrap(), [PhysRun::default(); 2]).unwrap();
     assert!(kernel.source().stayed.load(Ordering::Relaxed), "a page was allocated with the mm lock held");
@@ -94,7 +94,7 @@ fn totals_of_all_cpus_count_even_of_one_that_is_numbered_too_high() {
     let kernel = unsafe { Platform::new(&machine, &machine, &machine, &machine, &machine) };
     let counters = CpuCounters::<_, 2>::new(Numbered(|| CPU.get()));
     let kernel = kernel.with_extras(Extras::new().no_preempt(Stay).counters(counters));
-    let process = UserSpace::new(&kernel, SpaceOptions::new(pagepin::Levels::Four)).unwrap();
+    let process = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).unwrap();
     process.map(A, PAGE, RW).unwrap();
     let page = process.range(A, PAGE).unwrap();
     for (cpu, pages) in [(0, 1), (1, 2), (2, 3), (usize::MAX, 4)] {

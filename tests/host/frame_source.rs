@@ -47,7 +47,7 @@ fn tables_are_unmovable_and_neighbours_are_freed_together<L: Layout>() {
     let source = Recorded { machine: &machine, asked: RefCell::default(), runs: RefCell::default() };
     // SAFETY: one machine is every part.
     let kernel = unsafe { Platform::new(&machine, &machine, source, &machine, &machine) };
-    let process = UserSpace::new(&kernel, SpaceOptions::new(pagepin::Levels::Four)).unwrap();
+    let process = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).unwrap();
     process.map(A, 5 * PAGE, RW).unwrap();
     for page in 0..5 {
         let address = A + page * PAGE;

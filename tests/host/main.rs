@@ -44,6 +44,7 @@ mod frame_model;
 mod frame_source;
 mod frame_word;
 mod ipi_shootdown;
+mod kernel_half;
 mod layouts;
 mod memory_types;
 mod mm_lock;

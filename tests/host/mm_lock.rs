@@ -52,7 +52,7 @@ fn a_fault_that_comes_after_a_waiting_map_lets_it_go_first() {
     // SAFETY: the parts of one machine.
     let kernel =
         unsafe { Platform::<_, _, _, _, _, Noted>::with_relax(&machine, &machine, &machine, &machine, &machine) };
-    let space = UserSpace::new(&kernel, SpaceOptions::new(pagepin::Levels::Four)).unwrap();
+    let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).unwrap();
     let is_mapped = || {
         let mut mapped = false;
         space.with_vmas(&mut |vmas| mapped = vmas.vma_at(PageAddr::containing(A)).is_some());

@@ -134,7 +134,7 @@ fn flags_are_checked<L: Layout>() {
 /// A limit is an error before anything is taken, and is exact after partial success, failure and release.
 fn budgets_are_charged_for_what_is_pinned<L: Layout>() {
     let machine = Machine::<L>::new(64);
-    let process = machine.process_within(6, SpaceOptions::new(Levels::Four));
+    let process = machine.process_within(6, SpaceOptions::without_kernel_half(Levels::Four));
     process.map(A, 8 * PAGE, RW).unwrap();
     machine.put_pages(&process, A, 8, 1);
     let used = || process.budget().used();
@@ -189,7 +189,7 @@ fn a_budget_does_not_wrap() {
 /// Pins that come back without a guard, or with one of their own, give their charge back with them.
 fn raw_and_owned_pins_are_uncharged<L: Layout>() {
     let machine = Machine::<L>::new(64);
-    let process = machine.process_within(2, SpaceOptions::new(Levels::Four));
+    let process = machine.process_within(2, SpaceOptions::without_kernel_half(Levels::Four));
     process.map(A, 2 * PAGE, RW).unwrap();
     for _ in 0..3 {
         let raw = machine.pin::<Write>(&process, A, 2 * PAGE).unwrap().into_raw();

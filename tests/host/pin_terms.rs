@@ -71,8 +71,10 @@ fn forced_writes_obey_write_disabled_keys<L: Layout>() {
         KeyRights::from_pkru(1 << 3)
     }
     let machine = Machine::<L>::new(64);
-    let process =
-        machine.process_with(SpaceOptions { key_rights: Some(write_disabled), ..SpaceOptions::new(Levels::Four) });
+    let process = machine.process_with(SpaceOptions {
+        key_rights: Some(write_disabled),
+        ..SpaceOptions::without_kernel_half(Levels::Four)
+    });
     process.map(A, PAGE, MapOptions::new(R).max_rights(Rights::all()).key(1)).unwrap();
     let pins = machine.pin_slow::<Write>(&process, A, 1, PinFlags::FORCE);
     assert_eq!(pins.err(), Some(PinError::ProtectionKey));

@@ -95,8 +95,10 @@ fn zero_pages_without_rights_come_back<L: Layout>() {
 /// S4: with this policy a pinned page keeps its rights, the error names it, and nothing at all was changed.
 fn refusing_policy_names_the_pinned_page<L: Layout>() {
     let machine = Machine::<L>::new(64);
-    let options =
-        SpaceOptions { protect_policy: ProtectPolicy::RefusePinned, ..SpaceOptions::new(pagepin::Levels::Four) };
+    let options = SpaceOptions {
+        protect_policy: ProtectPolicy::RefusePinned,
+        ..SpaceOptions::without_kernel_half(pagepin::Levels::Four)
+    };
     let process = machine.process_with(options);
     process.map(A, 4 * PAGE, RW).unwrap();
     machine.put_pages(&process, A, 4, 10);
@@ -116,8 +118,10 @@ fn refusing_policy_names_the_pinned_page<L: Layout>() {
 }
 
 fn refusing<L: Layout>(machine: &Machine<L>) -> Process<'_, L> {
-    machine
-        .process_with(SpaceOptions { protect_policy: ProtectPolicy::RefusePinned, ..SpaceOptions::new(Levels::Four) })
+    machine.process_with(SpaceOptions {
+        protect_policy: ProtectPolicy::RefusePinned,
+        ..SpaceOptions::without_kernel_half(Levels::Four)
+    })
 }
 
 /// The right is the VMA's: a read pin leaves the entry read-only, and still the page may not lose it.

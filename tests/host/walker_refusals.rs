@@ -204,8 +204,8 @@ thread_local! {
 fn protection_keys_are_obeyed_except_by_remote_pins<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let key_rights = || KeyRights::from_pkru(PKRU.get());
-    let process =
-        machine.process_with(SpaceOptions { key_rights: Some(key_rights), ..SpaceOptions::new(Levels::Four) });
+    let process = machine
+        .process_with(SpaceOptions { key_rights: Some(key_rights), ..SpaceOptions::without_kernel_half(Levels::Four) });
     process.map(A, PAGE, MapOptions::new(RW).key(5)).unwrap();
     machine.put(&process, A, 1);
     let (access_denied, write_denied, others) = (1 << 10, 1 << 11, !(3 << 10));

@@ -248,7 +248,7 @@ impl<L: Layout> Machine<L> {
 
     /// An empty process with `levels`.
     pub(crate) fn process_of(&self, levels: Levels) -> Process<'_, L> {
-        self.process_with(SpaceOptions::new(levels))
+        self.process_with(SpaceOptions::without_kernel_half(levels))
     }
 
     /// A process with `pages` readable and writable pages at [`A`], each holding a number from `first` on.

@@ -41,7 +41,7 @@ impl<L: Layout> World<'_, L> {
 
     /// Whether instructions of user code can have the address at all.
     fn is_for_users(&self, address: u64) -> bool {
-        whole_pages(self.options.levels, address & !(PAGE - 1), PAGE).is_ok()
+        whole_pages(self.options.kernel_half.levels(), address & !(PAGE - 1), PAGE).is_ok()
     }
 
     pub(super) fn load(&mut self, who: usize, address: u64, cpu: usize) -> Effect {

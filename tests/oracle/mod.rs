@@ -158,7 +158,7 @@ fn run_in<L: Layout>(script: Script) {
     PKRU.set(0);
     let key_rights: fn() -> KeyRights = || KeyRights::from_pkru(PKRU.get());
     let key_rights = Some(key_rights);
-    let options = SpaceOptions { protect_policy, key_rights, ..SpaceOptions::new(levels) };
+    let options = SpaceOptions { protect_policy, key_rights, ..SpaceOptions::without_kernel_half(levels) };
     let mut world = World {
         machine: &machine,
         options,

@@ -48,7 +48,7 @@ impl<L: Layout> World<'_, L> {
             }
         };
         let (max_rights, key) = choice.unwrap_or((Rights::all(), 0));
-        let range = whole_pages(self.options.levels, start, length);
+        let range = whole_pages(self.options.kernel_half.levels(), start, length);
         let wanted = range.and_then(|range| model.map(range, (rights, max_rights, key), cleared));
         self.judge(result, wanted)
     }
@@ -64,7 +64,7 @@ impl<L: Layout> World<'_, L> {
             return Effect::Nothing;
         }
         let registers = |page: u64| Backing::Registers(first.offset(page - start / PAGE));
-        let range = whole_pages(self.options.levels, start, length);
+        let range = whole_pages(self.options.kernel_half.levels(), start, length);
         let wanted = range.and_then(|range| self.processes[who].1.map(range, (rights, rights, 0), registers));
         self.judge(result, wanted)
     }
@@ -85,7 +85,7 @@ impl<L: Layout> World<'_, L> {
 
     pub(super) fn unmap(&mut self, who: usize, start: u64, length: u64) -> Effect {
         let result = self.processes[who].0.unmap(start, length);
-        let wanted = whole_pages(self.options.levels, start, length).and_then(|range| {
+        let wanted = whole_pages(self.options.kernel_half.levels(), start, length).and_then(|range| {
             let unmapped = self.mapped(who, &range, true);
             self.processes[who].1.unmap(range).map(|()| unmapped)
         });
@@ -94,7 +94,7 @@ impl<L: Layout> World<'_, L> {
 
     pub(super) fn discard(&mut self, who: usize, start: u64, length: u64) -> Effect {
         let result = self.processes[who].0.discard(start, length);
-        let wanted = whole_pages(self.options.levels, start, length).and_then(|range| {
+        let wanted = whole_pages(self.options.kernel_half.levels(), start, length).and_then(|range| {
             let unmapped = self.mapped(who, &range, false);
             self.processes[who].1.discard(range).map(|()| unmapped)
         });
@@ -102,7 +102,7 @@ impl<L: Layout> World<'_, L> {
     }
 
     pub(super) fn protect(&mut self, who: usize, start: u64, length: u64, rights: Rights) -> Effect {
-        let range = whole_pages(self.options.levels, start, length);
+        let range = whole_pages(self.options.kernel_half.levels(), start, length);
         if range.as_ref().is_ok_and(|range| range.end - range.start >= MAX_PROTECTED_PAGES) {
             return Effect::Nothing;
         }

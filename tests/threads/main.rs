@@ -100,7 +100,7 @@ fn two_holders(write: impl Fn(&Pinned<'_, '_>, [u8; 8]) + Sync) {
     let memory = Memory::new(false);
     let words = frame_words::<Wide>();
     let kernel = kernel(&memory, &words, epochs());
-    let space = UserSpace::new(&kernel, SpaceOptions::new(Levels::Four)).unwrap();
+    let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();
     space.map(0x10000, 4096, Rights::READ | Rights::WRITE).unwrap();
     thread::scope(|scope| {
         let holders: [_; 2] = std::array::from_fn(|index| {

@@ -32,7 +32,7 @@ pub(crate) struct Space<'k, L: Layout, R: ReadSide + Sync> {
 
 impl<'k, L: Layout, R: ReadSide + Sync> Space<'k, L, R> {
     pub(crate) fn new(kernel: &'k Kernel<'k, L, R>) -> Self {
-        let space = UserSpace::new(kernel, SpaceOptions::new(pagepin::Levels::Four)).unwrap();
+        let space = UserSpace::new(kernel, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).unwrap();
         space.map(QUIET, MARKED_PAGES as u64 * PAGE_SIZE, RW).unwrap();
         space.map(NOISY, NOISY_PAGES * PAGE_SIZE, RW).unwrap();
         Self { space, marks: Marks::default() }

@@ -101,12 +101,8 @@ fn spaces<L: Layout>() -> Vec<Operation<L>> {
     vec![
         operation("new", 1, empty, |machine, scene| {
             // SAFETY: it has as many levels, outlives the new one, and maps nothing in the kernel's half.
-            let kernel_half = Some(unsafe { KernelHalf::new(scene.process().root()) });
-            done(UserSpace::with_budget(
-                machine,
-                SpaceOptions { kernel_half, ..SpaceOptions::new(pagepin::Levels::Four) },
-                Arc::new(PinLimit::new(u64::MAX)),
-            ))
+            let kernel_half = unsafe { KernelHalf::new(scene.process().root(), pagepin::Levels::Four) };
+            done(UserSpace::with_budget(machine, SpaceOptions::new(kernel_half), Arc::new(PinLimit::new(u64::MAX))))
         }),
         operation("map_foreign", 4, empty, |_, scene| map_foreign(scene.process(), RW)),
         operation("map_foreign without rights", 4, empty, |_, scene| map_foreign(scene.process(), NONE)),

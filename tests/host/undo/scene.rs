@@ -161,13 +161,14 @@ pub(crate) fn forked<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
 
 /// Six pages, of which a policy forbids to take rights from those that are pinned.
 pub(crate) fn refusing<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
-    let policy = SpaceOptions { protect_policy: ProtectPolicy::RefusePinned, ..SpaceOptions::new(Levels::Four) };
+    let policy =
+        SpaceOptions { protect_policy: ProtectPolicy::RefusePinned, ..SpaceOptions::without_kernel_half(Levels::Four) };
     six_pages(machine, machine.process_with(policy))
 }
 
 /// Six pages, of which four may be pinned.
 pub(crate) fn limited<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
-    six_pages(machine, machine.process_within(4, SpaceOptions::new(Levels::Four)))
+    six_pages(machine, machine.process_within(4, SpaceOptions::without_kernel_half(Levels::Four)))
 }
 
 fn six_pages<'m, L: Layout>(machine: &'m Machine<L>, process: Process<'m, L>) -> Scene<'m, L> {

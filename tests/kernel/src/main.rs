@@ -47,7 +47,6 @@ fn main(boot: &'static BootInfo) -> ! {
     heap::init();
     apic::mask_legacy();
     smp::init_this_cpu(0);
-    memory::clear_lower_half();
     time::init();
     mm::init();
     smp::start_others();

@@ -105,9 +105,7 @@ pub fn write_entry(table: u64, index: u64, entry: u64) {
     unsafe { entries.add(index as usize).write_volatile(entry) };
 }
 
-/// Takes the bootloader's own mappings out of the lower half, so that the half
-/// belongs to processes and null pointers fault: kernel code, stacks and data are all
-/// in the upper half.
+/// Takes all out of the lower half of the boot loader's root, where other CPUs began.
 pub fn clear_lower_half() {
     for index in 0..256 {
         write_entry(boot_root(), index, 0);

@@ -26,7 +26,8 @@ impl<R: Side> Kernel<R> {
 
     /// An address space in which nothing was touched yet: a root and no other table.
     pub(crate) fn empty_space(&'static self) -> Space<R> {
-        let space = UserSpace::new(self, SpaceOptions::new(pagepin::Levels::Four)).expect("memory for a root");
+        let space =
+            UserSpace::new(self, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).expect("memory for a root");
         space.map(PAGE, 2 * PAGE, Rights::READ | Rights::WRITE).expect("an empty space");
         Arc::new(space)
     }

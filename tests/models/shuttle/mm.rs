@@ -33,7 +33,8 @@ pub(crate) struct Mm<R: Side> {
 impl<R: Side> Mm<R> {
     /// The first of `family`.
     pub(crate) fn new(kernel: &'static Kernel<R>, family: u64) -> Arc<Self> {
-        let space = UserSpace::new(kernel, SpaceOptions::new(pagepin::Levels::Four)).expect("memory for a root");
+        let space = UserSpace::new(kernel, SpaceOptions::without_kernel_half(pagepin::Levels::Four))
+            .expect("memory for a root");
         for pages in [QUIET, NOISY] {
             let (start, length) = extent(pages);
             space.map(start, length, RW).expect("an empty space");

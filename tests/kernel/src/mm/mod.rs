@@ -12,13 +12,14 @@ use alloc::sync::Arc;
 
 use pagepin::space::{KernelHalf, SpaceOptions, UserSpace};
 use pagepin::{
-    CurrentSpace, HasSpace, PageAddr, PageFault, Pfn, Rights,
+    CurrentSpace, Env as _, HasSpace, PageAddr, PageFault, Pfn, Rights,
     fault::{FaultError, FaultOutcome},
     fault_from_error_code,
     paging::Tables,
     pin,
 };
 use pagepin_abi::{Error, LARGE_BYTES, MmCall, PROT_EXEC, PROT_NONE, PROT_WRITE, USER_START};
+use spin::Once;
 use x86_64::structures::idt::PageFaultErrorCode;
 
 use crate::{memory, percpu, shootdown::Machine};
@@ -29,9 +30,17 @@ pub use pins::{Pin, Whose};
 pub use platform::{Kernel, delay_flushes, kernel};
 pub use twin::register;
 
+/// What all roots have in common.
+static KERNEL_HALF: Once<KernelHalf> = Once::new();
+
 /// Before the first address space.
 pub fn init() {
     platform::init();
+    // Kernel code, stacks and data are all in the upper half, so the lower one can belong to processes, and null pointers fault.
+    // SAFETY: in ring 0, on the only CPU so far; the boot loader's tables are never freed, and what it mapped in the lower half
+    // was for itself.
+    let half = unsafe { KernelHalf::take_over(kernel().phys_map()) };
+    KERNEL_HALF.call_once(|| half.unwrap_or_else(|error| panic!("{error}")));
     kinds::init();
 }
 
@@ -57,10 +66,7 @@ fn rights(prot: u64) -> Result<Rights, Error> {
 impl AddressSpace {
     /// Nothing mapped in the lower half, the kernel in the upper.
     pub fn new() -> Result<Self, Error> {
-        // SAFETY: the boot loader's root is never freed, has four levels as all of ours, and maps nothing of its upper half
-        // for user code.
-        let kernel_half = Some(unsafe { KernelHalf::new(Pfn::containing(memory::boot_root())) });
-        let options = SpaceOptions { kernel_half, ..SpaceOptions::new(pagepin::Levels::Four) };
+        let options = SpaceOptions::new(*KERNEL_HALF.get().expect("mm::init comes first"));
         Ok(Self { space: UserSpace::new(kernel(), options).map_err(errors::space)?, twin: twin::Choice::default() })
     }
 

@@ -69,7 +69,8 @@ fn write_fault(address: u64) -> Fault {
 
 fn life_of_two(kernel: &OneCpu) -> Outcome {
     let why = |what: &str| format!("{what} failed");
-    let parent = UserSpace::new(kernel, SpaceOptions::new(pagepin::Levels::Four)).map_err(|_| why("a space"))?;
+    let parent =
+        UserSpace::new(kernel, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).map_err(|_| why("a space"))?;
     parent.map(VMA, 2 * memory::PAGE, Rights::READ | Rights::WRITE).map_err(|_| why("map"))?;
     let range = parent.range(VMA + 100, memory::PAGE).map_err(|_| why("a range"))?;
     let pinned = pin_user_pages_fast(&parent, Write, range, PinFlags::empty(), [PhysRun::default(); 2])
