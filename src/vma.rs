@@ -67,13 +67,14 @@ pub struct MapOptions {
     max_rights: Rights,
     key: u8,
     flags: VmaFlags,
+    data: u64,
 }
 
 impl MapOptions {
     /// `rights` now, any later; protection key 0, no flags.
     #[must_use]
     pub const fn new(rights: Rights) -> Self {
-        Self { rights, max_rights: Rights::all(), key: 0, flags: VmaFlags::empty() }
+        Self { rights, max_rights: Rights::all(), key: 0, flags: VmaFlags::empty(), data: 0 }
     }
 
     /// The rights that the mapping may ever be given (`VM_MAYREAD` and the like on Linux).
@@ -92,6 +93,13 @@ impl MapOptions {
     #[must_use]
     pub const fn flags(self, flags: VmaFlags) -> Self {
         Self { flags, ..self }
+    }
+
+    /// A number of the kernel's own: what the mapping is for, or where more is written about it. It stays with the VMA through
+    /// splits and forks, and VMAs with different numbers are not joined.
+    #[must_use]
+    pub const fn data(self, data: u64) -> Self {
+        Self { data, ..self }
     }
 }
 
@@ -211,6 +219,12 @@ impl Vma {
     #[inline(always)]
     pub const fn flags(&self) -> VmaFlags {
         self.options.flags
+    }
+
+    /// The kernel's own number: see [`MapOptions::data`].
+    #[must_use]
+    pub const fn data(&self) -> u64 {
+        self.options.data
     }
 
     /// Whether a child of fork gets the pages.

@@ -28,6 +28,8 @@ pub enum SpaceError {
     InvalidKey,
     /// Only private memory can be wiped on fork.
     InvalidFlags,
+    /// No free stretch of addresses is that long.
+    NoRoom,
     /// The address space has as many VMAs as it may have.
     TooManyVmas,
     /// Out of memory.
@@ -43,7 +45,7 @@ impl SpaceError {
         match self {
             Self::Range(_) | Self::LargeLeaf | Self::InvalidKey | Self::InvalidFlags => EINVAL,
             Self::Overlap => EEXIST,
-            Self::NoVma | Self::TooManyVmas | Self::NoMemory => ENOMEM,
+            Self::NoVma | Self::NoRoom | Self::TooManyVmas | Self::NoMemory => ENOMEM,
             Self::AccessDenied => EACCES,
             Self::Pinned(_) => EBUSY,
             Self::MalformedTable => EFAULT,
@@ -62,6 +64,7 @@ impl fmt::Display for SpaceError {
             Self::InvalidKey => return VmaError::InvalidKey.fmt(f),
             Self::InvalidFlags => return VmaError::InvalidFlags.fmt(f),
             Self::LargeLeaf => "the range begins or ends inside a large leaf",
+            Self::NoRoom => "no free addresses",
             Self::TooManyVmas => "too many VMAs",
             Self::NoMemory => "out of memory",
             Self::MalformedTable => "the page tables are malformed",

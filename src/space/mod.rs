@@ -13,6 +13,8 @@ mod fork;
 mod kernel_half;
 #[cfg(feature = "alloc")]
 mod mm_lock;
+#[cfg(feature = "alloc")]
+mod placement;
 mod protect;
 #[cfg(feature = "alloc")]
 mod user_space;
@@ -27,6 +29,8 @@ pub use error::SpaceError;
 pub use fork::{ForkError, Forked, fork_vmas};
 #[cfg(feature = "alloc")]
 pub use kernel_half::{KernelHalf, KernelHalfError, OutOfTables, Vital};
+#[cfg(feature = "alloc")]
+pub use placement::Placement;
 pub use protect::{ProtectError, ProtectPolicy, protect_pages};
 #[cfg(feature = "alloc")]
 pub use user_space::{SpaceOptions, UserSpace};

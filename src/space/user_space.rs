@@ -57,8 +57,8 @@ impl SpaceOptions {
 ///
 /// `K` is the kernel, or rather a reference to it that all spaces hold; `C` is what the pins are charged to.
 pub struct UserSpace<K: Env, C = Unlimited> {
-    mm: Mm<K>,
-    vmas: MmLock<VmaMap, K>,
+    pub(super) mm: Mm<K>,
+    pub(super) vmas: MmLock<VmaMap, K>,
     options: SpaceOptions,
     budget: C,
 }

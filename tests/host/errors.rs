@@ -91,6 +91,7 @@ fn every_variant_of_spaces_and_pins_explains_itself() {
         (SpaceError::InvalidKey, "no such protection key"),
         (SpaceError::InvalidFlags, "only private memory"),
         (SpaceError::TooManyVmas, "too many"),
+        (SpaceError::NoRoom, "no free addresses"),
         (SpaceError::NoMemory, "out of memory"),
         (SpaceError::MalformedTable, "malformed"),
     ]);
@@ -216,6 +217,7 @@ fn every_error_has_a_number_of_linux() {
         (SpaceError::LargeLeaf, invalid),
         (SpaceError::InvalidKey, invalid),
         (SpaceError::TooManyVmas, memory),
+        (SpaceError::NoRoom, memory),
         (SpaceError::NoMemory, memory),
         (SpaceError::MalformedTable, fault),
     ];

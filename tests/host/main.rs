@@ -50,6 +50,7 @@ mod memory_types;
 mod mm_lock;
 mod pin_family;
 mod pin_terms;
+mod placement;
 mod protect;
 mod random;
 mod ranges;

@@ -7,6 +7,7 @@
 //! moved as a whole when it grows.
 
 mod chunk;
+mod gap;
 #[cfg(all(test, not(pagepin_checker)))]
 mod tests;
 

@@ -14,7 +14,7 @@ pub fn space(error: SpaceError) -> Error {
         SpaceError::NoVma => Error::NotFound,
         SpaceError::AccessDenied => Error::Denied,
         SpaceError::TooManyVmas => Error::Limit,
-        SpaceError::NoMemory => Error::NoMemory,
+        SpaceError::NoMemory | SpaceError::NoRoom => Error::NoMemory,
         _ => Error::Fault,
     }
 }

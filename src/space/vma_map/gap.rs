@@ -1,0 +1,35 @@
+//! Looking for pages that are in no VMA.
+
+use super::VmaMap;
+use crate::addr::{PAGE_SIZE, PageAddr};
+use crate::space::placement::Gap;
+
+impl VmaMap {
+    /// The lowest place from `from` on for `gap`, all of it below `end`. One look at each VMA that it passes.
+    pub(in crate::space) fn find_gap(&self, from: PageAddr, end: PageAddr, gap: Gap) -> Option<PageAddr> {
+        let guard = gap.guard_pages.checked_mul(PAGE_SIZE)?;
+        let length = gap.pages.checked_mul(PAGE_SIZE)?;
+        let mut lowest = from.address();
+        let before = PageAddr::containing(lowest.saturating_sub(guard));
+        for vma in self.touching(before, end) {
+            if place(lowest, length, gap.align).is_some_and(|(_, last)| fits(last, guard, vma.start().address())) {
+                break;
+            }
+            lowest = lowest.max(vma.end().address().checked_add(guard)?);
+        }
+        // Nothing follows the last VMA but the end of the user half, which needs no guard.
+        let (start, last) = place(lowest, length, gap.align)?;
+        (last <= end.address()).then(|| PageAddr::containing(start))
+    }
+}
+
+/// The first aligned place from `lowest` on, and the address behind it.
+fn place(lowest: u64, length: u64, align: u64) -> Option<(u64, u64)> {
+    let start = lowest.checked_next_multiple_of(align)?;
+    Some((start, start.checked_add(length)?))
+}
+
+/// Whether what ends at `last` leaves a guard below `next`.
+fn fits(last: u64, guard: u64, next: u64) -> bool {
+    last.checked_add(guard).is_some_and(|end| end <= next)
+}
