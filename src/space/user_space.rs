@@ -257,8 +257,8 @@ impl<K: Env, C> UserSpace<K, C> {
     /// Says what fork is to do with whole pages (`madvise` on Linux).
     ///
     /// # Errors
-    /// [`SpaceError::Range`], `NoVma` (a hole), `InvalidFlags` (wiping what is not private memory), `TooManyVmas`,
-    /// `NoMemory`.
+    /// [`SpaceError::Range`], `NoVma` (a hole), `InvalidFlags` (wiping what is not private memory), `LargeLeaf` (a child has all
+    /// of one or nothing), `TooManyVmas`, `NoMemory`.
     pub fn advise(&self, start: u64, length: u64, advice: Advice) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let (first, end) = (range.first_page(), range.end_page());
@@ -270,6 +270,10 @@ impl<K: Env, C> UserSpace<K, C> {
         for vma in vmas.touching(first, end) {
             advised(*vma)?;
         }
+        // SAFETY: the mm lock is held for writing, through `vmas`.
+        let tables = unsafe { Tables::under_mm_lock(&self.mm) };
+        reject_split_leaves(&tables, first, end)?;
+        drop(tables);
         vmas.make_room_to_change(first, end)?;
         vmas.change(first, end, |vma| Some(advised(vma).unwrap_or(vma)));
         Ok(())

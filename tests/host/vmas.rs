@@ -5,10 +5,11 @@ use pagepin::frame::Layout;
 use pagepin::pin::{Read, Write};
 use pagepin::space::{Advice, SpaceError};
 use pagepin::{
-    AddressSpace, Backing, Levels, MapOptions, MemoryType, PageAddr, Pfn, Rights, UserRange, Vma, VmaError, VmaFlags,
+    AddressSpace, Backing, LeafSize, Levels, MapOptions, MemoryType, PageAddr, Pfn, Rights, UserRange, Vma, VmaError,
+    VmaFlags,
 };
 
-use crate::machine::{A, Machine, PAGE, Process, R, RW, RX};
+use crate::machine::{A, LARGE, Machine, PAGE, Process, R, RW, RX};
 
 fn pages(first: u64, count: u64) -> UserRange {
     UserRange::pages_only(Levels::Four.user_half(), first * PAGE, count * PAGE).unwrap()
@@ -156,7 +157,26 @@ fn advice_that_cannot_be_followed_changes_nothing<L: Layout>() {
     assert_eq!(vma_at(&process.fork().unwrap(), A), None);
 }
 
+/// A large leaf goes to the child whole or not at all: part of it would lie in no VMA there.
+fn advice_splits_no_large_leaf<L: Layout>() {
+    let machine = Machine::<L>::new(2048);
+    let size = LeafSize::Size2MiB;
+    let parent = machine.process();
+    parent.map(LARGE, 2 * size.bytes(), RW).unwrap();
+    machine.install(&parent, LARGE, size, machine.block(size), 7);
+    for (start, pages) in [(LARGE, 511), (LARGE + PAGE, 1), (LARGE + 511 * PAGE, 10)] {
+        assert_eq!(parent.advise(start, pages * PAGE, Advice::DontFork), Err(SpaceError::LargeLeaf));
+    }
+    parent.advise(LARGE + size.bytes(), PAGE, Advice::DontFork).unwrap();
+    let child = parent.fork().unwrap();
+    assert!(machine.leaf(&child, LARGE).is_some());
+    parent.advise(LARGE, size.bytes(), Advice::DontFork).unwrap();
+    let childless = parent.fork().unwrap();
+    assert!(machine.leaf(&childless, LARGE).is_none());
+}
+
 every_layout!(
+    advice_splits_no_large_leaf,
     a_key_that_there_is_not_is_refused,
     neighbours_with_other_limits_stay_apart,
     a_child_gets_nothing_of_what_is_not_forked,

@@ -177,8 +177,8 @@ fn check_vmas(model: &Model, vma_at: impl Fn(PageAddr) -> Option<Vma>) {
             Backing::Registers(frame) => pagepin::Backing::Foreign(memory_type(frame)),
             Backing::Anonymous(_) => pagepin::Backing::Anonymous,
         };
-        (vma.rights(), vma.max_rights(), vma.key()) == (mapping.rights, mapping.max_rights, mapping.key)
-            && vma.backing() == backing
+        let vma = (vma.rights(), vma.max_rights(), vma.key(), vma.flags(), vma.backing());
+        vma == (mapping.rights, mapping.max_rights, mapping.key, mapping.flags, backing)
     };
     for (first, mapping) in model.mappings() {
         for page in [first, first + mapping.pages - 1] {

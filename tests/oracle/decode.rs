@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use pagepin::pin::PinFlags;
-use pagepin::space::ProtectPolicy;
+use pagepin::space::{Advice, ProtectPolicy};
 use pagepin::{LeafSize, Levels, MemoryType, Pfn, Rights};
 
 use crate::forms::{FORMS, Form};
@@ -56,6 +56,8 @@ pub(crate) const DEVICES: [(Pfn, MemoryType); 3] = [
     (Pfn::new(0xf000), MemoryType::WRITE_COMBINING),
     (Pfn::new(0xe000), MemoryType::WRITE_BACK),
 ];
+const ADVICE: [Advice; 6] =
+    [Advice::DontFork, Advice::DontFork, Advice::WipeOnFork, Advice::WipeOnFork, Advice::DoFork, Advice::KeepOnFork];
 /// Pages that a process may pin where that is limited.
 const PIN_LIMIT: u64 = 12;
 
@@ -81,6 +83,7 @@ pub(crate) enum Op {
     Unmap(u64, u64),
     Protect(u64, u64, Rights),
     Discard(u64, u64),
+    Advise(u64, u64, Advice),
     Load(u64, usize),
     Store(u64, usize, u8),
     Execute(u64, usize),
@@ -168,6 +171,7 @@ fn decode(bytes: &[u8], large: bool) -> Step {
         245..251 => Op::Pin(any_form()),
         251.. => Op::Get(any_form()),
         _ => match what % 57 {
+            5 if what >= 57 => Op::Advise(start, length, ADVICE[usize::from(choice) % ADVICE.len()]),
             0..6 => Op::Map(start, length, rights),
             6..8 => Op::Unmap(start, length),
             8..11 => Op::Protect(start, length, rights),
@@ -187,7 +191,8 @@ fn decode(bytes: &[u8], large: bool) -> Step {
             46..48 => Op::Put(index),
             48..54 => Op::DeviceWrite(index, at, byte),
             54..56 => Op::DeviceRead(index, at),
-            _ => Op::WildFault(start, byte),
+            56 if what < 114 => Op::WildFault(start, byte),
+            _ => Op::Advise(start, length, ADVICE[usize::from(choice) % ADVICE.len()]),
         },
     };
     let allowed = who.checked_sub(232).map(|allowed| u64::from(allowed / 3));

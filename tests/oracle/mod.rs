@@ -106,6 +106,7 @@ impl<L: Layout> World<'_, L> {
             Op::Unmap(start, length) => self.unmap(who, start, length),
             Op::Discard(start, length) => self.discard(who, start, length),
             Op::Protect(start, length, rights) => self.protect(who, start, length, rights),
+            Op::Advise(start, length, advice) => self.advise(who, start, length, advice),
             Op::Fork => self.fork(who),
             Op::Exit => self.exit(who),
             Op::Load(address, cpu) => self.load(who, address, cpu),

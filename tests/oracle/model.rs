@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use pagepin::Access;
 use pagepin::fault::FaultError;
-use pagepin::space::SpaceError;
-use pagepin::{Levels, Pfn, RangeError, Rights};
+use pagepin::space::{Advice, SpaceError};
+use pagepin::{Levels, Pfn, RangeError, Rights, VmaFlags};
 
 use super::contents::{Block, Bytes, SharedBlock};
 use crate::machine::{PAGE, depth};
@@ -27,6 +27,8 @@ pub(crate) struct Mapping {
     /// What it may ever be given.
     pub(crate) max_rights: Rights,
     pub(crate) key: u8,
+    /// What fork does with it.
+    pub(crate) flags: VmaFlags,
     pub(crate) backing: Backing,
 }
 
@@ -141,7 +143,8 @@ impl Model {
         if self.touching(&range).next().is_some() {
             return Err(SpaceError::Overlap);
         }
-        let mapping = |page| Mapping { pages: 1, rights, max_rights, key, backing: backing(page) };
+        let flags = VmaFlags::empty();
+        let mapping = |page| Mapping { pages: 1, rights, max_rights, key, flags, backing: backing(page) };
         self.mappings.extend(range.map(|page| (page, mapping(page))));
         Ok(())
     }
@@ -149,7 +152,8 @@ impl Model {
     /// Puts one large leaf where nothing is.
     pub(crate) fn map_large(&mut self, first: u64, pages: u64, rights: Rights, block: SharedBlock) {
         let backing = Backing::Anonymous(block);
-        self.mappings.insert(first, Mapping { pages, rights, max_rights: Rights::all(), key: 0, backing });
+        let (max_rights, flags) = (Rights::all(), VmaFlags::empty());
+        self.mappings.insert(first, Mapping { pages, rights, max_rights, key: 0, flags, backing });
     }
 
     pub(crate) fn unmap(&mut self, range: Range<u64>) -> Result<(), SpaceError> {
@@ -171,12 +175,18 @@ impl Model {
         Ok(())
     }
 
-    /// Why `protect` is refused, if it is.
-    pub(crate) fn may_protect(&self, range: &Range<u64>, rights: Rights) -> Result<(), SpaceError> {
+    /// Whether every page of `range` is mapped.
+    fn reject_holes(&self, range: &Range<u64>) -> Result<(), SpaceError> {
         let overlap = |(first, mapping): (u64, &Mapping)| range.end.min(first + mapping.pages) - range.start.max(first);
         if self.touching(range).map(overlap).sum::<u64>() != range.end - range.start {
             return Err(SpaceError::NoVma);
         }
+        Ok(())
+    }
+
+    /// Why `protect` is refused, if it is.
+    pub(crate) fn may_protect(&self, range: &Range<u64>, rights: Rights) -> Result<(), SpaceError> {
+        self.reject_holes(range)?;
         if self.touching(range).any(|(_, mapping)| !mapping.max_rights.contains(rights)) {
             return Err(SpaceError::AccessDenied);
         }
@@ -187,15 +197,41 @@ impl Model {
         self.mappings.range_mut(range).for_each(|(_, mapping)| mapping.rights = rights);
     }
 
+    /// What a child is to get of a range, from now on.
+    pub(crate) fn advise(&mut self, range: Range<u64>, advice: Advice) -> Result<(), SpaceError> {
+        self.reject_holes(&range)?;
+        let registers = |mapping: &Mapping| matches!(mapping.backing, Backing::Registers(_));
+        if advice == Advice::WipeOnFork && self.touching(&range).any(|(_, mapping)| registers(mapping)) {
+            return Err(SpaceError::InvalidFlags);
+        }
+        self.reject_split(&range)?;
+        let (flag, set) = match advice {
+            Advice::DontFork => (VmaFlags::DONT_FORK, true),
+            Advice::DoFork => (VmaFlags::DONT_FORK, false),
+            Advice::WipeOnFork => (VmaFlags::WIPE_ON_FORK, true),
+            Advice::KeepOnFork => (VmaFlags::WIPE_ON_FORK, false),
+        };
+        self.mappings.range_mut(range).for_each(|(_, mapping)| mapping.flags.set(flag, set));
+        Ok(())
+    }
+
     /// A child: the same bytes at this moment, and none in common from now on but the device's.
     pub(crate) fn fork(&self, id: usize) -> Self {
-        let copy = |mapping: &Mapping| match &mapping.backing {
-            Backing::Anonymous(block) => {
-                Mapping { backing: Backing::Anonymous(block.borrow().copied()), ..mapping.clone() }
+        let mut child = Self { mappings: BTreeMap::new(), id, charged: 0 };
+        for (first, mapping) in self.mappings().filter(|(_, mapping)| !mapping.flags.contains(VmaFlags::DONT_FORK)) {
+            match &mapping.backing {
+                Backing::Anonymous(_) if mapping.flags.contains(VmaFlags::WIPE_ON_FORK) => {
+                    let page = |page| (page, Mapping { pages: 1, backing: cleared(page), ..mapping.clone() });
+                    child.mappings.extend((first..first + mapping.pages).map(page));
+                }
+                Backing::Anonymous(block) => {
+                    let backing = Backing::Anonymous(block.borrow().copied());
+                    child.mappings.insert(first, Mapping { backing, ..mapping.clone() });
+                }
+                Backing::Registers(_) => _ = child.mappings.insert(first, mapping.clone()),
             }
-            Backing::Registers(_) => mapping.clone(),
-        };
-        Self { mappings: self.mappings().map(|(first, mapping)| (first, copy(mapping))).collect(), id, charged: 0 }
+        }
+        child
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use pagepin::frame::Layout;
-use pagepin::space::{ForkError, ProtectPolicy, SpaceError, Unmapped};
+use pagepin::space::{Advice, ForkError, ProtectPolicy, SpaceError, Unmapped};
 use pagepin::{MapOptions, PageAddr, Pfn, PinLimit, Rights};
 
 use super::model::{Backing, cleared, whole_pages};
@@ -113,6 +113,13 @@ impl<L: Layout> World<'_, L> {
             self.processes[who].1.protect(range, rights);
             Ok(())
         });
+        self.judge(result, wanted)
+    }
+
+    pub(super) fn advise(&mut self, who: usize, start: u64, length: u64, advice: Advice) -> Effect {
+        let result = self.processes[who].0.advise(start, length, advice);
+        let range = whole_pages(self.options.kernel_half.levels(), start, length);
+        let wanted = range.and_then(|range| self.processes[who].1.advise(range, advice));
         self.judge(result, wanted)
     }
 

@@ -53,7 +53,7 @@ fn kept(project: &Path, program: &Path) -> Result<Summary> {
     let _ = std::fs::remove_dir_all(&kept);
     let mut command = target(project, program, &[KEPT, SEEDS, FOUND])?;
     command.arg("-merge=1").arg(format!("-max_len={MAX_LENGTH}"));
-    succeed(&mut command)?;
+    succeed(&command)?;
     let scripts = corpus::pack(&kept, &project.join(CORPUS))?;
     Ok(Summary::note(format!("{scripts} scripts in {CORPUS}")))
 }

@@ -213,6 +213,22 @@ fn a_hole_in_any_vma_of_any_full_chunk_has_room() {
     }
 }
 
+/// INV-14: room is made before what may fail, so it may stay unused: a full chunk is split, and neither half is empty.
+#[test]
+fn room_that_is_not_used_leaves_no_empty_chunk() {
+    for count in [1, 2, 3].map(|chunks| chunks * CAPACITY as u64) {
+        for place in 0..=count {
+            let mut map = VmaMap::default();
+            (0..count).for_each(|i| add(&mut map, vma(2 * i + 1, 2 * i + 2, RW)));
+            let before = all(&map);
+            map.make_room(&vma(2 * place, 2 * place + 1, R)).unwrap();
+            check_chunks(&map);
+            assert_eq!(all(&map), before);
+            assert!(before.iter().all(|vma| map.vma(vma.start()) == Some(vma)));
+        }
+    }
+}
+
 /// `count` VMAs of two pages each, with two free ones after each.
 fn apart(count: u64) -> VmaMap {
     let mut map = VmaMap::default();
