@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | get | refs += 1 | free, frozen, overflow |
 //! | pin | pins += 1 | free, frozen; anonymous and not EXCLUSIVE; never pinnable; overflow |
+//! | pin, sole | pins 0 -> all | as pin; pins != 0 |
 //! | put / unpin | the reverse; whoever takes both to 0 frees | underflow |
 //! | share | clear EXCLUSIVE (and refs += 1 for fork) | pins != 0; free, frozen, overflow |
 //! | claim | set EXCLUSIVE | refs != 1 or pins != 0 |

@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use crate::errno::{EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM};
+use crate::errno::{EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP};
 
 /// Whether a holder that lets go has written to the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,10 @@ pub enum CountError {
     InUse,
     /// A word has no room for such an order.
     NoSuchOrder,
+    /// Somebody pinned the frame, and one of the two wants it for itself.
+    Sole,
+    /// The layout of the word cannot express that there is one pinner.
+    NoSole,
     /// The frame is held by gets and cannot be pinned, or the reverse: [`Split23x4x4`](super::Split23x4x4) has one kind at a time.
     OtherKind,
 }
@@ -73,7 +77,8 @@ impl CountError {
         match self {
             Self::Overflow => ENOMEM,
             Self::Frozen | Self::NotExclusive | Self::Referenced => EAGAIN,
-            Self::Pinned | Self::OtherKind => EBUSY,
+            Self::Pinned | Self::OtherKind | Self::Sole => EBUSY,
+            Self::NoSole => EOPNOTSUPP,
             Self::NotPinnable => EFAULT,
             Self::Free | Self::Underflow | Self::InUse | Self::NoSuchOrder => EINVAL,
         }
@@ -93,6 +98,8 @@ impl fmt::Display for CountError {
             Self::Referenced => "the frame has other references",
             Self::InUse => "the frame source handed out a frame that is in use",
             Self::NoSuchOrder => "no block is that large",
+            Self::Sole => "the frame is pinned, and one pinner wants no other",
+            Self::NoSole => "the layout of the frame words knows no sole pins",
             Self::OtherKind => "the frame is held by gets and not by pins, or the reverse",
         })
     }

@@ -13,6 +13,8 @@ pub struct Snapshot {
     pub refs: u64,
     /// Pins.
     pub pins: u64,
+    /// There is one pin, and can be no other.
+    pub sole: bool,
     /// Mapped by at most one mm.
     pub exclusive: bool,
     /// Out of circulation.
@@ -48,7 +50,7 @@ impl fmt::Debug for Snapshot {
             return write!(f, "Frame({:?}, frozen)", self.kind);
         }
         write!(f, "Frame({:?}, refs {}, pins {}", self.kind, self.refs, self.pins)?;
-        for (set, name) in [(self.exclusive, ", exclusive"), (self.dirty, ", dirty")] {
+        for (set, name) in [(self.sole, ", sole"), (self.exclusive, ", exclusive"), (self.dirty, ", dirty")] {
             if set {
                 f.write_str(name)?;
             }

@@ -18,6 +18,8 @@ pub enum Safeguard {
     FreezeNeedsNoPins,
     /// A frame without references takes none.
     FreeRefuses,
+    /// Who wants to be the only pinner refuses a pinned frame.
+    SoleNeedsNoPins,
     /// A frame that is held by gets refuses pins, where its word counts both, and the reverse.
     OneKindAtATime,
     /// The frame word's exchanges acquire and release.

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::addr::RangeError;
 use crate::env::{BudgetExceeded, NotReady};
-use crate::errno::{EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM, ENOSPC};
+use crate::errno::{EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP};
 use crate::fault::{FaultError, Unresolved};
 use crate::frame::CountError;
 use crate::paging::TableError;
@@ -12,7 +12,7 @@ use crate::paging::TableError;
 /// Why pages could not be pinned or referenced, one variant per cause.
 ///
 /// Worth a retry as it is: `WouldFault` (with a form that may fault), `Contended`, `NoMemory`, `NotReady` when what was named
-/// has happened, and `BudgetExceeded` and `OtherKind` when pins or gets have been released. The others need a different call.
+/// has happened, and `BudgetExceeded`, `OtherKind` and `Sole` when pins or gets have been released. The others need a different call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PinError {
@@ -34,6 +34,10 @@ pub enum PinError {
     NoMemory,
     /// A frame's count is at its limit.
     CountOverflow,
+    /// Somebody pinned the page, and one of the two wants no other ([`PinFlags::SOLE`](super::PinFlags::SOLE)).
+    Sole,
+    /// The layout of the kernel's frame words knows no sole pins.
+    NoSole,
     /// The page is held by gets and cannot be pinned, or the reverse. Only frames of
     /// [`Split23x4x4`](crate::frame::Split23x4x4) say so.
     OtherKind,
@@ -64,7 +68,8 @@ impl PinError {
             Self::WouldFault | Self::Contended | Self::Incomplete | Self::NotReady(_) => EAGAIN,
             Self::NoMemory | Self::CountOverflow | Self::BudgetExceeded => ENOMEM,
             Self::BufferTooSmall => ENOSPC,
-            Self::OtherKind => EBUSY,
+            Self::OtherKind | Self::Sole => EBUSY,
+            Self::NoSole => EOPNOTSUPP,
         }
     }
 }
@@ -81,6 +86,8 @@ impl fmt::Display for PinError {
             Self::WouldFault => "the page would have to be faulted in",
             Self::NoMemory => "out of memory",
             Self::CountOverflow => "the frame's count is at its limit",
+            Self::Sole => "pinned, and one pinner wants no other",
+            Self::NoSole => "the frame words know no sole pins",
             Self::OtherKind => "held by gets and not by pins, or the reverse",
             Self::BudgetExceeded => "the pin budget is exhausted",
             Self::BufferTooSmall => "the buffer has no room for another run",
@@ -139,6 +146,8 @@ impl From<CountError> for PinError {
         match error {
             CountError::Overflow => Self::CountOverflow,
             CountError::NotPinnable => Self::NotPinnable,
+            CountError::Sole => Self::Sole,
+            CountError::NoSole => Self::NoSole,
             CountError::OtherKind => Self::OtherKind,
             _ => Self::Contended,
         }

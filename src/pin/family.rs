@@ -3,13 +3,15 @@
 #![forbid(unsafe_code)]
 
 use super::collected::{Acquired, Collected};
+use super::release::release_run;
 use super::run::Runs;
 use super::walk::{Stop, Walk};
 use super::{GotPages, PhysRun, PinAccess, PinError, PinFlags, Pinned, PinnedPages, RawPins, RunBuffer};
 use crate::addr::{PageAddr, RangeError, UserRange};
 use crate::arch::{Demand, KeyRights};
-use crate::env::{AddressSpace, Counted, Env, PinBudget, ReadSide, Vmas, count};
+use crate::env::{AddressSpace, Counted, Env, FrameTable, PinBudget, ReadSide, Vmas, count};
 use crate::fault::{self, Request};
+use crate::frame::{Dirty, Layout};
 use crate::rights::{Access, Rights};
 use crate::vma::Vma;
 
@@ -118,6 +120,44 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         None
     }
 
+    /// As [`Wanted::acquire_slow`], with all pins of each frame. An ordinary pin makes each page ready, and is given back before
+    /// the sole one is tried.
+    #[cold]
+    #[inline(never)]
+    fn acquire_alone<A: PinAccess>(self, runs: &mut Runs<'_>) -> Option<PinError> {
+        let (first, end) = (self.range.first_page(), self.range.end_page());
+        let mut attempts = (first, 0);
+        while runs.pages() < self.range.pages() {
+            let page = first.offset(runs.pages());
+            attempts = if attempts.0 == page { (page, attempts.1 + 1) } else { (page, 1) };
+            if attempts.1 > MAX_FAULTS_PER_PAGE {
+                return Some(PinError::Contended);
+            }
+            let mut ready = [PhysRun::default()];
+            let one_page = Wanted { range: UserRange::of_pages(page, page.offset(1)), ..self };
+            if let Some(error) = one_page.acquire_slow::<A, true>(&mut Runs::new(&mut ready)) {
+                return Some(error);
+            }
+            release_run::<S::Kernel, true>(self.env(), ready[0], Dirty::No);
+            // The mm need not be one that runs, so its VMA keeps the tables.
+            let mut stop = None;
+            self.space.with_vma_at(page, &mut |_| {
+                let _inside = self.env().read_side().enter();
+                let (mm, keys) = (self.space.mm(), self.keys);
+                stop = match A::WRITES {
+                    true => Walk::<_, true> { mm, demand: Demand::new(keys) }.leaf_alone(page, end, runs),
+                    false => Walk::<_, false> { mm, demand: Demand::new(keys) }.leaf_alone(page, end, runs),
+                };
+            });
+            match stop {
+                // Unready since it was made ready: once more.
+                None | Some(Stop::Unready | Stop::Raced) => {}
+                Some(stop) => return Some(stop.into()),
+            }
+        }
+        None
+    }
+
     /// What of the range lies in the VMA of `page`, its first missing one.
     fn acquire_in_vma<A: PinAccess, const PIN: bool>(
         &self,
@@ -210,7 +250,9 @@ fn pin<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     mut buffer: B,
 ) -> Result<PinnedPages<'_, S, A, B>, PinError> {
     let Wanted { space, range, flags, .. } = wanted;
-    flags.check(true, A::WRITES, path != Path::Fast)?;
+    if !flags.are_usual() {
+        return pin_unusual(wanted, path, buffer);
+    }
     check_range(space, range)?;
     let (budget, pages) = (space.budget(), range.pages());
     budget.charge(pages, flags.term())?;
@@ -237,9 +279,45 @@ fn pin_many<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     path: Path,
     mut buffer: B,
 ) -> Result<PinnedPages<'_, S, A, B>, PinError> {
+    let acquired = wanted.acquire::<A, true>(path, buffer.as_mut());
+    pinned(wanted, buffer, acquired)
+}
+
+/// With flags that are checked, or that have a path of their own.
+#[cold]
+#[inline(never)]
+fn pin_unusual<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
+    wanted: Wanted<'_, S>,
+    path: Path,
+    mut buffer: B,
+) -> Result<PinnedPages<'_, S, A, B>, PinError> {
+    let Wanted { space, range, flags, .. } = wanted;
+    flags.check(true, A::WRITES, path != Path::Fast)?;
+    let alone = flags.contains(PinFlags::SOLE);
+    if alone && !<<S::Kernel as Env>::Frames as FrameTable>::Layout::HAS_SOLE {
+        return Err(PinError::NoSole);
+    }
+    check_range(space, range)?;
+    space.budget().charge(range.pages(), flags.term())?;
+    if !alone {
+        return pin_many(wanted, path, buffer);
+    }
+    let mut runs = Runs::new(buffer.as_mut());
+    let stopped = wanted.acquire_alone::<A>(&mut runs);
+    count(wanted.env(), Counted::acquired(true), runs.pages());
+    let acquired = Acquired { runs: runs.used(), pages: runs.pages(), stopped };
+    pinned(wanted, buffer, acquired)
+}
+
+/// What an acquisition came to that all of its range was charged for.
+#[inline(always)]
+fn pinned<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
+    wanted: Wanted<'_, S>,
+    buffer: B,
+    acquired: Acquired,
+) -> Result<PinnedPages<'_, S, A, B>, PinError> {
     let Wanted { space, range, flags, .. } = wanted;
     let (budget, pages) = (space.budget(), range.pages());
-    let acquired = wanted.acquire::<A, true>(path, buffer.as_mut());
     if acquired.pages < pages {
         budget.uncharge(pages - acquired.pages, flags.term());
     }
@@ -260,7 +338,11 @@ fn resume<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
         Acquired { stopped: Some(error.into()), ..acquired }
     } else {
         let mut runs = Runs::resumed(buffer.as_mut(), acquired.runs, acquired.pages);
-        let stopped = Wanted { space, range, flags, keys }.acquire_slow::<A, true>(&mut runs);
+        let wanted = Wanted { space, range, flags, keys };
+        let stopped = match flags.contains(PinFlags::SOLE) {
+            false => wanted.acquire_slow::<A, true>(&mut runs),
+            true => wanted.acquire_alone::<A>(&mut runs),
+        };
         let gained = runs.pages() - acquired.pages;
         count(space.mm().env(), Counted::acquired(true), gained);
         budget.uncharge(missing - gained, flags.term());

@@ -17,6 +17,10 @@ bitflags! {
         /// Write although the VMA is read-only now, within what it may be given: for debuggers. The write gets a
         /// private copy, and the page stays read-only for user code (INV-9). Write pins only.
         const FORCE = 1 << 2;
+        /// One pinner at a time: all pins of each frame are taken in one step, and given back in one. A page that is pinned
+        /// refuses, and so does this one everybody else, with [`PinError::Sole`]. For pins only, and not of the form that
+        /// never takes a lock; [`Biased10`](crate::frame::Biased10) words cannot say it ([`PinError::NoSole`]).
+        const SOLE = 1 << 3;
     }
 }
 
@@ -35,13 +39,20 @@ impl PinFlags {
         if self.contains(Self::LONGTERM) { PinTerm::Long } else { PinTerm::Short }
     }
 
+    /// Whether they need no check, for a pin of whatever form: any of those that only say how the usual is done.
+    #[inline(always)]
+    pub(super) fn are_usual(self) -> bool {
+        self.difference(Self::NOFAULT.union(Self::LONGTERM)).is_empty()
+    }
+
     /// Refuses unknown bits and combinations without a meaning.
     #[inline]
     pub(super) fn check(self, pin: bool, write: bool, may_take_slow_path: bool) -> Result<(), PinError> {
         let unknown = !Self::all().contains(self);
-        let for_pins_only = !pin && self.intersects(Self::LONGTERM | Self::FORCE);
+        let for_pins_only = !pin && self.intersects(Self::LONGTERM | Self::FORCE | Self::SOLE);
         // A forced access is decided by the VMA, which only the slow path can ask.
-        let forced = self.contains(Self::FORCE) && !(write && may_take_slow_path);
-        if unknown || for_pins_only || forced { Err(PinError::InvalidFlags) } else { Ok(()) }
+        let forced = self.contains(Self::FORCE) && !(write && may_take_slow_path && !self.contains(Self::SOLE));
+        let alone = self.contains(Self::SOLE) && !may_take_slow_path;
+        if unknown || for_pins_only || forced || alone { Err(PinError::InvalidFlags) } else { Ok(()) }
     }
 }

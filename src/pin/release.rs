@@ -25,12 +25,13 @@ fn release_carefully<K: Env, const PIN: bool>(env: &K, pfn: Pfn, frame: &PageFra
 #[inline(always)]
 pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: Dirty) {
     if PIN
-        && (run.pages(), run.order()) == (1, 0)
+        && run.pages() == 1
+        && run.is_of_base_pages()
         && env.frames().frame(run.first()).is_some_and(|frame| frame.word.unpin_mapped(dirty))
     {
         return;
     }
-    let base_pages = if run.order() == 0 { env.frames().run(run.first(), run.pages()) } else { None };
+    let base_pages = if run.is_of_base_pages() { env.frames().run(run.first(), run.pages()) } else { None };
     if let Some(frames) = base_pages {
         let mut next = 0;
         while let Some(rest) = frames.get(next..).filter(|rest| !rest.is_empty()) {
@@ -47,7 +48,22 @@ pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty:
         }
         return;
     }
-    release_heads::<K, PIN>(env, run, dirty);
+    match PIN && run.is_sole() {
+        false => release_heads::<K, PIN>(env, run, dirty),
+        true => release_sole(env, run, dirty),
+    }
+}
+
+/// Gives back a run that holds all pins of each frame.
+#[cold]
+#[inline(never)]
+fn release_sole<K: Env>(env: &K, run: PhysRun, dirty: Dirty) {
+    for head in run.heads() {
+        match env.frames().frame(head) {
+            Some(frame) => _ = release(env, head, frame.word.unpin_sole(dirty)),
+            None => bug_caught(env),
+        }
+    }
 }
 
 /// As [`release_run`], asking the frame table for each word.

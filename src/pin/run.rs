@@ -4,6 +4,9 @@ use core::fmt;
 
 use crate::addr::Pfn;
 
+/// Beside the order: all pins of each frame. What looks at runs of base pages passes these by without a test of its own.
+const SOLE: u8 = 1 << 7;
+
 /// Consecutive frames that were acquired in the same way.
 ///
 /// A run of base pages (`order` 0) holds one count on each frame. A run of large leaves holds one count on the head
@@ -42,7 +45,26 @@ impl PhysRun {
     #[must_use]
     #[inline(always)]
     pub const fn order(&self) -> u8 {
-        self.order
+        self.order & !SOLE
+    }
+
+    /// Whether it holds all pins of each frame ([`PinFlags::SOLE`](super::PinFlags::SOLE)).
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_sole(&self) -> bool {
+        self.order & SOLE != 0
+    }
+
+    /// The same frames, with all pins of each. For runs that come back through a foreign ABI.
+    #[must_use]
+    pub const fn sole(self) -> Self {
+        Self { order: self.order | SOLE, ..self }
+    }
+
+    /// Whether it holds one count on each base page.
+    #[inline(always)]
+    pub(super) const fn is_of_base_pages(&self) -> bool {
+        self.order == 0
     }
 
     /// The frame after the last.
@@ -54,8 +76,14 @@ impl PhysRun {
 
     /// The frames whose words are counted: the heads of the leaves.
     pub(super) fn heads(&self) -> impl Iterator<Item = Pfn> + use<> {
-        let (step, end) = (1u64 << self.order, self.end().number());
-        (self.first().block_start(self.order).number()..end).step_by(step as usize).map(Pfn::new)
+        let (step, end) = (1u64 << self.order(), self.end());
+        let mut next = self.first().block_start(self.order());
+        // Not `step_by`, which divides to know how often.
+        core::iter::from_fn(move || {
+            let head = next;
+            next = head.offset(step);
+            (head < end).then_some(head)
+        })
     }
 
     /// Whether another run comes right after it. Runs of large leaves merge only at a leaf's edge; otherwise the leaf in
@@ -64,7 +92,7 @@ impl PhysRun {
     fn continues_with(&self, next: &PhysRun) -> bool {
         self.order == next.order
             && self.end() == next.first()
-            && next.first() == next.first().block_start(next.order)
+            && next.first() == next.first().block_start(next.order())
             && self.pages < MAX_RUN_PAGES
     }
 
@@ -77,8 +105,11 @@ impl PhysRun {
 impl fmt::Debug for PhysRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PhysRun({:#x} + {}", self.first, self.pages)?;
-        if self.order != 0 {
-            write!(f, ", order {}", self.order)?;
+        if self.order() != 0 {
+            write!(f, ", order {}", self.order())?;
+        }
+        if self.is_sole() {
+            f.write_str(", sole")?;
         }
         f.write_str(")")
     }

@@ -38,6 +38,8 @@ pub(super) enum Stop {
     ProtectionKey,
     /// The frame's count is at its limit.
     CountOverflow,
+    /// Somebody pinned the frame, and one of the two wants no other.
+    Sole,
     /// The frame is held by gets, or for a get by pins, and its word counts one kind at a time.
     OtherKind,
     /// The frame is in a state that a fault does not mend.
@@ -55,6 +57,7 @@ impl From<Stop> for PinError {
             Stop::ProtectionKey => Self::ProtectionKey,
             Stop::CountOverflow => Self::CountOverflow,
             Stop::OtherKind => Self::OtherKind,
+            Stop::Sole => Self::Sole,
             Stop::Contended => Self::Contended,
         }
     }
@@ -136,6 +139,27 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
             }
             _ => None,
         }
+    }
+
+    /// The leaf at `page`, or as much of it as lies before `end`, with all pins of its frame. Nothing is held of a leaf for which
+    /// `runs` has no room.
+    #[cold]
+    pub(super) fn leaf_alone(&self, page: PageAddr, end: PageAddr, runs: &mut Runs<'_>) -> Option<Stop> {
+        let leaf = match self.descend(page) {
+            Err(stop) => return Some(stop),
+            Ok(Place::Table { first, above }) => {
+                Leaf { seen: self.see(first), above: Some(above), size: LeafSize::Size4KiB }
+            }
+            Ok(Place::Leaf(leaf)) => leaf,
+        };
+        let run = leaf.part(page, end).sole();
+        let Some(room) = runs.room_for(&run) else { return Some(Stop::Full) };
+        let undo = |head: PhysRun| release_run::<K, true>(self.env(), head.sole(), Dirty::No);
+        if let Err(stop) = self.hold_leaf_by(&leaf, |frame| frame.word.try_pin_sole(), undo) {
+            return Some(stop);
+        }
+        runs.push(room, run);
+        None
     }
 
     /// From the root to the lowest table, or the large leaf, that maps `page`.
@@ -240,6 +264,16 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
     /// One atomic step on the (head) frame of a leaf of any size.
     #[inline(always)]
     fn hold_leaf<const PIN: bool>(&self, leaf: &Leaf) -> Result<(), Stop> {
+        self.hold_leaf_by(leaf, hold::<_, PIN>, |head| undo::<K, PIN>(self.env(), head))
+    }
+
+    #[inline(always)]
+    fn hold_leaf_by(
+        &self,
+        leaf: &Leaf,
+        hold: impl FnOnce(&PageFrame<<K::Frames as FrameTable>::Layout>) -> Result<(), CountError>,
+        undo: impl FnOnce(PhysRun),
+    ) -> Result<(), Stop> {
         let &Leaf { seen, above, size } = leaf;
         let permitted = self.demand.permits::<false>(seen.entry)
             && !(self.demand.depends_on_keys() && self.demand.key_denies(seen.entry));
@@ -248,13 +282,13 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
         }
         let head = seen.entry.leaf_frame(size);
         let frame = self.env().frames().frame(head).ok_or(Stop::NotPinnable)?;
-        hold::<_, PIN>(frame).map_err(|error| refused(error, self.unchanged(seen)))?;
+        hold(frame).map_err(|error| refused(error, self.unchanged(seen)))?;
         // A large leaf over frames that were not handed out as one block has no word that stands for all of it.
         let one_block = size == LeafSize::Size4KiB || frame.order() == size.order();
         let raced = safeguard!(LeafReread => !self.unchanged(seen))
             || safeguard!(AboveReread => above.is_some_and(|above| !self.unchanged(above)));
         if !one_block || raced {
-            undo::<K, PIN>(self.env(), PhysRun::from_parts(head, 1, size.order()));
+            undo(PhysRun::from_parts(head, 1, size.order()));
             return Err(if raced { Stop::Raced } else { Stop::NotPinnable });
         }
         Ok(())
@@ -360,6 +394,7 @@ fn refused(error: CountError, unchanged: bool) -> Stop {
         CountError::Free | CountError::Frozen if !unchanged => Stop::Raced,
         CountError::Overflow => Stop::CountOverflow,
         CountError::OtherKind => Stop::OtherKind,
+        CountError::Sole => Stop::Sole,
         CountError::NotPinnable => Stop::NotPinnable,
         _ => Stop::Contended,
     }

@@ -16,6 +16,10 @@ enum Step {
     PutUser,
     Pin,
     PinExclusive,
+    PinSole,
+    UnpinSole {
+        dirty: bool,
+    },
     Unpin {
         dirty: bool,
     },
@@ -49,6 +53,8 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => Just(Step::Pin),
         4 => Just(Step::PinExclusive),
         6 => any::<bool>().prop_map(|dirty| Step::Unpin { dirty }),
+        2 => Just(Step::PinSole),
+        2 => any::<bool>().prop_map(|dirty| Step::UnpinSole { dirty }),
         1 => Just(Step::Share),
         2 => Just(Step::ShareWithChild),
         2 => any::<bool>().prop_map(|was_exclusive| Step::UnshareWithChild { was_exclusive }),
@@ -66,6 +72,8 @@ struct Model {
     refs: u64,
     gets: u64,
     pins: u64,
+    /// The one pin there is, and can be.
+    sole: bool,
     exclusive: bool,
     frozen: bool,
     dirty: bool,
@@ -165,11 +173,33 @@ impl Model {
                 if self.gets > 0 {
                     return Err(CountError::OtherKind);
                 }
+                if self.sole {
+                    return Err(CountError::Sole);
+                }
                 if self.pins >= FrameWord::<L>::MAX_PINS {
                     return Err(CountError::Overflow);
                 }
                 self.pins += 1;
             }
+            Step::PinSole | Step::UnpinSole { .. } if !L::HAS_SOLE => {
+                let pin = matches!(step, Step::PinSole);
+                return Err(if pin { CountError::NoSole } else { CountError::Underflow });
+            }
+            Step::PinSole => {
+                self.unreferenced()?;
+                match *self {
+                    Self { exclusive: false, .. } => return Err(CountError::NotExclusive),
+                    Self { gets: 1.., .. } => return Err(CountError::OtherKind),
+                    Self { pins: 1.., .. } => return Err(CountError::Sole),
+                    _ => (self.pins, self.sole) = (1, true),
+                }
+            }
+            Step::UnpinSole { dirty } if self.sole => {
+                (self.dirty, self.pins, self.sole) = (self.dirty | dirty, 0, false);
+                return Ok(Some(self.release::<L>()));
+            }
+            Step::UnpinSole { .. } => return Err(CountError::Underflow),
+            Step::Unpin { .. } if self.sole => return Err(CountError::Sole),
             Step::Unpin { dirty } if self.pins > 0 => {
                 self.dirty |= dirty;
                 self.pins -= 1;
@@ -237,6 +267,8 @@ fn apply<L: Layout>(frame: &FrameWord<L>, step: Step) -> Answer {
         Step::Pin => unit(frame.try_pin()),
         Step::PinExclusive => unit(frame.try_pin_exclusive()),
         Step::Unpin { dirty } => frame.unpin(Dirty::when(dirty)).map(Some),
+        Step::PinSole => unit(frame.try_pin_sole()),
+        Step::UnpinSole { dirty } => frame.unpin_sole(Dirty::when(dirty)).map(Some),
         Step::Share => frame.try_share().map(|_| None),
         Step::ShareWithChild => frame.try_share_with_child().map(|_| None),
         Step::UnshareWithChild { was_exclusive } => unit(frame.unshare_with_child(Shared { was_exclusive })),
@@ -265,6 +297,7 @@ fn agrees<L: Layout>(steps: &[Step]) -> Result<(), TestCaseError> {
         }
         let seen = model.seen::<L>();
         prop_assert_eq!((word.refs, word.pins, word.frozen), (seen.total(), seen.pins, seen.frozen));
+        prop_assert_eq!(word.sole, model.sole);
         if !word.is_free() {
             prop_assert_eq!(word.exclusive, model.exclusive);
             prop_assert_eq!(word.order, model.order);

@@ -1,7 +1,7 @@
 //! What is true of `Biased10` and `Split23x4x4` alone: the price of one count for both kinds, and of three small ones.
 
 use pagepin::frame::{Biased10, CountError, Dirty, FrameKind, FrameWord, Layout, Ownership, Released, Split23x4x4};
-use pagepin::pin::{PinError, Read, Write};
+use pagepin::pin::{PinError, PinFlags, Read, Write};
 
 use crate::machine::{A, Machine, PAGE};
 
@@ -79,6 +79,18 @@ fn one_count_cannot_tell_the_wrong_release() {
     assert_eq!(frame.put(), Err(CountError::Underflow));
 }
 
+/// S14: with one count there is no value that says "all pins and room for references", and the call says so.
+#[test]
+fn one_count_has_no_sole_pins() {
+    let machine = Machine::<Biased10>::new(64);
+    let process = machine.populated(1, 1);
+    assert_eq!(machine.pin_slow::<Write>(&process, A, PAGE, PinFlags::SOLE).err(), Some(PinError::NoSole));
+    assert_eq!(process.budget().used(), 0);
+    let frame = referenced::<Biased10>(0);
+    assert_eq!(frame.try_pin_sole(), Err(CountError::NoSole));
+    assert_eq!(frame.unpin_sole(Dirty::No), Err(CountError::Underflow));
+}
+
 /// S3: a frame holds gets or pins, and each release is of its own kind.
 #[test]
 fn gets_and_pins_exclude_each_other_where_both_are_counted() {
@@ -97,12 +109,12 @@ fn gets_and_pins_exclude_each_other_where_both_are_counted() {
     assert_eq!(frame.try_get(), Ok(()), "and keep the frame");
     (0..15).for_each(|_| assert_eq!(frame.put_user(), Ok(Released::Held { pinned: false })));
     assert_eq!(frame.put_user(), Err(CountError::Underflow));
-    (0..15).for_each(|_| frame.try_pin_exclusive().unwrap());
-    assert_eq!((frame.snapshot().pins, frame.snapshot().frozen), (15, false));
+    (0..14).for_each(|_| frame.try_pin_exclusive().unwrap());
+    assert_eq!((frame.snapshot().pins, frame.snapshot().frozen), (14, false));
     assert_eq!(frame.try_pin(), Err(CountError::Overflow));
     assert_eq!(frame.try_get_user(), Err(CountError::OtherKind));
     assert_eq!(frame.put(), Ok(Released::Held { pinned: true }));
-    (1..15).for_each(|_| assert_eq!(frame.unpin(Dirty::No), Ok(Released::Held { pinned: true })));
+    (1..14).for_each(|_| assert_eq!(frame.unpin(Dirty::No), Ok(Released::Held { pinned: true })));
     assert_eq!(frame.unpin(Dirty::No), Ok(Released::Last { order: 0 }));
 }
 
@@ -131,10 +143,7 @@ fn the_other_kind_is_an_error_of_its_own() {
     drop(pinned);
     let got = machine.reference::<Read>(&process, A, PAGE).unwrap();
     assert_eq!(machine.pin::<Write>(&process, A, PAGE).err(), Some(PinError::OtherKind));
-    assert_eq!(
-        machine.pin_slow::<Read>(&process, A, PAGE, pagepin::pin::PinFlags::empty()).err(),
-        Some(PinError::OtherKind)
-    );
+    assert_eq!(machine.pin_slow::<Read>(&process, A, PAGE, PinFlags::empty()).err(), Some(PinError::OtherKind));
     assert_eq!(word().refs, 2);
     drop(got);
 }

@@ -55,6 +55,7 @@ mod protect;
 mod random;
 mod ranges;
 mod refusals;
+mod sole;
 mod the_machine;
 mod tlb;
 mod undo;

@@ -112,7 +112,7 @@ fn foreign_memory_is_not_pinnable<L: Layout>() {
 /// Only known flags, and only where they mean something.
 fn flags_are_checked<L: Layout>() {
     assert_eq!(PinFlags::from_raw(1 << 9), Err(PinError::InvalidFlags));
-    assert_eq!(PinFlags::from_raw(0b111), Ok(PinFlags::all()));
+    assert_eq!(PinFlags::from_raw(0b1111), Ok(PinFlags::all()));
     let machine = Machine::<L>::new(64);
     let process = machine.populated(1, 1);
     let page = range(&process, A, 1);

@@ -48,7 +48,7 @@ const FLAGS: [PinFlags; 8] = [
     PinFlags::LONGTERM,
     PinFlags::NOFAULT.union(PinFlags::FORCE),
     PinFlags::NOFAULT.union(PinFlags::LONGTERM),
-    PinFlags::all(),
+    PinFlags::NOFAULT.union(PinFlags::LONGTERM).union(PinFlags::FORCE),
 ];
 /// First frames of the devices, by what they are accessed as. None is mapped over two of them.
 pub(crate) const DEVICES: [(Pfn, MemoryType); 3] = [

@@ -10,6 +10,8 @@ use super::{Field, Fields, Layout, fits, is_low_half};
 /// pin to whoever asks. Fork then copies the page, write-back and claims refuse it, until references go; a put of what is a pin,
 /// and an unpin of what are references, are not noticed, since nothing tells them apart. Nothing worse: a real pin is never missed,
 /// and at the limit of the count, 2 million pins or 2 thousand million references, either is refused.
+///
+/// It has no sole pins: who took all of them would take the references' room as well, and nothing could map the page.
 #[derive(Clone, Copy, Debug)]
 pub struct Biased10;
 

@@ -89,6 +89,9 @@ pub trait Layout: Fields + 'static {
     const EXACT: bool = true;
     /// Whether the get family's references are counted by themselves, so that a frame holds those or pins and never both.
     const SEPARATE_GETS: bool = Self::GETS.bits != 0;
+    /// Whether one pinner can take all pins of a frame at once, so that there is no other
+    /// ([`PinFlags::SOLE`](crate::pin::PinFlags::SOLE)): all ones in the pin count of a frame that is `EXCLUSIVE`.
+    const HAS_SOLE: bool = Self::EXACT;
 }
 
 /// No bit means two things.

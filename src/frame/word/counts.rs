@@ -129,6 +129,9 @@ impl<L: Layout> FrameWord<L> {
             if safeguard!(OneKindAtATime => word & L::GETS.mask() != 0) {
                 return Err(CountError::OtherKind);
             }
+            if Self::is_sole(word) {
+                return Err(CountError::Sole);
+            }
             if L::PINS.get(word) >= Self::MAX_PINS {
                 return Err(CountError::Overflow);
             }
@@ -140,7 +143,8 @@ impl<L: Layout> FrameWord<L> {
     /// Gives a pin back; with [`Dirty::Yes`], notes in the same step that the holder wrote.
     ///
     /// # Errors
-    /// [`CountError::Underflow`]: the frame has no pin left.
+    /// [`CountError::Underflow`]: the frame has no pin left. [`CountError::Sole`]: it has one that is given back by
+    /// [`FrameWord::unpin_sole`].
     #[inline]
     pub fn unpin(&self, dirty: Dirty) -> Result<Released, CountError> {
         let mark = Self::mark(dirty);
@@ -148,18 +152,64 @@ impl<L: Layout> FrameWord<L> {
             if word & L::PINS.mask() == 0 || L::frozen(word) {
                 return Err(CountError::Underflow);
             }
+            if Self::is_sole(word) {
+                return Err(CountError::Sole);
+            }
             Ok(Self::less(word | mark, Self::PIN))
         })?;
         Ok(Self::released(word, Self::PIN))
     }
 
+    /// Takes all pins of a frame that is `EXCLUSIVE` and has none: until they are given back there is no other pinner.
+    ///
+    /// # Errors
+    /// [`CountError::Sole`]: somebody has pinned the frame. [`CountError::NoSole`]: the layout cannot express it. Otherwise as
+    /// [`FrameWord::try_pin_exclusive`], but for an overflow.
+    pub fn try_pin_sole(&self) -> Result<(), CountError> {
+        if !L::HAS_SOLE {
+            return Err(CountError::NoSole);
+        }
+        self.step(|word| {
+            Self::in_use(word)?;
+            if word & L::EXCLUSIVE == 0 {
+                return Err(CountError::NotExclusive);
+            }
+            if word & L::GETS.mask() != 0 {
+                return Err(CountError::OtherKind);
+            }
+            if safeguard!(SoleNeedsNoPins => word & L::PINS.mask() != 0) {
+                return Err(CountError::Sole);
+            }
+            Ok(word | Self::SOLE)
+        })?;
+        Ok(())
+    }
+
+    /// Gives back what [`FrameWord::try_pin_sole`] took; with [`Dirty::Yes`], notes in the same step that the holder wrote.
+    ///
+    /// # Errors
+    /// [`CountError::Underflow`]: nobody holds all pins of the frame.
+    pub fn unpin_sole(&self, dirty: Dirty) -> Result<Released, CountError> {
+        let (mark, all) = (Self::mark(dirty), L::PINS.mask());
+        let word = self.step(|word| {
+            if !Self::is_sole(word) {
+                return Err(CountError::Underflow);
+            }
+            Ok(Self::less(word | mark, all))
+        })?;
+        Ok(Self::released(word, all))
+    }
+
     /// The usual case of [`FrameWord::unpin`] in few instructions: the frame is mapped as well, so that neither the last
-    /// reference goes nor can it be frozen. False: nothing was changed, and `unpin` must decide.
+    /// reference goes nor can it be frozen, and has pins, but no more than half of them. False: nothing was changed, and `unpin`
+    /// must decide.
     #[inline(always)]
     pub(crate) fn unpin_mapped(&self, dirty: Dirty) -> bool {
         let word = self.load(Ordering::Relaxed);
-        let next = (word | Self::mark(dirty)).wrapping_sub(Self::PIN);
-        word & L::PINS.mask() != 0 && L::PLAIN.get(next) != 0 && self.exchange(word, next).is_ok()
+        let next = word.wrapping_sub(Self::PIN);
+        // Without a pin to take, or with all pins taken at once, the count is over half full now.
+        let usual = L::PLAIN.get(next) != 0 && next & L::PINS.top() == 0;
+        usual && self.exchange(word, next | Self::mark(dirty)).is_ok()
     }
 
     /// What to set in the word to note that the frame was written.

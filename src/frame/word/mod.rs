@@ -33,6 +33,8 @@ impl<L: Layout> FrameWord<L> {
     const STATE: u64 = Self::COUNTS | L::EXCLUSIVE;
     const FROZEN_EXCLUSIVE: u64 = L::GETS.mask() | L::PINS.mask();
     const FROZEN_SHARED: u64 = Self::FROZEN_EXCLUSIVE - L::PINS.one();
+    /// All pins, of a frame that can be pinned.
+    const SOLE: u64 = L::PINS.mask() | L::EXCLUSIVE;
     /// The most pins a frame can have.
     pub const MAX_PINS: u64 = L::MAX_PINS;
     /// The most plain references a frame can have.
@@ -92,10 +94,16 @@ impl<L: Layout> FrameWord<L> {
     pub fn snapshot(&self) -> Snapshot {
         let word = self.load(Ordering::Acquire);
         let frozen = L::frozen(word);
-        let (refs, pins) = if frozen { (0, 0) } else { (L::refs(word), L::pins(word)) };
+        let sole = Self::is_sole(word);
+        let (refs, pins) = match (frozen, sole) {
+            (true, _) => (0, 0),
+            (_, true) => (L::refs(word), 1),
+            _ => (L::refs(word), L::pins(word)),
+        };
         Snapshot {
             refs: refs + pins,
             pins,
+            sole,
             exclusive: word & L::EXCLUSIVE != 0 || word & Self::STATE == Self::FROZEN_EXCLUSIVE,
             frozen,
             dirty: word & L::DIRTY != 0,
@@ -138,6 +146,12 @@ impl<L: Layout> FrameWord<L> {
                 Err(now) => word = now,
             }
         }
+    }
+
+    /// Whether one pinner has all pins.
+    #[inline(always)]
+    fn is_sole(word: u64) -> bool {
+        L::HAS_SOLE && word & Self::SOLE == Self::SOLE
     }
 
     /// Plain references that a mapping may give back, where no others can be told from them.

@@ -12,6 +12,7 @@ use pagepin::model::Safeguard;
 use super::checker::{Bound, UNORDERED};
 use super::runner::{Model, Twin};
 
+const SECOND: &str = "a second pinner";
 const BOTH: &str = "gets and pins on one frame";
 const SHARED: &str = "INV-3: a pinned frame was shared";
 
@@ -24,6 +25,9 @@ pub(crate) const MODELS: &[Model] = &[
     freeze_x_pin("freeze x pin (split)", freeze_or_pin::<Split23x8>),
     freeze_x_pin("freeze x pin (three counts)", freeze_or_pin::<Split23x4x4>),
     freeze_x_pin("freeze x pin (one count)", freeze_or_pin::<Biased10>),
+    sole_x_pin("sole x pin (wide)", sole_or_pin::<Wide>),
+    sole_x_pin("sole x pin (split)", sole_or_pin::<Split23x8>),
+    sole_x_pin("sole x pin (three counts)", sole_or_pin::<Split23x4x4>),
     Model {
         name: "get x pin (three counts)",
         bound: Bound::All,
@@ -52,6 +56,11 @@ const fn share_x_pin(name: &'static str, body: fn()) -> Model {
 const fn freeze_x_pin(name: &'static str, body: fn()) -> Model {
     let twins: &[Twin] = &[(Safeguard::FreezeNeedsNoPins, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])];
     Model { name, bound: Bound::AtMost(3), body, twins }
+}
+
+const fn sole_x_pin(name: &'static str, body: fn()) -> Model {
+    let twins: &[Twin] = &[(Safeguard::SoleNeedsNoPins, &[UNORDERED, SECOND]), (Safeguard::WordOrdering, &[UNORDERED])];
+    Model { name, bound: Bound::All, body, twins }
 }
 
 /// A frame with one reference and its contents, whose users loom watches.
@@ -93,6 +102,31 @@ fn share_or_pin<L: Layout>() {
         assert_eq!(pinned.is_ok(), frame.word.snapshot().exclusive, "{SHARED}");
         assert_eq!(pinned.is_ok(), shared == Err(CountError::Pinned), "{SHARED}");
     }
+}
+
+/// S14: who has all pins has the contents to itself, until it gives them back; who has one only reads.
+fn sole_or_pin<L: Layout>() {
+    let frame = Held::<L>::new(Ownership::Exclusive);
+    let pinner = {
+        let frame = Arc::clone(&frame);
+        thread::spawn(move || match frame.word.try_pin_exclusive() {
+            Ok(()) => {
+                frame.read();
+                let _ = frame.word.unpin(Dirty::No).expect(SECOND);
+            }
+            Err(error) => assert_eq!(error, CountError::Sole),
+        })
+    };
+    match frame.word.try_pin_sole() {
+        Ok(()) => {
+            frame.write();
+            let _ = frame.word.unpin_sole(Dirty::Yes).expect(SECOND);
+        }
+        Err(error) => assert_eq!(error, CountError::Sole),
+    }
+    pinner.join().expect("no panic");
+    let word = frame.word.snapshot();
+    assert!((word.refs, word.pins, word.sole, word.exclusive) == (1, 0, false, true), "{SECOND}");
 }
 
 /// S3: whichever comes first keeps the other kind out until it is given back.
