@@ -141,9 +141,9 @@ pub use arch::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, MemoryTyp
 pub use env::EntryCell;
 pub use env::{
     AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, Cpus, CurrentCpu, EntryAddr, Env, ExtraParts,
-    Extras, FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, LocalCpu, Mm, NoPreempt,
-    NotReady, OffsetPhysMap, PhysMap, PinBudget, PinLimit, PinTerm, Platform, ReadSide, Shootdown, Statistics,
-    SwitchMm, Unlimited, Vmas, Zone,
+    Extras, FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, LedgerEntry, LedgerTable,
+    LedgerTicket, LocalCpu, Mm, NoPreempt, NotReady, OffsetPhysMap, PhysMap, PinBudget, PinLedger, PinLimit, PinRecord,
+    PinTerm, Platform, ReadSide, Shootdown, Statistics, SwitchMm, Ticket, Unlimited, Vmas, Zone,
 };
 pub use rights::{Access, Rights};
 pub use vma::{Backing, MapOptions, Vma, VmaError, VmaFlags};

@@ -135,4 +135,11 @@ pub unsafe trait AddressSpace: Sync {
 
     /// Who pays for pins.
     fn budget(&self) -> &Self::Budget;
+
+    /// Whom a [`PinLedger`](crate::PinLedger) names for the pins of this address space: a process, a guest, in a number of the
+    /// kernel's own.
+    #[inline(always)]
+    fn tag(&self) -> u64 {
+        0
+    }
 }

@@ -10,6 +10,7 @@
 //! | [`SwitchMm`] | load roots, and know which CPU uses which | the same |
 //! | [`PinBudget`] | limit what an mm pins | [`PinLimit`], [`Unlimited`] |
 //! | [`NoPreempt`] | keep a thread on its CPU | `()` |
+//! | [`PinLedger`] | know who pins what | `()`, [`LedgerTable`] |
 //! | [`Statistics`] | where totals are kept | [`Counters`], [`CpuCounters`] |
 //! | [`AddressSpace`](crate::AddressSpace) | VMAs and locks of one mm | `UserSpace` (feature `alloc`) |
 //!
@@ -22,6 +23,8 @@ mod cpus;
 mod extras;
 mod frame_source;
 mod frame_table;
+mod ledger;
+mod ledger_table;
 mod mm;
 mod no_preempt;
 mod phys_map;
@@ -44,6 +47,8 @@ pub use extras::{ExtraParts, Extras};
 pub use frame_source::{FrameRequest, FrameSource, Zone};
 pub(crate) use frame_source::{FreedRun, OwnedFrame, release};
 pub use frame_table::{FlatFrameTable, FrameTable};
+pub use ledger::{PinLedger, PinRecord, Ticket};
+pub use ledger_table::{LedgerEntry, LedgerTable, LedgerTicket};
 pub use mm::Mm;
 pub(crate) use no_preempt::StayGuard;
 pub use no_preempt::{CurrentCpu, NoPreempt};

@@ -20,6 +20,14 @@ pub enum Safeguard {
     FreeRefuses,
     /// Who wants to be the only pinner refuses a pinned frame.
     SoleNeedsNoPins,
+    /// A reader of a ledger's slot looks at its state again.
+    LedgerReread,
+    /// Who fills a ledger's slot says so before it does.
+    LedgerFence,
+    /// The head of a ledger's free slots counts its changes.
+    LedgerCount,
+    /// A ledger's slot goes live after it was filled.
+    LedgerPublish,
     /// A frame that is held by gets refuses pins, where its word counts both, and the reverse.
     OneKindAtATime,
     /// The frame word's exchanges acquire and release.

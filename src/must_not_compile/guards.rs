@@ -30,7 +30,7 @@ must_not_compile! {
     does_not { to_another_thread(walk); }
 
     /// The state of the interrupts is a CPU's as well. A pin without its guard goes anywhere.
-    InterruptsSent [E0277] (walk: <SingleCpu as ReadSide>::Guard<'_>, pins: RawPins<Write, [PhysRun; 1]>) {}
+    InterruptsSent [E0277] (walk: <SingleCpu as ReadSide>::Guard<'_>, pins: RawPins<Write, [PhysRun; 1], Ticket<K>>) {}
     compiles { to_another_thread(pins); }
     does_not { to_another_thread(walk); }
 

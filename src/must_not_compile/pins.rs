@@ -24,7 +24,7 @@ must_not_compile! {
     does_not { let pin: PinnedPage<'_, UserSpace<K>, Write> = read; }
 
     /// By coming back as one from where pins have no guard.
-    RawReadPinAsWritePin [E0308] (space: &UserSpace<K>, read: RawPins<Read, [PhysRun; 1]>, write: RawPins<Write, [PhysRun; 1]>) {}
+    RawReadPinAsWritePin [E0308] (space: &UserSpace<K>, read: RawPins<Read, [PhysRun; 1], Ticket<K>>, write: RawPins<Write, [PhysRun; 1], Ticket<K>>) {}
     compiles { let pin: PinnedPages<'_, UserSpace<K>, Write, _> = unsafe { Pinned::from_raw(space, write) }; }
     does_not { let pin: PinnedPages<'_, UserSpace<K>, Write, _> = unsafe { Pinned::from_raw(space, read) }; }
 
@@ -47,13 +47,18 @@ must_not_compile! {
 }
 
 must_not_compile! {
+    /// What a ledger's table recorded is struck out there: another kernel's ticket is no ticket of this one.
+    TicketOfAnotherLedger [E0308] (env: &K, pins: RawPins<Read, [PhysRun; 1], Ticket<K>>, others: RawPins<Read, [PhysRun; 1], LedgerTicket>) {}
+    compiles { unsafe { unpin_user_pages(env, &Unlimited, pins, Dirty::No) }; }
+    does_not { unsafe { unpin_user_pages(env, &Unlimited, others, Dirty::No) }; }
+
     /// INV-10: a get is not released as a pin.
-    GetReleasedAsPin [E0308] (env: &K, gets: RawGets<[PhysRun; 1]>, pins: RawPins<Read, [PhysRun; 1]>) {}
+    GetReleasedAsPin [E0308] (env: &K, gets: RawGets<[PhysRun; 1]>, pins: RawPins<Read, [PhysRun; 1], Ticket<K>>) {}
     compiles { unsafe { unpin_user_pages(env, &Unlimited, pins, Dirty::No) }; }
     does_not { unsafe { unpin_user_pages(env, &Unlimited, gets, Dirty::No) }; }
 
     /// INV-10: nor a pin as a get.
-    PinReleasedAsGet [E0308] (env: &K, gets: RawGets<[PhysRun; 1]>, pins: RawPins<Read, [PhysRun; 1]>) {}
+    PinReleasedAsGet [E0308] (env: &K, gets: RawGets<[PhysRun; 1]>, pins: RawPins<Read, [PhysRun; 1], Ticket<K>>) {}
     compiles { unsafe { put_user_pages(env, gets) }; }
     does_not { unsafe { put_user_pages(env, pins) }; }
 
@@ -63,7 +68,7 @@ must_not_compile! {
     does_not { unsafe { unpin_user_pages(env, &Unlimited, pinned, Dirty::No) }; }
 
     /// Released once.
-    UnpinnedTwice [E0382] (env: &K, pins: RawPins<Read, [PhysRun; 1]>, others: RawPins<Read, [PhysRun; 1]>) {
+    UnpinnedTwice [E0382] (env: &K, pins: RawPins<Read, [PhysRun; 1], Ticket<K>>, others: RawPins<Read, [PhysRun; 1], Ticket<K>>) {
         unsafe { unpin_user_pages(env, &Unlimited, pins, Dirty::No) };
     }
     compiles { unsafe { unpin_user_pages(env, &Unlimited, others, Dirty::No) }; }
@@ -85,7 +90,7 @@ must_not_compile! {
     does_not { drop(pinned); }
 
     /// Two guards of one pin would release it twice.
-    PinCloned [E0599] (pins: RawPins<Read, [PhysRun; 1]>) {}
+    PinCloned [E0599] (pins: RawPins<Read, [PhysRun; 1], Ticket<K>>) {}
     compiles { let runs = pins.runs().to_vec(); }
     does_not { let copy = pins.clone(); }
 

@@ -3,13 +3,16 @@
 #![forbid(unsafe_code)]
 
 use super::collected::{Acquired, Collected};
+use super::pinned::ledger;
 use super::release::release_run;
 use super::run::Runs;
 use super::walk::{Stop, Walk};
 use super::{GotPages, PhysRun, PinAccess, PinError, PinFlags, Pinned, PinnedPages, RawPins, RunBuffer};
 use crate::addr::{PageAddr, RangeError, UserRange};
 use crate::arch::{Demand, KeyRights};
-use crate::env::{AddressSpace, Counted, Env, FrameTable, PinBudget, ReadSide, Vmas, count};
+use crate::env::{
+    AddressSpace, Counted, Env, ExtraParts, FrameTable, PinBudget, PinLedger, PinRecord, ReadSide, Vmas, count,
+};
 use crate::fault::{self, Request};
 use crate::frame::{Dirty, Layout};
 use crate::rights::{Access, Rights};
@@ -133,12 +136,14 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             if attempts.1 > MAX_FAULTS_PER_PAGE {
                 return Some(PinError::Contended);
             }
-            let mut ready = [PhysRun::default()];
-            let one_page = Wanted { range: UserRange::of_pages(page, page.offset(1)), ..self };
-            if let Some(error) = one_page.acquire_slow::<A, true>(&mut Runs::new(&mut ready)) {
-                return Some(error);
+            if !self.flags.contains(PinFlags::NOFAULT) {
+                let (mut ready, one) = ([PhysRun::default()], UserRange::of_pages(page, page.offset(1)));
+                let one_page = Wanted { range: one, flags: PinFlags::empty(), ..self };
+                if let Some(error) = one_page.acquire_slow::<A, true>(&mut Runs::new(&mut ready)) {
+                    return Some(error);
+                }
+                release_run::<S::Kernel, true>(self.env(), ready[0], Dirty::No);
             }
-            release_run::<S::Kernel, true>(self.env(), ready[0], Dirty::No);
             // The mm need not be one that runs, so its VMA keeps the tables.
             let mut stop = None;
             self.space.with_vma_at(page, &mut |_| {
@@ -151,7 +156,8 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             });
             match stop {
                 // Unready since it was made ready: once more.
-                None | Some(Stop::Unready | Stop::Raced) => {}
+                None => {}
+                Some(Stop::Unready | Stop::Raced) if !self.flags.contains(PinFlags::NOFAULT) => {}
                 Some(stop) => return Some(stop.into()),
             }
         }
@@ -258,7 +264,7 @@ fn pin<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     budget.charge(pages, flags.term())?;
     // Returned from here, so that the usual result is not put together in memory first.
     if let Some(acquired) = wanted.acquire_one_run::<A, true>(path, buffer.as_mut()) {
-        return Ok(Pinned::new(space, flags, Collected { buffer, range, acquired }));
+        return Ok(recorded::<S, A, B>(space, flags, Collected { buffer, range, acquired }));
     }
     if path == Path::Slow { pin_slow(wanted, buffer) } else { pin_many(wanted, path, buffer) }
 }
@@ -323,7 +329,7 @@ fn pinned<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     }
     match acquired {
         Acquired { pages: 0, stopped: Some(reason), .. } => Err(reason),
-        _ => Ok(Pinned::new(space, flags, Collected { buffer, range, acquired })),
+        _ => Ok(recorded::<S, A, B>(space, flags, Collected { buffer, range, acquired })),
     }
 }
 
@@ -332,7 +338,9 @@ fn resume<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     pins: PinnedPages<'_, S, A, B>,
     keys: KeyRights,
 ) -> PinnedPages<'_, S, A, B> {
-    let (space, RawPins { collected: Collected { mut buffer, range, acquired }, flags, .. }) = pins.into_parts();
+    let (space, RawPins { collected: Collected { mut buffer, range, acquired }, flags, ticket, .. }) =
+        pins.into_parts();
+    let before = acquired.pages;
     let (budget, missing) = (space.budget(), range.pages() - acquired.pages);
     let acquired = if let Err(error) = budget.charge(missing, flags.term()) {
         Acquired { stopped: Some(error.into()), ..acquired }
@@ -348,7 +356,32 @@ fn resume<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
         budget.uncharge(missing - gained, flags.term());
         Acquired { runs: runs.used(), pages: runs.pages(), stopped }
     };
-    Pinned::new(space, flags, Collected { buffer, range, acquired })
+    let collected = Collected { buffer, range, acquired };
+    if acquired.pages == before {
+        return Pinned::new(space, flags, collected, ticket);
+    }
+    ledger(space.mm().env()).forget(ticket);
+    recorded::<S, A, B>(space, flags, collected)
+}
+
+/// A guard of what was pinned, which the kernel's ledger is told of.
+#[inline(always)]
+fn recorded<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
+    space: &S,
+    flags: PinFlags,
+    collected: Collected<B>,
+) -> PinnedPages<'_, S, A, B> {
+    let ledger = ledger(space.mm().env());
+    let (root, range) = (space.mm().root(), collected.range);
+    let tag = if keeps_ledger::<S::Kernel>() { space.tag() } else { 0 };
+    let runs = if keeps_ledger::<S::Kernel>() { collected.runs() } else { &[] };
+    let record = PinRecord { space: root, tag, range, runs, writes: A::WRITES, term: flags.term() };
+    let ticket = ledger.record(&record);
+    Pinned::new(space, flags, collected, ticket)
+}
+
+const fn keeps_ledger<K: Env>() -> bool {
+    <<K::Extras as ExtraParts>::Ledger as PinLedger>::KEEPS
 }
 
 impl<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer> PinnedPages<'_, S, A, B> {

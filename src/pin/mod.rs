@@ -28,6 +28,7 @@ mod release;
 mod run;
 mod walk;
 
+pub use crate::addr::PhysRun;
 pub use access::{PinAccess, Read, Write};
 pub use any::AnyPinned;
 pub use buffer::RunBuffer;
@@ -42,11 +43,15 @@ pub use lender::{Lender, Owner};
 pub use pinned::{OwnedPins, Pinned, PinnedPages, RawPins};
 pub use range::{ByteRun, OutOfRange, PinnedPage, PinnedRange};
 pub use release::{put_user_pages, unpin_user_pages, unpin_user_run};
-pub use run::PhysRun;
 
 // They go to whoever takes the completion interrupt.
 static_assertions::assert_impl_all!(RawPins<Write, [PhysRun; 1]>: Send, Sync);
 static_assertions::assert_impl_all!(RawGets<[PhysRun; 1]>: Send, Sync);
+// Who keeps no ledger carries no ticket.
+#[cfg(not(pagepin_checker))]
+static_assertions::const_assert!(
+    size_of::<RawPins<Write, [PhysRun; 1]>>() == 72 && size_of::<RawPins<Write, [PhysRun; 1], u64>>() == 80
+);
 // Each is released once.
 static_assertions::assert_not_impl_any!(RawPins<Write, [PhysRun; 1]>: Clone);
 static_assertions::assert_not_impl_any!(RawGets<[PhysRun; 1]>: Clone);

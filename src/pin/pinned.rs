@@ -8,7 +8,7 @@ use super::collected::Collected;
 use super::release::release_runs;
 use super::{Lender, Owner, PhysRun, PinAccess, PinError, PinFlags, PinnedRange, RunBuffer, Stopped, Write};
 use crate::addr::UserRange;
-use crate::env::PinBudget;
+use crate::env::{Env, ExtraParts, PinBudget, PinLedger, Ticket};
 use crate::frame::Dirty;
 
 /// Pinned pages of a user range: the first [`pages`](Self::pages) of it, at least one.
@@ -20,7 +20,7 @@ use crate::frame::Dirty;
 #[must_use = "dropping it unpins the pages at once"]
 pub struct Pinned<L: Lender, A: PinAccess, B: RunBuffer> {
     lender: L,
-    pins: RawPins<A, B>,
+    pins: RawPins<A, B, Ticket<L::Kernel>>,
 }
 
 /// Pinned pages of address space `S`, which they borrow.
@@ -32,8 +32,14 @@ pub type OwnedPins<K, C, A, B> = Pinned<Owner<K, C>, A, B>;
 
 impl<L: Lender, A: PinAccess, B: RunBuffer> Pinned<L, A, B> {
     #[inline(always)]
-    pub(super) fn new(lender: L, flags: PinFlags, collected: Collected<B>) -> Self {
-        Self { lender, pins: RawPins { collected, flags, access: PhantomData } }
+    pub(super) fn new(lender: L, flags: PinFlags, collected: Collected<B>, ticket: Ticket<L::Kernel>) -> Self {
+        Self { lender, pins: RawPins { collected, flags, ticket, access: PhantomData } }
+    }
+
+    /// The same pins, for somebody else in the kernel's [`PinLedger`]: a driver, a request, in a number of the kernel's own.
+    pub fn tagged(self, tag: u64) -> Self {
+        ledger(self.lender.kernel()).retag(self.pins.ticket, tag);
+        self
     }
 
     /// The pinned frames, in the order of the range.
@@ -84,7 +90,7 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> Pinned<L, A, B> {
 
     /// Gives the pins away without unpinning: for foreign ABIs. They come back through [`from_raw`](Self::from_raw) or
     /// [`unpin_user_pages`](super::unpin_user_pages). The charge on the budget goes with them.
-    pub fn into_raw(self) -> RawPins<A, B> {
+    pub fn into_raw(self) -> RawPins<A, B, Ticket<L::Kernel>> {
         self.into_parts().1
     }
 
@@ -92,7 +98,7 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> Pinned<L, A, B> {
     ///
     /// # Safety
     /// They were taken through the lender's kernel. (A budget that was never charged for them becomes too large.)
-    pub unsafe fn from_raw(lender: L, pins: RawPins<A, B>) -> Self {
+    pub unsafe fn from_raw(lender: L, pins: RawPins<A, B, Ticket<L::Kernel>>) -> Self {
         Self { lender, pins }
     }
 
@@ -110,7 +116,7 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> Pinned<L, A, B> {
     }
 
     #[inline(always)]
-    pub(super) fn into_parts(self) -> (L, RawPins<A, B>) {
+    pub(super) fn into_parts(self) -> (L, RawPins<A, B, Ticket<L::Kernel>>) {
         let this = ManuallyDrop::new(self);
         // SAFETY: fields of a value that is alive and never dropped: what is read here has one owner from now on.
         unsafe { (core::ptr::read(&raw const this.lender), core::ptr::read(&raw const this.pins)) }
@@ -129,8 +135,15 @@ impl<L: Lender, B: RunBuffer> Pinned<L, Write, B> {
     }
 }
 
+/// The kernel's book about pins.
 #[inline(always)]
-fn give_back<L: Lender, A: PinAccess, B: RunBuffer>(lender: &L, pins: &RawPins<A, B>, dirty: Dirty) {
+pub(super) fn ledger<K: Env>(kernel: &K) -> &<K::Extras as ExtraParts>::Ledger {
+    kernel.extras().ledger()
+}
+
+#[inline(always)]
+fn give_back<L: Lender, A: PinAccess, B: RunBuffer>(lender: &L, pins: &RawPins<A, B, Ticket<L::Kernel>>, dirty: Dirty) {
+    ledger(lender.kernel()).forget(pins.ticket);
     release_runs::<L::Kernel, true>(lender.kernel(), pins.runs(), dirty);
     lender.budget().uncharge(pins.pages(), pins.flags.term());
 }
@@ -148,16 +161,17 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> fmt::Debug for Pinned<L, A, B> {
     }
 }
 
-/// Pins without a guard.
+/// Pins without a guard. `T` is the [`Ticket`] of the kernel's ledger, if it keeps one.
 #[must_use = "these pins are released by nobody unless they are taken back"]
 #[derive(Debug)]
-pub struct RawPins<A: PinAccess, B: RunBuffer> {
+pub struct RawPins<A: PinAccess, B: RunBuffer, T = ()> {
     pub(super) collected: Collected<B>,
     pub(super) flags: PinFlags,
+    pub(super) ticket: T,
     pub(super) access: PhantomData<A>,
 }
 
-impl<A: PinAccess, B: RunBuffer> RawPins<A, B> {
+impl<A: PinAccess, B: RunBuffer, T> RawPins<A, B, T> {
     /// The pinned frames.
     #[must_use]
     pub fn runs(&self) -> &[PhysRun] {

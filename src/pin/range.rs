@@ -9,7 +9,7 @@ use volatile::access::{ReadOnly, ReadWrite};
 use super::{Lender, Owner, PhysRun, PinAccess, Pinned, RawPins, RunBuffer, Write};
 use crate::addr::{PAGE_SIZE, Pfn, UserRange};
 use crate::arch;
-use crate::env::{Env, PhysMap};
+use crate::env::{Env, PhysMap, Ticket};
 use crate::errno::EINVAL;
 
 /// A user range, all of it pinned.
@@ -156,8 +156,13 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
         self.pages.release()
     }
 
+    /// For somebody else in the kernel's ledger; see [`Pinned::tagged`].
+    pub fn tagged(self, tag: u64) -> Self {
+        Self::new(self.pages.tagged(tag))
+    }
+
     /// Gives the pins away; see [`Pinned::into_raw`].
-    pub fn into_raw(self) -> RawPins<A, B> {
+    pub fn into_raw(self) -> RawPins<A, B, Ticket<L::Kernel>> {
         self.pages.into_raw()
     }
 

@@ -3,9 +3,10 @@
 //! The guards ([`Pinned`](super::Pinned), [`PinnedRange`](super::PinnedRange), [`GotPages`](super::GotPages)) release
 //! themselves. The functions here are for what left a guard through `into_raw` and comes back from a foreign ABI.
 
+use super::pinned::ledger;
 use super::{PhysRun, PinAccess, RawGets, RawPins, RunBuffer};
 use crate::addr::Pfn;
-use crate::env::{Counted, Env, FrameTable, PinBudget, bug_caught, count, release};
+use crate::env::{Counted, Env, FrameTable, PinBudget, PinLedger, Ticket, bug_caught, count, release};
 use crate::frame::{Dirty, Layout, PageFrame};
 
 /// Unpins frames in few instructions each; stops at the first that needs [`release_carefully`], or at the end.
@@ -25,8 +26,7 @@ fn release_carefully<K: Env, const PIN: bool>(env: &K, pfn: Pfn, frame: &PageFra
 #[inline(always)]
 pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: Dirty) {
     if PIN
-        && run.pages() == 1
-        && run.is_of_base_pages()
+        && run.is_one_base_page()
         && env.frames().frame(run.first()).is_some_and(|frame| frame.word.unpin_mapped(dirty))
     {
         return;
@@ -91,11 +91,13 @@ pub(super) fn release_runs<K: Env, const PIN: bool>(env: &K, runs: &[PhysRun], d
 
 /// Unpins what one run holds: Linux's `unpin_user_page`, `unpin_user_page_range` and their `_dirty` forms.
 ///
-/// The charge on a budget, if there is one, stays the caller's business.
+/// The charge on a budget, if there is one, stays the caller's business. A ledger finds no ticket: a record that has these frames
+/// is *orphaned*, and says so.
 ///
 /// # Safety
 /// The caller owns the pins that the run stands for, taken through the same kernel.
 pub unsafe fn unpin_user_run<K: Env>(kernel: &K, run: PhysRun, dirty: Dirty) {
+    ledger(kernel).released_by_number(run);
     release_runs::<K, true>(kernel, &[run], dirty);
 }
 
@@ -107,9 +109,10 @@ pub unsafe fn unpin_user_run<K: Env>(kernel: &K, run: PhysRun, dirty: Dirty) {
 pub unsafe fn unpin_user_pages<K: Env, A: PinAccess, B: RunBuffer>(
     kernel: &K,
     budget: &(impl PinBudget + ?Sized),
-    pins: RawPins<A, B>,
+    pins: RawPins<A, B, Ticket<K>>,
     dirty: Dirty,
 ) -> B {
+    ledger(kernel).forget(pins.ticket);
     release_runs::<K, true>(kernel, pins.runs(), if A::WRITES { dirty } else { Dirty::No });
     budget.uncharge(pins.pages(), pins.flags().term());
     pins.collected.buffer

@@ -1,119 +1,6 @@
-//! Runs of physically contiguous pages, and the buffer they are collected in.
+//! The buffer that runs are collected in.
 
-use core::fmt;
-
-use crate::addr::Pfn;
-
-/// Beside the order: all pins of each frame. What looks at runs of base pages passes these by without a test of its own.
-const SOLE: u8 = 1 << 7;
-
-/// Consecutive frames that were acquired in the same way.
-///
-/// A run of base pages (`order` 0) holds one count on each frame. A run of large leaves holds one count on the head
-/// frame of each leaf it touches, however many of its pages it covers. Contiguity is what the walker saw in the
-/// entries, never a guess from the frame table.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C)]
-pub struct PhysRun {
-    first: u64,
-    pages: u32,
-    order: u8,
-}
-
-impl PhysRun {
-    /// `pages` frames from `first`, in leaves of `1 << order` pages. For runs that come back through a foreign ABI.
-    #[must_use]
-    pub const fn from_parts(first: Pfn, pages: u32, order: u8) -> Self {
-        Self { first: first.number(), pages, order }
-    }
-
-    /// The first frame.
-    #[must_use]
-    #[inline(always)]
-    pub const fn first(&self) -> Pfn {
-        Pfn::new(self.first)
-    }
-
-    /// Number of base pages; 0 only in an unused place of a buffer.
-    #[must_use]
-    #[inline(always)]
-    pub const fn pages(&self) -> u64 {
-        self.pages as u64
-    }
-
-    /// log2 of the pages in each leaf.
-    #[must_use]
-    #[inline(always)]
-    pub const fn order(&self) -> u8 {
-        self.order & !SOLE
-    }
-
-    /// Whether it holds all pins of each frame ([`PinFlags::SOLE`](super::PinFlags::SOLE)).
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_sole(&self) -> bool {
-        self.order & SOLE != 0
-    }
-
-    /// The same frames, with all pins of each. For runs that come back through a foreign ABI.
-    #[must_use]
-    pub const fn sole(self) -> Self {
-        Self { order: self.order | SOLE, ..self }
-    }
-
-    /// Whether it holds one count on each base page.
-    #[inline(always)]
-    pub(super) const fn is_of_base_pages(&self) -> bool {
-        self.order == 0
-    }
-
-    /// The frame after the last.
-    #[must_use]
-    #[inline(always)]
-    pub const fn end(&self) -> Pfn {
-        Pfn::new(self.first + self.pages as u64)
-    }
-
-    /// The frames whose words are counted: the heads of the leaves.
-    pub(super) fn heads(&self) -> impl Iterator<Item = Pfn> + use<> {
-        let (step, end) = (1u64 << self.order(), self.end());
-        let mut next = self.first().block_start(self.order());
-        // Not `step_by`, which divides to know how often.
-        core::iter::from_fn(move || {
-            let head = next;
-            next = head.offset(step);
-            (head < end).then_some(head)
-        })
-    }
-
-    /// Whether another run comes right after it. Runs of large leaves merge only at a leaf's edge; otherwise the leaf in
-    /// the middle would be counted once and held twice.
-    #[inline(always)]
-    fn continues_with(&self, next: &PhysRun) -> bool {
-        self.order == next.order
-            && self.end() == next.first()
-            && next.first() == next.first().block_start(next.order())
-            && self.pages < MAX_RUN_PAGES
-    }
-
-    /// The part of a run of base pages after its first `pages`.
-    pub(super) fn after(&self, pages: u32) -> Self {
-        Self { first: self.first + u64::from(pages), pages: self.pages - pages, order: self.order }
-    }
-}
-
-impl fmt::Debug for PhysRun {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PhysRun({:#x} + {}", self.first, self.pages)?;
-        if self.order() != 0 {
-            write!(f, ", order {}", self.order())?;
-        }
-        if self.is_sole() {
-            f.write_str(", sole")?;
-        }
-        f.write_str(")")
-    }
-}
+use crate::addr::{MAX_RUN_PAGES, Pfn, PhysRun};
 
 /// The caller's buffer, filling up.
 pub(super) struct Runs<'b> {
@@ -157,9 +44,6 @@ pub(super) enum Room {
     /// It begins another run.
     InNext,
 }
-
-/// Runs are not merged beyond this, so that one more table's pages always fit the counter.
-const MAX_RUN_PAGES: u32 = 1 << 31;
 
 impl<'b> Runs<'b> {
     pub(super) fn new(buffer: &'b mut [PhysRun]) -> Self {

@@ -12,12 +12,13 @@ use super::{
 use crate::addr::{Pfn, RangeError, UserRange};
 use crate::arch::{Entry, KeyRights, LeafSize, Levels, MemoryType};
 use crate::env::{AddressSpace, Mm, Shootdown, Vmas};
-use crate::env::{EntryAddr, Env, FrameTable, OwnedFrame, PhysMap, release};
-use crate::env::{PinBudget, Unlimited};
+use crate::env::{EntryAddr, Env, ExtraParts, FrameTable, OwnedFrame, PhysMap, release};
+use crate::env::{PinBudget, PinLedger, Unlimited};
 use crate::fault::{Fault, FaultError, FaultOutcome, fault_in_vmas};
 use crate::frame::FrameKind;
 use crate::paging::{TableError, Tables};
 use crate::pin::{PinAccess, PinError, PinFlags, PinnedRange, RunBuffer, pin_user_pages_fast};
+use crate::primitive::{AtomicU64, Ordering};
 use crate::rights::Rights;
 use crate::vma::{Backing, MapOptions, Vma};
 
@@ -61,6 +62,7 @@ pub struct UserSpace<K: Env, C = Unlimited> {
     pub(super) vmas: MmLock<VmaMap, K>,
     options: SpaceOptions,
     budget: C,
+    tag: AtomicU64,
 }
 
 impl<K: Env> UserSpace<K> {
@@ -88,7 +90,7 @@ impl<K: Env, C> UserSpace<K, C> {
         // SAFETY: the root was just made, cleared but for the kernel half, whose entries are not for user
         // code; it is freed only by `drop`, and its user half is reached only through `mm`.
         let mm = unsafe { Mm::new(kernel, root, options.levels()) };
-        Ok(Self { mm, vmas: MmLock::new(VmaMap::default()), options, budget })
+        Ok(Self { mm, vmas: MmLock::new(VmaMap::default()), options, budget, tag: AtomicU64::new(0) })
     }
 
     /// The kernel.
@@ -316,6 +318,11 @@ impl<K: Env, C> UserSpace<K, C> {
         fault_in_vmas(&self.mm, &*self.vmas.read(self.env()), fault)
     }
 
+    /// Whom the kernel's [`PinLedger`] names for pins of this address space from now on; 0 at first, and for a child of fork.
+    pub fn set_tag(&self, tag: u64) {
+        self.tag.store(tag, Ordering::Relaxed);
+    }
+
     /// What the pins of this address space are charged to.
     #[must_use]
     pub fn budget(&self) -> &C {
@@ -364,6 +371,11 @@ unsafe impl<K: Env, C: PinBudget> AddressSpace for UserSpace<K, C> {
     fn budget(&self) -> &C {
         &self.budget
     }
+
+    #[inline]
+    fn tag(&self) -> u64 {
+        self.tag.load(Ordering::Relaxed)
+    }
 }
 
 impl<K: Env, C> Drop for UserSpace<K, C> {
@@ -372,6 +384,7 @@ impl<K: Env, C> Drop for UserSpace<K, C> {
         // SAFETY: nobody else has the mm any more.
         unsafe { free_tables(&self.mm) };
         let root = self.mm.root();
+        self.env().extras().ledger().space_ends(root);
         if let Some(frame) = self.env().frames().frame(root) {
             release(self.env(), root, frame.word.put());
         }

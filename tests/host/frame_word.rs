@@ -215,7 +215,7 @@ fn pins_stop_at_the_limit<L: Layout>() {
     }
     assert_eq!(frame.unpin(Dirty::No), HELD);
     assert!(frame.snapshot().is_sole());
-    assert!(limit >= 14 && FrameWord::<L>::MAX_REFS > 1 << 22);
+    assert!(limit >= 13 && FrameWord::<L>::MAX_REFS > 1 << 22);
 }
 
 /// The mapping that is taken away under the most pins does not read as frozen.

@@ -109,12 +109,12 @@ fn gets_and_pins_exclude_each_other_where_both_are_counted() {
     assert_eq!(frame.try_get(), Ok(()), "and keep the frame");
     (0..15).for_each(|_| assert_eq!(frame.put_user(), Ok(Released::Held { pinned: false })));
     assert_eq!(frame.put_user(), Err(CountError::Underflow));
-    (0..14).for_each(|_| frame.try_pin_exclusive().unwrap());
-    assert_eq!((frame.snapshot().pins, frame.snapshot().frozen), (14, false));
+    (0..13).for_each(|_| frame.try_pin_exclusive().unwrap());
+    assert_eq!((frame.snapshot().pins, frame.snapshot().frozen), (13, false));
     assert_eq!(frame.try_pin(), Err(CountError::Overflow));
     assert_eq!(frame.try_get_user(), Err(CountError::OtherKind));
     assert_eq!(frame.put(), Ok(Released::Held { pinned: true }));
-    (1..14).for_each(|_| assert_eq!(frame.unpin(Dirty::No), Ok(Released::Held { pinned: true })));
+    (1..13).for_each(|_| assert_eq!(frame.unpin(Dirty::No), Ok(Released::Held { pinned: true })));
     assert_eq!(frame.unpin(Dirty::No), Ok(Released::Last { order: 0 }));
 }
 

@@ -46,6 +46,7 @@ mod frame_word;
 mod ipi_shootdown;
 mod kernel_half;
 mod layouts;
+mod ledger;
 mod memory_types;
 mod mm_lock;
 mod pin_family;

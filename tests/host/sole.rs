@@ -1,7 +1,7 @@
 //! S14: one pinner at a time (`PinFlags::SOLE`).
 
 use pagepin::LeafSize;
-use pagepin::frame::{Dirty, Layout};
+use pagepin::frame::{CountError, Dirty, Layout};
 use pagepin::pin::{
     PhysRun, PinError, PinFlags, PinnedPages, Read, Stopped, Write, pin_user_pages_fast, unpin_user_pages,
     unpin_user_run,
@@ -78,25 +78,29 @@ fn sole_pins_come_back_in_every_way<L: Layout>() {
     pagepin::PinBudget::uncharge(process.budget(), 3, pagepin::PinTerm::Short);
 }
 
-/// A sole pin that comes back as an ordinary one, or the reverse, is a bug that is caught, and changes nothing.
-fn the_wrong_release_is_caught<L: Layout>() {
+/// A sole pin that comes back as an ordinary one, or the reverse, is a bug that takes no pin from anybody.
+fn the_wrong_release_takes_nothing<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.populated(1, 1);
     let (frame, word) = (machine.frame_at(&process, A).0, || machine.frame_at(&process, A).1);
     let ordinary = PhysRun::from_parts(frame, 1, 0);
     let sole = machine.pin_slow::<Write>(&process, A, PAGE, SOLE).unwrap();
     let held = word();
-    // SAFETY: not what was taken, which the word notices.
-    unsafe { unpin_user_run(&machine, ordinary, Dirty::Yes) };
+    assert_eq!(machine.word(frame).unpin(Dirty::Yes), Err(CountError::Sole));
+    // SAFETY: not what was taken, which the word bears: who has all pins has them still.
+    unsafe { unpin_user_run(&machine, ordinary, Dirty::No) };
     assert_eq!(word(), held);
+    assert_eq!(machine.pin::<Read>(&process, A, PAGE).err(), Some(PinError::Sole));
     drop(sole);
+    assert_eq!((word().pins, word().refs), (0, 1));
     let pinned = machine.pin::<Read>(&process, A, PAGE).unwrap();
     let held = word();
     // SAFETY: as above.
     unsafe { unpin_user_run(&machine, ordinary.sole(), Dirty::Yes) };
     assert_eq!(word(), held);
     drop(pinned);
-    machine.expect_bugs(2);
+    machine.expect_bugs(1);
+    machine.expect_surplus(2);
 }
 
 /// A range stops at the first page that another has, and can be resumed when that is given back.
@@ -146,6 +150,6 @@ fn sole_is_for_pins_that_may_take_a_lock<L: Layout>() {
 
 every_layout!(
     sole_is_for_pins_that_may_take_a_lock;
-    told_apart: there_is_one_pinner_at_a_time, a_sole_pin_is_a_pin, sole_pins_come_back_in_every_way, the_wrong_release_is_caught,
+    told_apart: there_is_one_pinner_at_a_time, a_sole_pin_is_a_pin, sole_pins_come_back_in_every_way, the_wrong_release_takes_nothing,
     a_range_stops_at_the_first_page_that_is_pinned, a_large_leaf_has_one_pinner,
 );

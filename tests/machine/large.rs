@@ -2,7 +2,7 @@
 
 use pagepin::frame::{FrameKind, Layout, Ownership};
 use pagepin::paging::Tables;
-use pagepin::{AddressSpace, Entry, EntryAddr, FrameRequest, FrameSource, LeafSize, Pfn};
+use pagepin::{AddressSpace, Entry, EntryAddr, Env, FrameRequest, FrameSource, LeafSize, Mm, Pfn};
 
 use super::{Machine, Process};
 
@@ -21,8 +21,13 @@ impl<L: Layout> Machine<L> {
 
     /// Maps `frame`, whose reference the entry takes over, with the low bits `bits` (rights and software bits).
     pub(crate) fn install(&self, process: &Process<'_, L>, address: u64, size: LeafSize, frame: Pfn, bits: u64) {
+        self.install_in(process.mm(), address, size, frame, bits);
+    }
+
+    /// The same, in an mm of whichever kernel over this machine.
+    pub(crate) fn install_in<K: Env>(&self, mm: &Mm<K>, address: u64, size: LeafSize, frame: Pfn, bits: u64) {
         // SAFETY: there is one thread, and it is in no operation.
-        let mut tables = unsafe { Tables::under_mm_lock(process.mm()) };
+        let mut tables = unsafe { Tables::under_mm_lock(mm) };
         let page = pagepin::PageAddr::containing(address);
         // SAFETY: the tests' addresses lie in the user half.
         let at = unsafe { tables.place(page, size) }.unwrap();

@@ -230,6 +230,11 @@ impl<L: Layout> Machine<L> {
         self.inner().expected_surplus.set(count);
     }
 
+    /// So many pages were released that were not acquired as they were released, of the test's own making.
+    pub(crate) fn expect_surplus(&self, count: u64) {
+        self.inner().expected_surplus.set(count);
+    }
+
     /// An empty process with 4 levels.
     pub(crate) fn process(&self) -> Process<'_, L> {
         self.process_of(Levels::Four)

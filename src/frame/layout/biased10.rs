@@ -24,7 +24,7 @@ impl Fields for Biased10 {
     const PINS: Field = Field { shift: 10, bits: 21 };
     const PLAIN: Field = Field { shift: 0, bits: 10 };
     /// All below "frozen".
-    const MAX_REFS: u64 = Self::PINS.mask() - Self::PINS.one() - 1;
+    const MAX_REFS: u64 = (Self::MAX_PINS << Self::PLAIN.bits) + Self::PLAIN.max();
     const EXCLUSIVE: u64 = 1 << 31;
     const DIRTY: u64 = 1 << 32;
     const KIND: Field = Field { shift: 33, bits: 3 };
@@ -33,5 +33,5 @@ impl Fields for Biased10 {
 
 const_assert!(fits::<Biased10>() && is_low_half::<Biased10>());
 const_assert!(Biased10::PLAIN.mask() | Biased10::PINS.mask() == Biased10::REFS.mask());
-// The most pins and the references that do not carry are as much as the most references: what is above is frozen.
-const_assert!((Biased10::MAX_PINS << Biased10::PINS.shift) + Biased10::PLAIN.max() == Biased10::MAX_REFS);
+// One reference more would be "frozen, was shared".
+const_assert!((Biased10::MAX_REFS + 1) << Biased10::REFS.shift == Biased10::PINS.mask() - Biased10::PINS.one());

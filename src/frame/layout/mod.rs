@@ -30,7 +30,7 @@ mod sealed {
         const PLAIN: Field = Self::REFS;
         /// The most plain references.
         const MAX_REFS: u64 = Self::REFS.max();
-        /// The most pins: the two values above mean "frozen".
+        /// The most pins: the two values above mean "frozen", or that there is one pinner and no other.
         const MAX_PINS: u64 = Self::PINS.max() - 2;
         /// "Mapped by at most one mm, may be pinned and written" (INV-2, INV-3).
         const EXCLUSIVE: u64;
@@ -90,7 +90,7 @@ pub trait Layout: Fields + 'static {
     /// Whether the get family's references are counted by themselves, so that a frame holds those or pins and never both.
     const SEPARATE_GETS: bool = Self::GETS.bits != 0;
     /// Whether one pinner can take all pins of a frame at once, so that there is no other
-    /// ([`PinFlags::SOLE`](crate::pin::PinFlags::SOLE)): all ones in the pin count of a frame that is `EXCLUSIVE`.
+    /// ([`PinFlags::SOLE`](crate::pin::PinFlags::SOLE)): more pins than there can be, all ones, of a frame that is `EXCLUSIVE`.
     const HAS_SOLE: bool = Self::EXACT;
 }
 

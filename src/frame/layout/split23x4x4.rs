@@ -9,7 +9,7 @@ use super::{Field, Fields, Layout, fits, is_low_half};
 ///
 /// A frame holds gets or pins, never both: who wants the other gets [`OtherKind`](crate::frame::CountError::OtherKind). In
 /// return each release is checked: of the mappings, the gets or the pins. A word with the most gets and pins means "frozen", and the most
-/// pins alone that there is one pinner: a frame can have 15 gets, or 14 pins.
+/// pins alone that there is one pinner: a frame can have 15 gets, or 13 pins.
 #[derive(Clone, Copy, Debug)]
 pub struct Split23x4x4;
 
@@ -20,7 +20,6 @@ impl Fields for Split23x4x4 {
     const REFS: Field = Field { shift: 0, bits: 23 };
     const GETS: Field = Field { shift: 23, bits: 4 };
     const PINS: Field = Field { shift: 27, bits: 4 };
-    const MAX_PINS: u64 = Self::PINS.max() - 1;
     const EXCLUSIVE: u64 = 1 << 31;
     const DIRTY: u64 = 1 << 32;
     const KIND: Field = Field { shift: 33, bits: 3 };

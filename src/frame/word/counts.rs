@@ -190,26 +190,24 @@ impl<L: Layout> FrameWord<L> {
     /// # Errors
     /// [`CountError::Underflow`]: nobody holds all pins of the frame.
     pub fn unpin_sole(&self, dirty: Dirty) -> Result<Released, CountError> {
-        let (mark, all) = (Self::mark(dirty), L::PINS.mask());
+        let mark = Self::mark(dirty);
         let word = self.step(|word| {
             if !Self::is_sole(word) {
                 return Err(CountError::Underflow);
             }
-            Ok(Self::less(word | mark, all))
+            Ok(Self::less(word | mark, word & L::PINS.mask()))
         })?;
-        Ok(Self::released(word, all))
+        Ok(Self::released(word, word & L::PINS.mask()))
     }
 
     /// The usual case of [`FrameWord::unpin`] in few instructions: the frame is mapped as well, so that neither the last
-    /// reference goes nor can it be frozen, and has pins, but no more than half of them. False: nothing was changed, and `unpin`
-    /// must decide.
+    /// reference goes nor can it be frozen. False: nothing was changed, and `unpin` must decide.
     #[inline(always)]
     pub(crate) fn unpin_mapped(&self, dirty: Dirty) -> bool {
         let word = self.load(Ordering::Relaxed);
-        let next = word.wrapping_sub(Self::PIN);
-        // Without a pin to take, or with all pins taken at once, the count is over half full now.
-        let usual = L::PLAIN.get(next) != 0 && next & L::PINS.top() == 0;
-        usual && self.exchange(word, next | Self::mark(dirty)).is_ok()
+        let next = (word | Self::mark(dirty)).wrapping_sub(Self::PIN);
+        // To whom all pins were given at once, one less is as much.
+        word & L::PINS.mask() != 0 && L::PLAIN.get(next) != 0 && self.exchange(word, next).is_ok()
     }
 
     /// What to set in the word to note that the frame was written.

@@ -151,7 +151,7 @@ impl<L: Layout> FrameWord<L> {
     /// Whether one pinner has all pins.
     #[inline(always)]
     fn is_sole(word: u64) -> bool {
-        L::HAS_SOLE && word & Self::SOLE == Self::SOLE
+        L::HAS_SOLE && word & L::EXCLUSIVE != 0 && L::PINS.get(word) > L::MAX_PINS
     }
 
     /// Plain references that a mapping may give back, where no others can be told from them.

@@ -11,6 +11,7 @@ mod collapse;
 mod copy_on_write;
 #[path = "../kernel/mod.rs"]
 mod kernel;
+mod ledger;
 mod mm_lock;
 mod pin_fork;
 mod pin_unmap;
@@ -30,6 +31,7 @@ fn main() -> std::process::ExitCode {
         collapse::MODELS,
         mm_lock::MODELS,
         shootdown::MODELS,
+        ledger::MODELS,
     ];
     runner::main(&models.concat(), include_str!("names.txt"))
 }

@@ -13,7 +13,7 @@ use pagepin::{
     Access, Entry, FrameRequest, FrameSource, FrameTable, LeafSize, Rights, UserRange, fault::Fault, frame::Dirty,
     paging::Tables,
 };
-use pagepin::{AddressSpace as _, Env, PageAddr, PhysMap};
+use pagepin::{AddressSpace as _, Env, LedgerTable, PageAddr, Pfn, PhysMap, PinLedger, PinRecord, PinTerm};
 
 use crate::{
     memory::PAGE,
@@ -249,6 +249,26 @@ fn unshare() {
     report("unshare_net", gross - copy_ticks() as f64);
 }
 
+/// What a ledger takes for one run: entered and struck out.
+fn ledger() {
+    static LEDGER: LedgerTable<64> = LedgerTable::new(time::ticks);
+    let subject = Subject::new();
+    let (range, mut rounds) = (subject.range(0, 1), 0);
+    let runs = [PhysRun::from_parts(Pfn::new(1), 1, 0)];
+    let space = subject.space().root();
+    let taken = per_page(|times| {
+        rounds += times;
+        ticks(|| {
+            for _ in 0..times {
+                let record = PinRecord { space, tag: 1, range, runs: black_box(&runs), writes: true, term: PinTerm::Long };
+                LEDGER.forget(black_box(LEDGER.record(&record)));
+            }
+        })
+    });
+    assert_eq!((LEDGER.missed(), LEDGER.misused()), (0, 0), "{rounds} records came and went");
+    report("ledger_run", taken);
+}
+
 pub fn run() {
     let rounds = 10_000u64;
     let taken = ticks(|| {
@@ -261,4 +281,5 @@ pub fn run() {
     large_leaves();
     operations();
     unshare();
+    ledger();
 }

@@ -5,9 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+mod run;
+
 use core::fmt;
 
 use crate::errno::{EFAULT, EINVAL, EOVERFLOW};
+
+pub(crate) use run::MAX_RUN_PAGES;
+pub use run::PhysRun;
 
 /// log2 of the base page size.
 pub const PAGE_SHIFT: u32 = 12;

@@ -1,0 +1,389 @@
+//! [`LedgerTable`]: a ledger of fixed size, without a lock.
+//!
+//! A slot holds one run. Slots that are free form a stack (its head counts, so that a slot that comes back meanwhile is not taken for
+//! the one that was there); the runs of one acquisition are linked, each by the ticket of the next. Readers take no part in this: they
+//! look at the slot's state, read, and look again. A record that changed meanwhile is passed by.
+
+#![forbid(unsafe_code)]
+
+use super::{PinLedger, PinRecord, PinTerm};
+use crate::addr::{Pfn, PhysRun};
+use crate::primitive::{AtomicU64, Ordering, const_fn, fence, safeguard};
+
+/// What of a slot's state says whether it holds a run. The high half is its generation, which changes when it is given back.
+const PHASE: u64 = 0b1;
+const FREE: u64 = 0;
+const LIVE: u64 = 1;
+const ORPHANED: u64 = 1 << 2;
+const LEFT_BEHIND: u64 = 1 << 3;
+const QUARANTINED: u64 = 1 << 4;
+const MARKS: u64 = ORPHANED | LEFT_BEHIND | QUARANTINED;
+const GENERATION: u64 = 1 << 32;
+/// The half of a link, ticket or head that is a slot's number and 1; 0 is none.
+const NUMBER: u64 = GENERATION - 1;
+
+/// Positions of bits of [`Slot::shape`] above what is a run's.
+const WRITES: u32 = 40;
+const LONG: u32 = 41;
+
+#[derive(Debug)]
+struct Slot {
+    state: AtomicU64,
+    /// While it is free: the next free one. Its number and 1.
+    next: AtomicU64,
+    /// The ticket of the acquisition's next run.
+    link: AtomicU64,
+    space: AtomicU64,
+    start: AtomicU64,
+    length: AtomicU64,
+    first: AtomicU64,
+    shape: AtomicU64,
+    time: AtomicU64,
+    tag: AtomicU64,
+}
+
+impl Slot {
+    const_fn! {
+        const fn new() -> Self {
+            Self {
+                state: AtomicU64::new(FREE),
+                next: AtomicU64::new(0),
+                link: AtomicU64::new(0),
+                space: AtomicU64::new(0),
+                start: AtomicU64::new(0),
+                length: AtomicU64::new(0),
+                first: AtomicU64::new(0),
+                shape: AtomicU64::new(0),
+                time: AtomicU64::new(0),
+                tag: AtomicU64::new(0),
+            }
+        }
+    }
+
+    /// Fills a slot that this CPU took; what it is known by from now on.
+    #[inline]
+    fn fill(&self, index: usize, record: &PinRecord<'_>, run: &PhysRun, link: u64, time: u64) -> u64 {
+        let generation = self.state.load(Ordering::Relaxed);
+        // With the reader's acquiring fence: whoever reads a field stored below finds that the slot was given back before.
+        safeguard!(LedgerFence; fence(Ordering::Release));
+        let shape = run.shape() | u64::from(record.writes) << WRITES | u64::from(record.term == PinTerm::Long) << LONG;
+        self.link.store(link, Ordering::Relaxed);
+        self.space.store(record.space.number(), Ordering::Relaxed);
+        self.start.store(record.range.start(), Ordering::Relaxed);
+        self.length.store(record.range.length(), Ordering::Relaxed);
+        self.first.store(run.first().number(), Ordering::Relaxed);
+        self.shape.store(shape, Ordering::Relaxed);
+        self.time.store(time, Ordering::Relaxed);
+        self.tag.store(record.tag, Ordering::Relaxed);
+        // With the acquiring first look of a reader: who finds it live finds the fields.
+        self.state.store(generation | LIVE, safeguard!(LedgerPublish: Ordering::Release));
+        generation | (index as u64 + 1)
+    }
+
+    /// What it holds, if that does not change meanwhile.
+    fn read(&self) -> Option<(u64, LedgerEntry)> {
+        let state = self.state.load(Ordering::Acquire);
+        if state & PHASE != LIVE {
+            return None;
+        }
+        let shape = self.shape.load(Ordering::Relaxed);
+        let run = PhysRun::of_shape(Pfn::new(self.first.load(Ordering::Relaxed)), shape);
+        let entry = LedgerEntry {
+            space: Pfn::new(self.space.load(Ordering::Relaxed)),
+            tag: self.tag.load(Ordering::Relaxed),
+            start: self.start.load(Ordering::Relaxed),
+            length: self.length.load(Ordering::Relaxed),
+            run,
+            writes: shape >> WRITES & 1 != 0,
+            term: if shape >> LONG & 1 != 0 { PinTerm::Long } else { PinTerm::Short },
+            time: self.time.load(Ordering::Relaxed),
+            orphaned: state & ORPHANED != 0,
+            left_behind: state & LEFT_BEHIND != 0,
+            quarantined: state & QUARANTINED != 0,
+        };
+        // See `fill`.
+        fence(Ordering::Acquire);
+        let now = self.state.load(Ordering::Relaxed);
+        let changed = safeguard!(LedgerReread => (now ^ state) & !MARKS != 0);
+        if changed { None } else { Some((state, entry)) }
+    }
+
+    /// From live, in this generation, to free in the next. False: it is not live.
+    #[inline]
+    fn end(&self, generation: u64) -> bool {
+        let next = generation.wrapping_add(GENERATION) | FREE;
+        // Releases what was read of the slot before it is given up, to whoever fills it next.
+        let usual = self.state.compare_exchange(generation | LIVE, next, Ordering::AcqRel, Ordering::Relaxed);
+        // It may have marks.
+        usual.is_ok() || self.change(generation, |_| next)
+    }
+
+    /// From live, in this generation, to what `next` makes of it. False: it is not.
+    #[cold]
+    #[inline(never)]
+    fn change(&self, generation: u64, next: impl Fn(u64) -> u64) -> bool {
+        let change = |state: u64| (state & !NUMBER == generation && state & PHASE == LIVE).then(|| next(state));
+        // As `end`.
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).is_ok()
+    }
+}
+
+/// A run of pinned frames, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerEntry {
+    /// The top table of the address space.
+    pub space: Pfn,
+    /// Who it is for.
+    pub tag: u64,
+    /// Where the range that was asked for begins.
+    pub start: u64,
+    /// Its bytes.
+    pub length: u64,
+    /// The frames: all or a part of the range.
+    pub run: PhysRun,
+    /// The holder may write.
+    pub writes: bool,
+    /// For how long.
+    pub term: PinTerm,
+    /// When it was pinned, by the ledger's clock.
+    pub time: u64,
+    /// Frames of it were released by number. It is not known whether this is the record that they were of.
+    pub orphaned: bool,
+    /// Its address space has ended.
+    pub left_behind: bool,
+    /// Its device did not say that it has stopped.
+    pub quarantined: bool,
+}
+
+/// Finds a record of a [`LedgerTable`] again. Of a pin that was not recorded: none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerTicket(u64);
+
+/// A [`PinLedger`] with room for `N` runs: no lock, no allocation, usable in interrupts. When it is full, pins are not recorded but
+/// counted as [`missed`](Self::missed).
+///
+/// ```
+/// # use pagepin::{Extras, LedgerTable, Pfn};
+/// # fn ticks() -> u64 { 0 }
+/// static LEDGER: LedgerTable<1024> = LedgerTable::new(ticks);
+/// let extras = Extras::new().ledger(&LEDGER);
+/// for entry in LEDGER.who_pins(Pfn::new(0x1234)) {
+///     println!("{} since {}", entry.tag, entry.time);
+/// }
+/// ```
+#[derive(Debug)]
+pub struct LedgerTable<const N: usize> {
+    slots: [Slot; N],
+    /// The first free slot that was used before; above, how often the stack changed.
+    free: AtomicU64,
+    /// Slots that were ever used.
+    used: AtomicU64,
+    missed: AtomicU64,
+    misused: AtomicU64,
+    clock: fn() -> u64,
+}
+
+#[cfg(not(pagepin_checker))]
+const fn slots<const N: usize>() -> [Slot; N] {
+    [const { Slot::new() }; N]
+}
+
+#[cfg(pagepin_checker)]
+fn slots<const N: usize>() -> [Slot; N] {
+    core::array::from_fn(|_| Slot::new())
+}
+
+impl<const N: usize> LedgerTable<N> {
+    const_fn! {
+        /// An empty one, which dates its records by `clock`: in whatever unit, and from interrupt context, too.
+        #[must_use]
+        pub const fn new(clock: fn() -> u64) -> Self {
+            Self {
+                slots: slots(),
+                free: AtomicU64::new(0),
+                used: AtomicU64::new(0),
+                missed: AtomicU64::new(0),
+                misused: AtomicU64::new(0),
+                clock,
+            }
+        }
+    }
+
+    /// Every record.
+    pub fn records(&self) -> impl Iterator<Item = LedgerEntry> + '_ {
+        self.slots().filter_map(|slot| slot.read().map(|(_, entry)| entry))
+    }
+
+    /// Who pins `frame`, or a large leaf that it is a part of.
+    pub fn who_pins(&self, frame: Pfn) -> impl Iterator<Item = LedgerEntry> + '_ {
+        self.records().filter(move |entry| entry.run.keeps(frame))
+    }
+
+    /// What is pinned for `tag`.
+    pub fn pins_of(&self, tag: u64) -> impl Iterator<Item = LedgerEntry> + '_ {
+        self.records().filter(move |entry| entry.tag == tag)
+    }
+
+    /// What was pinned before `time`, and still is.
+    pub fn older_than(&self, time: u64) -> impl Iterator<Item = LedgerEntry> + '_ {
+        self.records().filter(move |entry| entry.time < time)
+    }
+
+    /// What outlived its address space: the leak report. A request whose pins outlive the process by design is in it until it is
+    /// completed.
+    pub fn left_behind(&self) -> impl Iterator<Item = LedgerEntry> + '_ {
+        self.records().filter(|entry| entry.left_behind)
+    }
+
+    /// Runs that were not recorded, for want of room.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+
+    /// Tickets that came back a second time.
+    #[must_use]
+    pub fn misused(&self) -> u64 {
+        self.misused.load(Ordering::Relaxed)
+    }
+
+    /// Strikes out the orphaned records, which no ticket will. How many there were.
+    pub fn strike_orphans(&self) -> usize {
+        let orphans = self.slots().enumerate().filter_map(|(index, slot)| {
+            let (state, entry) = slot.read()?;
+            (entry.orphaned && self.give_back(index, state & !NUMBER)).then_some(())
+        });
+        orphans.count()
+    }
+
+    /// The slots that were ever used.
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().take(self.used.load(Ordering::Relaxed) as usize)
+    }
+
+    /// A slot that is nobody else's.
+    #[inline]
+    fn take(&self) -> Option<(usize, &Slot)> {
+        // Acquires what the last user of the slot released when it put the slot there.
+        let mut head = self.free.load(Ordering::Acquire);
+        while let Some(index) = index(head) {
+            let slot = self.slots.get(index)?;
+            let next = slot.next.load(Ordering::Relaxed);
+            let rest = changed(head) | next;
+            match self.free.compare_exchange_weak(head, rest, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return Some((index, slot)),
+                Err(now) => head = now,
+            }
+        }
+        let more = |used: u64| (used < N as u64).then_some(used + 1);
+        let index = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()? as usize;
+        Some((index, self.slots.get(index)?))
+    }
+
+    /// Frees a slot that is live in this generation. False: it is not, any more.
+    #[inline]
+    fn give_back(&self, index: usize, generation: u64) -> bool {
+        let Some(slot) = self.slots.get(index).filter(|slot| slot.end(generation)) else { return false };
+        let mut head = self.free.load(Ordering::Relaxed);
+        loop {
+            slot.next.store(head & NUMBER, Ordering::Relaxed);
+            let pushed = changed(head) | (index as u64 + 1);
+            match self.free.compare_exchange_weak(head, pushed, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Visits the live slots of a ticket and then forgets about its ticket or not, as `visit` likes.
+    fn each_run(&self, ticket: LedgerTicket, mut visit: impl FnMut(usize, &Slot, u64) -> bool) {
+        let mut link = ticket.0;
+        while let Some(index) = index(link) {
+            let Some(slot) = self.slots.get(index) else { return };
+            // Read before the slot may be given back; if it was before, `visit` will refuse.
+            let next = slot.link.load(Ordering::Relaxed);
+            if !visit(index, slot, link & !NUMBER) {
+                self.misused.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            link = next;
+        }
+    }
+}
+
+/// The slot that a link, ticket or head names.
+const fn index(link: u64) -> Option<usize> {
+    match link & NUMBER {
+        0 => None,
+        number => Some(number as usize - 1),
+    }
+}
+
+/// The count beside another head than this.
+#[inline(always)]
+fn changed(head: u64) -> u64 {
+    let step = if safeguard!(LedgerCount => true) { GENERATION } else { 0 };
+    (head & !NUMBER).wrapping_add(step)
+}
+
+impl<const N: usize> PinLedger for LedgerTable<N> {
+    type Ticket = LedgerTicket;
+
+    #[inline]
+    fn record(&self, record: &PinRecord<'_>) -> LedgerTicket {
+        let (mut link, time) = (0, (self.clock)());
+        for run in record.runs.iter().rev() {
+            match self.take() {
+                Some((index, slot)) => link = slot.fill(index, record, run, link, time),
+                None => _ = self.missed.fetch_add(1, Ordering::Relaxed),
+            }
+        }
+        LedgerTicket(link)
+    }
+
+    #[inline]
+    fn forget(&self, ticket: LedgerTicket) {
+        self.each_run(ticket, |index, _, generation| self.give_back(index, generation));
+    }
+
+    fn retag(&self, ticket: LedgerTicket, tag: u64) {
+        self.each_run(ticket, |_, slot, generation| {
+            // The ticket is the caller's, so nobody else gives the slot back meanwhile.
+            let live = slot.change(generation, |state| state);
+            if live {
+                slot.tag.store(tag, Ordering::Relaxed);
+            }
+            live
+        });
+    }
+
+    fn quarantine(&self, ticket: LedgerTicket) {
+        self.each_run(ticket, |_, slot, generation| slot.change(generation, |state| state | QUARANTINED));
+    }
+
+    fn released_by_number(&self, run: PhysRun) {
+        let candidates = || {
+            let slots = self.slots().enumerate();
+            slots.filter_map(|(index, slot)| slot.read().map(|(state, entry)| (index, slot, state & !NUMBER, entry)))
+        };
+        // A quarantined run is released by number by its quarantine, which has it to itself.
+        let quarantined = |(_, _, _, entry): &(usize, &Slot, u64, LedgerEntry)| entry.quarantined && entry.run == run;
+        if candidates().find(quarantined).is_some_and(|(index, _, generation, _)| self.give_back(index, generation)) {
+            return;
+        }
+        let touched = |entry: &LedgerEntry| run.first() < entry.run.end() && entry.run.first() < run.end();
+        let exact = candidates().find(|(_, _, _, entry)| entry.run == run && !entry.orphaned);
+        let found = exact.or_else(|| candidates().find(|(_, _, _, entry)| touched(entry) && !entry.orphaned));
+        if let Some((_, slot, generation, _)) = found {
+            slot.change(generation, |state| state | ORPHANED);
+        }
+    }
+
+    fn space_ends(&self, space: Pfn) {
+        for slot in self.slots() {
+            if let Some((state, _)) = slot.read().filter(|(_, entry)| entry.space == space) {
+                slot.change(state & !NUMBER, |state| state | LEFT_BEHIND);
+            }
+        }
+    }
+}

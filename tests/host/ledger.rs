@@ -1,0 +1,263 @@
+//! The ledger: who pins what, since when, and what nobody gave back.
+
+use std::cell::Cell;
+
+use pagepin::frame::{Dirty, Wide};
+use pagepin::pin::{PhysRun, PinFlags, PinnedPages, Read, Write, pin_user_pages, unpin_user_pages, unpin_user_run};
+use pagepin::space::{KernelHalf, SpaceOptions, UserSpace};
+use pagepin::{
+    AddressSpace, Env, Extras, LeafSize, LedgerEntry, LedgerTable, Levels, Pfn, PinLedger, PinRecord, PinTerm,
+    Platform, Unlimited, UserRange,
+};
+
+use crate::machine::{A, LARGE, Machine, PAGE, RW};
+
+thread_local! {
+    static NOW: Cell<u64> = const { Cell::new(0) };
+}
+
+fn now() -> u64 {
+    NOW.get()
+}
+
+type Parts<'m> = &'m Machine<Wide>;
+type Kernel<'m, const N: usize> =
+    Platform<Parts<'m>, Parts<'m>, Parts<'m>, Parts<'m>, Parts<'m>, spin::relax::Spin, Recorded<'m, N>>;
+type Recorded<'m, const N: usize> = Extras<(), pagepin::Counters, &'m LedgerTable<N>>;
+
+fn kernel<'m, const N: usize>(machine: Parts<'m>, ledger: &'m LedgerTable<N>) -> Kernel<'m, N> {
+    // SAFETY: one machine is every part.
+    let kernel = unsafe { Platform::new(machine, machine, machine, machine, machine) };
+    kernel.with_extras(Extras::new().ledger(ledger))
+}
+
+fn space<'k, const N: usize>(kernel: &'k Kernel<'k, N>, tag: u64) -> UserSpace<&'k Kernel<'k, N>> {
+    let space = UserSpace::new(kernel, SpaceOptions::new(KernelHalf::none(Levels::Four))).unwrap();
+    space.set_tag(tag);
+    space.map(A, 16 * PAGE, RW).unwrap();
+    space
+}
+
+fn pages<const N: usize>(space: &UserSpace<&Kernel<'_, N>>, first: u64, count: u64) -> UserRange {
+    space.range(A + first * PAGE, count * PAGE).unwrap()
+}
+
+/// Frames of a machine that scatters them, so that each page is a run.
+fn scattered() -> Machine<Wide> {
+    let machine = Machine::new(128);
+    machine.memory().scatter(true);
+    machine
+}
+
+#[test]
+fn a_record_says_who_what_how_and_since_when() {
+    let (machine, ledger) = (scattered(), LedgerTable::<32>::new(now));
+    let kernel = kernel(&machine, &ledger);
+    let (one, other) = (space(&kernel, 7), space(&kernel, 8));
+    NOW.set(100);
+    let buffer = [PhysRun::default(); 8];
+    let long = pin_user_pages(&one, Write, pages(&one, 0, 3), PinFlags::LONGTERM, buffer).unwrap();
+    NOW.set(200);
+    let short = pin_user_pages(&other, Read, pages(&other, 1, 1), PinFlags::empty(), buffer).unwrap();
+    let run = long.runs()[1];
+    let found: Vec<_> = ledger.who_pins(run.first()).collect();
+    let wanted = LedgerEntry {
+        space: one.root(),
+        tag: 7,
+        start: A,
+        length: 3 * PAGE,
+        run,
+        writes: true,
+        term: PinTerm::Long,
+        time: 100,
+        orphaned: false,
+        left_behind: false,
+        quarantined: false,
+    };
+    assert_eq!(found, [wanted]);
+    assert_eq!(ledger.records().count(), long.runs().len() + 1);
+    assert_eq!(ledger.pins_of(7).map(|entry| entry.run.pages()).sum::<u64>(), 3);
+    assert_eq!(
+        ledger.pins_of(8).map(|entry| (entry.writes, entry.term)).collect::<Vec<_>>(),
+        [(false, PinTerm::Short)]
+    );
+    assert_eq!((ledger.older_than(200).count(), ledger.older_than(100).count()), (long.runs().len(), 0));
+    let short = short.tagged(42);
+    assert_eq!((ledger.pins_of(8).count(), ledger.pins_of(42).count()), (0, 1));
+    let frame = short.runs()[0].first();
+    drop(short);
+    assert_eq!((ledger.who_pins(frame).count(), ledger.pins_of(7).count()), (0, long.runs().len()));
+    drop(long);
+    assert_eq!((ledger.records().count(), ledger.missed(), ledger.misused()), (0, 0, 0));
+}
+
+/// However the pins come back, the record goes; what ends without a guard finds its ticket in the raw pins.
+#[test]
+fn every_way_back_strikes_the_record_out() {
+    let (machine, ledger) = (scattered(), LedgerTable::<32>::new(now));
+    let kernel = kernel(&machine, &ledger);
+    let space = space(&kernel, 1);
+    let pin =
+        || pin_user_pages(&space, Write, pages(&space, 0, 4), PinFlags::empty(), [PhysRun::default(); 4]).unwrap();
+    let held = |count: usize| assert_eq!(ledger.records().count(), count);
+    let runs = pin().runs().len();
+    held(0);
+    let raw = pin().into_raw();
+    held(runs);
+    // SAFETY: they were just taken, through this kernel.
+    unsafe { unpin_user_pages(&&kernel, &Unlimited, raw, Dirty::No) };
+    held(0);
+    let raw = pin().into_raw();
+    // SAFETY: the same lender.
+    let back = unsafe { PinnedPages::from_raw(&space, raw) };
+    held(runs);
+    let owned = back.complete().unwrap().into_owned();
+    held(runs);
+    owned.release();
+    held(0);
+    drop(pin().complete());
+    held(0);
+}
+
+/// What a resumed pin gained is recorded as well, once.
+#[test]
+fn a_resumed_pin_is_recorded_whole() {
+    let (machine, ledger) = (scattered(), LedgerTable::<32>::new(now));
+    let kernel = kernel(&machine, &ledger);
+    let space = space(&kernel, 1);
+    let buffer = [PhysRun::default(); 6];
+    drop(pin_user_pages(&space, Write, pages(&space, 0, 2), PinFlags::empty(), buffer).unwrap());
+    let part = pin_user_pages(&space, Write, pages(&space, 0, 6), PinFlags::NOFAULT, buffer).unwrap();
+    assert_eq!(part.pages(), 2);
+    let same = part.resume();
+    assert_eq!((same.pages(), ledger.records().map(|entry| entry.run.pages()).sum::<u64>()), (2, 2));
+    drop(pin_user_pages(&space, Write, pages(&space, 2, 4), PinFlags::empty(), buffer).unwrap());
+    let all = same.resume();
+    assert_eq!((all.pages(), ledger.records().map(|entry| entry.run.pages()).sum::<u64>()), (6, 6));
+    drop(all);
+    assert_eq!((ledger.records().count(), ledger.misused()), (0, 0));
+}
+
+/// Full is counted, never an error; what is not recorded has no ticket that could do harm.
+#[test]
+fn a_full_ledger_counts_what_it_misses() {
+    let (machine, ledger) = (scattered(), LedgerTable::<3>::new(now));
+    let kernel = kernel(&machine, &ledger);
+    let space = space(&kernel, 1);
+    let pin = |first| {
+        let range = pages(&space, first, 2);
+        pin_user_pages(&space, Write, range, PinFlags::empty(), [PhysRun::default(); 2]).unwrap()
+    };
+    let pins = [pin(0), pin(4), pin(8)];
+    let runs: usize = pins.iter().map(|pins| pins.runs().len()).sum();
+    assert_eq!((ledger.records().count(), ledger.missed()), (3, runs as u64 - 3));
+    drop(pins);
+    assert_eq!((ledger.records().count(), ledger.misused()), (0, 0));
+    drop(pin(2));
+    assert_eq!(ledger.missed(), runs as u64 - 3, "there is room again");
+}
+
+/// A number finds no ticket: the record stays, and says so.
+#[test]
+fn pins_released_by_number_leave_an_orphan() {
+    let (machine, ledger) = (scattered(), LedgerTable::<8>::new(now));
+    let kernel = kernel(&machine, &ledger);
+    let space = space(&kernel, 1);
+    let pin = || pin_user_pages(&space, Write, pages(&space, 0, 1), PinFlags::empty(), [PhysRun::default()]).unwrap();
+    let raw = pin().into_raw();
+    let run = raw.runs()[0];
+    // SAFETY: the pin is given back by its number, and not again.
+    unsafe { unpin_user_run(&&kernel, run, Dirty::No) };
+    assert_eq!(ledger.records().map(|entry| (entry.run, entry.orphaned)).collect::<Vec<_>>(), [(run, true)]);
+    let another = pin();
+    assert_eq!(ledger.who_pins(run.first()).filter(|entry| !entry.orphaned).count(), 1);
+    assert_eq!((ledger.strike_orphans(), ledger.records().count()), (1, 1));
+    drop(another);
+    assert_eq!((ledger.records().count(), ledger.misused()), (0, 0));
+    // Whoever releases them once more, by the ticket, strikes out nobody else's record, and the word refuses as well.
+    let held = pin().into_raw();
+    let gone = pin().into_raw();
+    // SAFETY: the pins are given back by number, once for each.
+    unsafe { unpin_user_run(&&kernel, gone.runs()[0], Dirty::No) };
+    assert_eq!(ledger.strike_orphans(), 1);
+    // SAFETY: not what the function asks for: the pins are gone, and so is what the ticket was for. It is of one of the two.
+    unsafe { unpin_user_pages(&&kernel, &Unlimited, gone, Dirty::No) };
+    // SAFETY: as above, for the other of the two.
+    unsafe { unpin_user_pages(&&kernel, &Unlimited, held, Dirty::No) };
+    assert_eq!((ledger.records().count(), ledger.misused()), (0, 1));
+    assert_eq!(kernel.statistics().bugs_caught, 1, "of three releases of two pins");
+    drop(raw);
+}
+
+/// The leak report: what was pinned in a space that has ended.
+#[test]
+fn what_outlives_its_space_is_reported() {
+    let (machine, ledger) = (scattered(), LedgerTable::<8>::new(now));
+    let kernel = kernel(&machine, &ledger);
+    let (process, other) = (space(&kernel, 7), space(&kernel, 8));
+    let buffer = [PhysRun::default()];
+    let leaked =
+        pin_user_pages(&process, Write, pages(&process, 0, 1), PinFlags::empty(), buffer).unwrap().into_owned();
+    let kept = pin_user_pages(&other, Write, pages(&other, 0, 1), PinFlags::empty(), buffer).unwrap();
+    assert_eq!(ledger.left_behind().count(), 0);
+    let root = process.root();
+    drop(process);
+    let left: Vec<_> = ledger.left_behind().collect();
+    assert_eq!(
+        left.iter().map(|entry| (entry.tag, entry.space, entry.run)).collect::<Vec<_>>(),
+        [(7, root, leaked.runs()[0])]
+    );
+    drop(leaked);
+    assert_eq!((ledger.left_behind().count(), ledger.records().count()), (0, 1));
+    drop(kept);
+}
+
+/// A large leaf is pinned by its head, whichever part of it was asked for.
+#[test]
+fn any_frame_of_a_pinned_leaf_has_its_pinner() {
+    let (machine, ledger) = (Machine::<Wide>::new(2048), LedgerTable::<8>::new(now));
+    let kernel = kernel(&machine, &ledger);
+    let space = UserSpace::new(&kernel, SpaceOptions::new(KernelHalf::none(Levels::Four))).unwrap();
+    space.map(LARGE, 512 * PAGE, RW).unwrap();
+    let block = machine.block(LeafSize::Size2MiB);
+    machine.install_in(space.mm(), LARGE, LeafSize::Size2MiB, block, 7);
+    let range = space.range(LARGE + 100 * PAGE, PAGE).unwrap();
+    let pinned = pin_user_pages(&space, Write, range, PinFlags::empty(), [PhysRun::default()]).unwrap();
+    for (offset, count) in [(0, 1), (100, 1), (511, 1), (512, 0)] {
+        assert_eq!(ledger.who_pins(block.offset(offset)).count(), count, "{offset}");
+    }
+    assert_eq!(ledger.who_pins(Pfn::new(block.number() - 1)).count(), 0);
+    drop(pinned);
+}
+
+/// Records of many runs come and go in any order, beside a plain list of what there is.
+#[test]
+fn the_table_agrees_with_a_list() {
+    let ledger = LedgerTable::<16>::new(now);
+    let range = UserRange::new(Levels::Four.user_half(), A, PAGE).unwrap();
+    let mut held: Vec<(pagepin::LedgerTicket, Vec<PhysRun>)> = Vec::new();
+    let mut random = 1u64;
+    for step in 0..4000u64 {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let choice = random >> 33;
+        if choice % 2 == 0 || held.is_empty() {
+            let runs: Vec<_> = (0..choice / 2 % 4).map(|i| PhysRun::from_parts(Pfn::new(step * 8 + i), 1, 0)).collect();
+            let missed = ledger.missed();
+            let term = PinTerm::Short;
+            let ticket =
+                ledger.record(&PinRecord { space: Pfn::new(1), tag: 0, range, runs: &runs, writes: true, term });
+            // The last runs are recorded first.
+            held.push((ticket, runs[(ledger.missed() - missed) as usize..].to_vec()));
+        } else {
+            ledger.forget(held.swap_remove(choice as usize / 2 % held.len()).0);
+        }
+        let key = |run: &PhysRun| run.first().number();
+        let mut wanted: Vec<_> = held.iter().flat_map(|(_, runs)| runs).map(key).collect();
+        let mut found: Vec<_> = ledger.records().map(|entry| key(&entry.run)).collect();
+        wanted.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, wanted, "step {step}");
+    }
+    assert_eq!(ledger.misused(), 0);
+    assert!(ledger.missed() > 0, "it was full at times");
+}
