@@ -46,6 +46,8 @@ pub enum Safeguard {
     FlushAfterFork,
     /// Protect flushes the entries that lost a right.
     FlushAfterProtect,
+    /// Protect, before it refuses because of pins, waits for the walks that are under way.
+    RefusalWaits,
     /// Unmap flushes before it releases.
     FlushBeforeRelease,
     /// Unmap waits for the walkers before it frees tables.

@@ -121,8 +121,10 @@ fn reject_pinned<'a, K: Env>(
     // has read that entry again. Such a walk began before the frame was this mm's: one that begins now cannot find the old
     // entry. So when all walks of this moment have ended, what is left are pins of those who keep them, and of walks of
     // this mm that are under way, and those may come before or after.
-    tables.flush(FlushRange::Pages { first, pages: 1 });
-    tables.env().read_side().synchronize();
+    safeguard!(RefusalWaits; {
+        tables.flush(FlushRange::Pages { first, pages: 1 });
+        tables.env().read_side().synchronize();
+    });
     find_pinned(tables, (first, end), vmas, rights)?.map_or(Ok(()), |page| Err(ProtectError::Pinned(page)))
 }
 

@@ -8,7 +8,7 @@ use pagepin::pin::{
     PhysRun, PinAccess, PinFlags, PinnedPages, RawPins, Read, get_user_pages_fast_only, pin_user_pages_fast,
     pin_user_pages_fast_only, unpin_user_pages,
 };
-use pagepin::space::{SpaceOptions, UserSpace};
+use pagepin::space::{ProtectPolicy, SpaceOptions, UserSpace};
 use pagepin::{Pfn, Rights, Unlimited, UserRange};
 
 use super::kernel::{Kernel, PAGE, Side};
@@ -28,6 +28,15 @@ impl<R: Side> Kernel<R> {
     pub(crate) fn empty_space(&'static self) -> Space<R> {
         let space =
             UserSpace::new(self, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).expect("memory for a root");
+        space.map(PAGE, 2 * PAGE, Rights::READ | Rights::WRITE).expect("an empty space");
+        Arc::new(space)
+    }
+
+    /// One that refuses to take the right to write from pages that are pinned. Nothing was touched in it yet.
+    pub(crate) fn strict_space(&'static self) -> Space<R> {
+        let (options, protect_policy) =
+            (SpaceOptions::without_kernel_half(pagepin::Levels::Four), ProtectPolicy::RefusePinned);
+        let space = UserSpace::new(self, SpaceOptions { protect_policy, ..options }).expect("memory for a root");
         space.map(PAGE, 2 * PAGE, Rights::READ | Rights::WRITE).expect("an empty space");
         Arc::new(space)
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pagepin::Rights;
 use pagepin::model::Safeguard;
 use pagepin::pin::{Read, Write};
 
@@ -11,6 +12,8 @@ use super::kernel::{Epoch, PAGE, Tables, with_kernel};
 use super::runner::Model;
 
 const RECYCLED: &str = "a pin is on a frame of another mm";
+
+const REFUSED: &str = "a pin of another mm's page stands in the way";
 
 pub(crate) const MODELS: &[Model] = &[
     Model {
@@ -24,6 +27,12 @@ pub(crate) const MODELS: &[Model] = &[
         bound: Bound::AtMost(2),
         body: || pin_and_recycle(2),
         twins: &[(Safeguard::LeafReread, &[RECYCLED]), (Safeguard::WordOrdering, &[RECYCLED])],
+    },
+    Model {
+        name: "pin x protect by policy of another",
+        bound: Bound::AtMost(3),
+        body: protect_what_another_pins,
+        twins: &[(Safeguard::RefusalWaits, &[REFUSED])],
     },
     Model {
         name: "pin x pin x unmap",
@@ -68,6 +77,28 @@ fn pin_and_recycle(pages: u64) {
         }
         kernel.audit(&[&mine, &other], &[]);
         kernel.unpin(pins);
+    });
+}
+
+/// The walker pins the other mm's frame for a moment. Nobody pins anything of that mm, so its policy has nothing to refuse.
+fn protect_what_another_pins() {
+    with_kernel::<Epoch>(12, Tables::Stay, |kernel| {
+        let mine = kernel.space(1);
+        // With tables, but no page.
+        let other = kernel.strict_space();
+        kernel.write(&other, 1, 1);
+        other.discard(PAGE, PAGE).expect("a page");
+        let pinner = kernel.on_cpu(1, {
+            let mine = Arc::clone(&mine);
+            move || {
+                let pins = kernel.pin_fast_only::<Read>(&mine, 1);
+                kernel.unpin(pins);
+            }
+        });
+        mine.discard(PAGE, PAGE).expect("a page");
+        kernel.write(&other, 1, 2);
+        assert_eq!(other.protect(PAGE, PAGE, Rights::READ), Ok(()), "{REFUSED}");
+        pinner.join().expect("no panic");
     });
 }
 
