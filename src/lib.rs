@@ -134,7 +134,7 @@ pub use adapters::{
     frames_from_regions,
 };
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
-pub use adapters::{CurrentSpace, HasSpace, InterruptsOff, NoKernelHalf, PageFault, Share, SingleCpu};
+pub use adapters::{CurrentSpace, HasSpace, InterruptsOff, PageFault, Share, SingleCpu};
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageAddr, Pfn, RangeError, UserHalf, UserRange};
 pub use arch::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, MemoryType, SOFTWARE_BITS};
 #[doc(hidden)]

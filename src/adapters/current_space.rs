@@ -9,18 +9,16 @@ use x86_64::structures::idt::PageFaultErrorCode;
 use super::{InterruptsOff, fault_from_error_code};
 use crate::env::{AddressSpace, CurrentCpu, Env, SwitchMm};
 use crate::fault::{FaultError, handle_fault};
+use crate::space::KernelHalfError;
 use crate::uaccess::fixup;
 
 #[cfg(feature = "alloc")]
-use crate::{
-    env::PinBudget,
-    space::{KernelHalfError, UserSpace},
-};
+use crate::{env::PinBudget, space::UserSpace};
 
 /// Something with an address space: a [`UserSpace`](crate::space::UserSpace), or the process of a kernel that has one in it.
 ///
 /// # Implementation safety
-/// `space` of a value is always the same address space, and `has_kernel_half` is true only if its root maps the kernel.
+/// `space` of a value is always the same address space, and `may_load` is `Ok` only if its root maps the kernel.
 pub unsafe trait HasSpace {
     /// The address space.
     type Space: AddressSpace;
@@ -28,8 +26,11 @@ pub unsafe trait HasSpace {
     /// The address space.
     fn space(&self) -> &Self::Space;
 
-    /// Whether its root can be loaded.
-    fn has_kernel_half(&self) -> bool;
+    /// Whether its root can be loaded. Asked whenever a CPU enters it.
+    ///
+    /// # Errors
+    /// [`KernelHalfError`].
+    fn may_load(&self) -> Result<(), KernelHalfError>;
 }
 
 // SAFETY: an address space is its own; its options say what was put into its root.
@@ -41,11 +42,13 @@ unsafe impl<K: Env, C: PinBudget> HasSpace for UserSpace<K, C> {
         self
     }
 
-    fn has_kernel_half(&self) -> bool {
-        let root = self.check_root();
-        // The kernel would not find what it mapped since the space was made, somewhere else and much later.
-        debug_assert!(!matches!(root, Err(KernelHalfError::Outdated(_))), "{root:?}, see KernelHalf::fill");
-        UserSpace::has_kernel_half(self)
+    /// In debug builds all of the kernel half is looked at.
+    fn may_load(&self) -> Result<(), KernelHalfError> {
+        match self.has_kernel_half() {
+            false => Err(KernelHalfError::NoKernel),
+            true if cfg!(debug_assertions) => self.check_root(),
+            true => Ok(()),
+        }
     }
 }
 
@@ -64,18 +67,6 @@ unsafe impl<T: HasSpace> Share for &'static T {}
 
 /// The kernel of what a share leads to.
 type KernelOf<S> = <<<S as Deref>::Target as HasSpace>::Space as AddressSpace>::Kernel;
-
-/// The root of this address space cannot be loaded: it does not map the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoKernelHalf;
-
-impl fmt::Display for NoKernelHalf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the address space does not map the kernel")
-    }
-}
-
-impl core::error::Error for NoKernelHalf {}
 
 /// What the page-fault handler does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,11 +137,9 @@ where
     /// next to nothing.
     ///
     /// # Errors
-    /// [`NoKernelHalf`]: the CPU is where it was.
-    pub fn enter(&self, space: S) -> Result<(), NoKernelHalf> {
-        if !space.has_kernel_half() {
-            return Err(NoKernelHalf);
-        }
+    /// [`KernelHalfError`]: the CPU is where it was.
+    pub fn enter(&self, space: S) -> Result<(), KernelHalfError> {
+        space.may_load()?;
         let before = self.with_slot(|slot| {
             let mm = space.space().mm();
             // SAFETY: the root maps the kernel, as `HasSpace` says. It lives as long as the share in the slot, and when that

@@ -18,7 +18,7 @@ mod x86_64_types;
 mod x86_cpu;
 
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
-pub use current_space::{CurrentSpace, HasSpace, NoKernelHalf, PageFault, Share};
+pub use current_space::{CurrentSpace, HasSpace, PageFault, Share};
 pub use epoch::{EpochGuard, EpochReadSide};
 pub use ipi_shootdown::{IpiShootdown, WalkGuard};
 pub use memory::{BootPlatform, BuddySource, Reach, Region, RegionError, SpanFrameTable, frames_from_regions};

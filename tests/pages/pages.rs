@@ -5,6 +5,7 @@ mod bug_hall_page;
 mod changelog;
 mod commands;
 mod condition;
+mod examples_page;
 mod house;
 mod links;
 mod markdown;

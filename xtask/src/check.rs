@@ -16,7 +16,7 @@ use crate::qemu::{IOMMU_MODE, Image};
 use crate::screen::Show;
 use crate::setup::Need;
 use crate::steps::{Steps, Summary};
-use crate::{loom, shuttle};
+use crate::{example, loom, shuttle};
 
 /// How long a run of the kernel's tests may take.
 const KERNEL_LIMIT: Duration = Duration::from_secs(600);
@@ -46,6 +46,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check { name: "models", about: "the loom models and their twins", run: |c| loom::check(&c.project) },
     Check { name: "scenarios", about: "the shuttle scenarios and their twins", run: |c| shuttle::check(&c.project) },
     Check { name: "kernel-tests", about: "the test kernel in QEMU", run: |c| c.kernel_tests("test") },
+    Check { name: "examples", about: "the example kernels in QEMU", run: |c| example::check(c.toolchain()?) },
     Check { name: "iommu-tests", about: "the same kernel behind an IOMMU", run: |c| c.kernel_tests(IOMMU_MODE) },
 ];
 
@@ -98,9 +99,9 @@ impl Checkout {
         let format =
             |place: &str| succeed(self.cargo().args(["fmt", "--all", "--check"]).current_dir(self.project.join(place)));
         // The others are looked at even when the library is not in order: one run should show everything.
-        let results = [".", "tests/kernel", "fuzz"].map(format);
+        let results = [".", "tests/kernel", "examples/machine", "fuzz"].map(format);
         results.into_iter().collect::<Result<()>>()?;
-        Ok(Summary::note("library, xtask, kernel, fuzz"))
+        Ok(Summary::note("library, xtask, kernels, fuzz"))
     }
 
     fn lint(&mut self) -> Result<Summary> {

@@ -3,7 +3,7 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
-use crate::{check, demo, loom, models, shuttle};
+use crate::{check, demo, example, loom, models, shuttle};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Build, boot, test and measure pagepin")]
@@ -129,6 +129,14 @@ pub(crate) enum Task {
     ///
     /// Takes as long as the demo.
     Picture,
+    /// Build and boot the example kernels: one with one CPU, one with four
+    ///
+    /// Takes ten seconds once they are built, and some minutes the first time.
+    Example {
+        /// Which; none: all
+        #[arg(value_parser = PossibleValuesParser::new(example::KERNELS.iter().map(|(name, _)| *name)))]
+        kernels: Vec<String>,
+    },
     /// Build and boot the test kernel, its output untouched (for working on the kernel)
     ///
     /// Takes what the mode takes, and as much of the disk as the demo.
@@ -167,6 +175,7 @@ impl Task {
             Self::Mutants { .. } => "mutants",
             Self::Coverage => "coverage",
             Self::Picture => "picture",
+            Self::Example { .. } => "example",
             Self::Kernel { .. } => "kernel",
         }
     }

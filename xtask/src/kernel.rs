@@ -103,11 +103,25 @@ impl KernelToolchain {
     /// Builds everything into a disk image.
     pub(crate) fn build_image(&self, profile: Profile) -> Result<Image> {
         let user = self.build_user(profile)?;
+        let mut bootimage = self.bootimage(profile);
+        self.make_image(bootimage.env("PAGEPIN_USER_ELF", user))
+    }
+
+    /// Builds one of the kernels in `examples` into a disk image.
+    pub(crate) fn build_example(&self, name: &str) -> Result<Image> {
+        let mut bootimage = self.bootimage(Profile::Release);
+        self.make_image(bootimage.current_dir(self.project.join("examples").join(name)))
+    }
+
+    fn bootimage(&self, profile: Profile) -> Command {
         let mut bootimage = self.command(&setup::bootimage(&self.project));
-        bootimage.arg("bootimage").args(profile.flag());
-        bootimage.args(["--manifest-path", "Cargo.toml"]).env("PAGEPIN_USER_ELF", user);
+        bootimage.arg("bootimage").args(profile.flag()).args(["--manifest-path", "Cargo.toml"]);
+        bootimage
+    }
+
+    fn make_image(&self, bootimage: &Command) -> Result<Image> {
         let mut image = None;
-        let status = child::watch(&bootimage, |_, line| {
+        let status = child::watch(bootimage, |_, line| {
             screen::output(line);
             image = created_image(line).or(image.take());
         })?;

@@ -4,7 +4,7 @@
 //! test kernel into a bootable image, [`qemu`] boots it and [`protocol`] understands what it prints. Every program is
 //! started by [`child`]. A command is a row of [`steps`], shown on the [`screen`], and ends in a [`report`].
 //!
-//! [`published`] looks at the library as others get it.
+//! [`example`] boots the kernels that are examples. [`published`] looks at the library as others get it.
 //!
 //! [`check`], [`mod@loom`], [`mod@shuttle`], [`storm`] and [`mod@bench`] are the commands that judge the result;
 //! [`mod@fuzz`] and [`tsan`] are campaigns that run for as long as one likes, with the [`nightly`] compiler. [`mutants`] and
@@ -21,6 +21,7 @@ mod corpus;
 mod coverage;
 mod demo;
 mod develop;
+mod example;
 mod fuzz;
 mod host_tests;
 mod image;
@@ -104,6 +105,7 @@ fn run(cli: Cli, root: &Path) -> Result<bool> {
         Task::Shuttle { scenarios, schedules, .. } => plain(shuttle::run(root, &scenarios, &schedules)),
         Task::Mutants { places, jobs } => plain(mutants::run(root, &places, jobs)),
         Task::Coverage => plain(coverage::run(root)),
+        Task::Example { kernels } => plain(example::run(root, &kernels)),
         Task::Kernel { mode, smp, release: _, debug } => {
             let profile = if debug { kernel::Profile::Debug } else { kernel::Profile::Release };
             plain(develop::run(root, &mode, smp, profile))

@@ -10,7 +10,7 @@ mod twin;
 
 use alloc::sync::Arc;
 
-use pagepin::space::{KernelHalf, SpaceOptions, UserSpace};
+use pagepin::space::{KernelHalf, KernelHalfError, SpaceOptions, UserSpace};
 use pagepin::{
     CurrentSpace, Env as _, HasSpace, PageAddr, PageFault, Pfn, Rights,
     fault::{FaultError, FaultOutcome},
@@ -180,8 +180,8 @@ unsafe impl HasSpace for AddressSpace {
         &self.space
     }
 
-    fn has_kernel_half(&self) -> bool {
-        self.space.has_kernel_half()
+    fn may_load(&self) -> Result<(), KernelHalfError> {
+        self.space.may_load()
     }
 }
 
