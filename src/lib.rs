@@ -142,8 +142,8 @@ pub use env::EntryCell;
 pub use env::{
     AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, Cpus, CurrentCpu, EntryAddr, Env, ExtraParts,
     Extras, FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, LedgerEntry, LedgerTable,
-    LedgerTicket, LocalCpu, Mm, NoPreempt, NotReady, OffsetPhysMap, PhysMap, PinBudget, PinLedger, PinLimit, PinRecord,
-    PinTerm, Platform, ReadSide, Shootdown, Statistics, SwitchMm, Ticket, Unlimited, Vmas, Zone,
+    LedgerTicket, LocalCpu, LostLoan, Mm, NoPreempt, NotReady, OffsetPhysMap, PhysMap, PinBudget, PinLedger, PinLimit,
+    PinRecord, PinTerm, Platform, Quarantine, ReadSide, Shootdown, Statistics, SwitchMm, Ticket, Unlimited, Vmas, Zone,
 };
 pub use rights::{Access, Rights};
 pub use vma::{Backing, MapOptions, Vma, VmaError, VmaFlags};

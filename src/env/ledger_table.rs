@@ -256,6 +256,17 @@ impl<const N: usize> LedgerTable<N> {
         orphans.count()
     }
 
+    /// Strikes out every record that is `wanted`, and hands it to `taken`: each to one caller, however many there are.
+    pub(crate) fn take_matching(&self, wanted: impl Fn(&LedgerEntry) -> bool, taken: &mut dyn FnMut(LedgerEntry)) {
+        for (index, slot) in self.slots().enumerate() {
+            if let Some((state, entry)) = slot.read().filter(|(_, entry)| wanted(entry)) {
+                if self.give_back(index, state & !NUMBER) {
+                    taken(entry);
+                }
+            }
+        }
+    }
+
     /// The slots that were ever used.
     fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().take(self.used.load(Ordering::Relaxed) as usize)

@@ -11,6 +11,7 @@
 //! | [`PinBudget`] | limit what an mm pins | [`PinLimit`], [`Unlimited`] |
 //! | [`NoPreempt`] | keep a thread on its CPU | `()` |
 //! | [`PinLedger`] | know who pins what | `()`, [`LedgerTable`] |
+//! | [`Quarantine`] | keep pins whose device may be at work | `()`, [`QuarantineTable`](crate::pin::QuarantineTable) |
 //! | [`Statistics`] | where totals are kept | [`Counters`], [`CpuCounters`] |
 //! | [`AddressSpace`](crate::AddressSpace) | VMAs and locks of one mm | `UserSpace` (feature `alloc`) |
 //!
@@ -28,6 +29,7 @@ mod ledger_table;
 mod mm;
 mod no_preempt;
 mod phys_map;
+mod quarantine;
 mod read_side;
 mod shootdown;
 mod switch_mm;
@@ -53,6 +55,7 @@ pub use mm::Mm;
 pub(crate) use no_preempt::StayGuard;
 pub use no_preempt::{CurrentCpu, NoPreempt};
 pub use phys_map::{EntryAddr, EntryCell, OffsetPhysMap, PhysMap};
+pub use quarantine::{LostLoan, Quarantine};
 pub use read_side::ReadSide;
 pub use shootdown::{FlushRange, Shootdown};
 pub use switch_mm::SwitchMm;

@@ -152,3 +152,40 @@ must_not_compile! {
     compiles { pinned.complete().unwrap().byte_runs().count(); }
     does_not { got.complete().unwrap().byte_runs().count(); }
 }
+
+must_not_compile! {
+    /// That a device has stopped is the driver's word.
+    LoanCompletedSafely [E0133] (pinned: PinnedPage<'_, UserSpace<K>, Write>) {
+        let lent = pinned.lend();
+    }
+    compiles { let pinned = unsafe { lent.complete() }; }
+    does_not { let pinned = lent.complete(); }
+
+    /// What a device may be writing is not unpinned: it comes back first.
+    LoanReleased [E0599] (pinned: PinnedPage<'_, UserSpace<K>, Write>) {
+        let lent = pinned.lend();
+    }
+    compiles { unsafe { lent.complete() }.release(); }
+    does_not { lent.release(); }
+
+    /// Nor is it read or written by the kernel meanwhile.
+    LoanWritten [E0599] (pinned: PinnedPage<'_, UserSpace<K>, Write>) {
+        let lent = pinned.lend();
+    }
+    compiles { unsafe { lent.complete() }.copy_from(0, &[1]).unwrap(); }
+    does_not { lent.copy_from(0, &[1]).unwrap(); }
+
+    /// It comes back once.
+    LoanCompletedTwice [E0382] (pinned: PinnedPage<'_, UserSpace<K>, Write>) {
+        let lent = pinned.lend();
+        let device = lent.device();
+        let pinned = unsafe { lent.complete() };
+    }
+    compiles { let _ = device; }
+    does_not { let pinned = unsafe { lent.complete() }; }
+
+    /// A loan that nobody holds is lost at once.
+    LoanForgotten [deny unused_must_use] (pinned: PinnedPage<'_, UserSpace<K>, Write>) {}
+    compiles { let lent = pinned.lend(); }
+    does_not { pinned.lend(); }
+}

@@ -35,7 +35,7 @@ impl PinFlags {
 
     /// How long the pin lasts.
     #[inline(always)]
-    pub(super) fn term(self) -> PinTerm {
+    pub(crate) fn term(self) -> PinTerm {
         if self.contains(Self::LONGTERM) { PinTerm::Long } else { PinTerm::Short }
     }
 

@@ -21,6 +21,7 @@ mod error;
 mod family;
 mod flags;
 mod got;
+mod lend;
 mod lender;
 mod pinned;
 mod range;
@@ -39,6 +40,7 @@ pub use family::{
 };
 pub use flags::PinFlags;
 pub use got::{GotPages, RawGets};
+pub use lend::{Lent, QuarantineTable, Quarantined};
 pub use lender::{Lender, Owner};
 pub use pinned::{OwnedPins, Pinned, PinnedPages, RawPins};
 pub use range::{ByteRun, OutOfRange, PinnedPage, PinnedRange};

@@ -73,6 +73,10 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
         Self { pages }
     }
 
+    pub(super) fn into_pages(self) -> Pinned<L, A, B> {
+        self.pages
+    }
+
     /// The range that is pinned.
     #[must_use]
     pub fn range(&self) -> UserRange {

@@ -47,6 +47,7 @@ mod ipi_shootdown;
 mod kernel_half;
 mod layouts;
 mod ledger;
+mod lend;
 mod memory_types;
 mod mm_lock;
 mod pin_family;

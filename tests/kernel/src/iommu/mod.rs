@@ -4,9 +4,9 @@
 //! Only mode `iommu` switches it on, in a machine that has one; everywhere else devices
 //! see physical memory as it is.
 //!
-//! The order that keeps a device off memory that is no longer lent is that of [`Lent`]:
-//! its end unmaps, invalidates, and returns when the unit says that it is done. Whoever
-//! lends pinned memory ends the [`Lent`] first and gives back the pin after that.
+//! The order that keeps a device off memory that is no longer lent: the end of a [`Window`]
+//! unmaps, invalidates, and returns when the unit says that it is done. That is what the
+//! library's `Lent::complete` asks for, before the pin can be given back.
 
 mod registers;
 mod tables;
@@ -60,7 +60,7 @@ pub fn take_fault() -> Option<Fault> {
 }
 
 /// Memory that the device reaches, as one range of its addresses whatever the frames are.
-pub struct Lent {
+pub struct Window {
     first: usize,
     frames: Vec<u64>,
     /// Where in its first page the range begins.
@@ -68,7 +68,7 @@ pub struct Lent {
     invalidates: bool,
 }
 
-impl Lent {
+impl Window {
     /// Lends these pieces of memory, of which all but the first begin and all but the last
     /// end at page boundaries. `None` without an IOMMU.
     ///
@@ -106,7 +106,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for Window {
     /// When this returns, the device cannot reach the memory any more.
     ///
     /// # Panics

@@ -3,14 +3,14 @@
 use alloc::{vec, vec::Vec};
 
 use pagepin::pin::{
-    GotPages, Owner, PhysRun, PinAccess, PinFlags, PinnedPages, PinnedRange, RawGets, Read, Write, get_user_pages_fast,
+    GotPages, Lent, Owner, PhysRun, PinAccess, PinFlags, PinnedPages, RawGets, Read, Write, get_user_pages_fast,
     get_user_pages_remote, pin_user_pages_fast, pin_user_pages_remote, put_user_pages,
 };
 use pagepin::{Unlimited, UserRange};
 use pagepin_abi::{Error, PIN_KEEP_CACHED, PIN_LONGTERM, PIN_PLAIN, PIN_READ, PIN_WRITE};
 
 use super::{AddressSpace, Kernel, errors, kernel};
-use crate::{iommu::Lent, memory::PAGE};
+use crate::{iommu::Window, memory::PAGE};
 
 /// Most pages a handle stands for.
 const PAGES_MAX: u64 = 1024;
@@ -22,7 +22,7 @@ type Segments = Vec<(u64, u64)>;
 pub struct Pin {
     held: Option<Held>,
     /// What the device reaches of it, where an IOMMU decides that.
-    lent: Option<Lent>,
+    window: Option<Window>,
     segments: Segments,
     writable: bool,
 }
@@ -35,10 +35,9 @@ pub enum Whose {
     Others,
 }
 
-type Owned<A> = PinnedRange<Owner<&'static Kernel, Unlimited>, A, Vec<PhysRun>>;
+type Owned<A> = Lent<Owner<&'static Kernel, Unlimited>, A, Vec<PhysRun>>;
 
 /// Owned, because the table of handles outlives the borrow of the address space.
-#[expect(dead_code, reason = "the pins are only kept until they are dropped")]
 enum Held {
     Read(Owned<Read>),
     Write(Owned<Write>),
@@ -70,11 +69,11 @@ impl Pin {
                 (Held::Read(pins), segments)
             }
         };
-        let mut pin = Self { held: Some(held), lent: None, segments, writable };
+        let mut pin = Self { held: Some(held), window: None, segments, writable };
         // From here on the frames stay, so now the device may reach them.
-        pin.lent = Lent::new(&pin.segments, writable)?;
-        if let Some(lent) = pin.lent.as_mut().filter(|_| flags & PIN_KEEP_CACHED != 0) {
-            lent.forget_to_invalidate();
+        pin.window = Window::new(&pin.segments, writable)?;
+        if let Some(window) = pin.window.as_mut().filter(|_| flags & PIN_KEEP_CACHED != 0) {
+            window.forget_to_invalidate();
         }
         Ok(pin)
     }
@@ -92,7 +91,7 @@ impl Pin {
         };
         let pinned = pinned.and_then(PinnedPages::complete).map_err(errors::pin)?;
         let segments = pinned.byte_runs().map(|run| (run.address, run.length)).collect();
-        Ok((pinned.into_owned(), segments))
+        Ok((pinned.into_owned().lend(), segments))
     }
 
     fn plain<A: PinAccess>(space: &AddressSpace, whose: Whose, range: UserRange) -> Result<(Held, Segments), Error> {
@@ -129,9 +128,9 @@ impl Pin {
 
     /// Where the device finds `offset`, and how many bytes it finds from there on.
     pub fn device_segment(&self, offset: u64) -> Option<(u64, u64)> {
-        let Some(lent) = &self.lent else { return self.segment(offset) };
+        let Some(window) = &self.window else { return self.segment(offset) };
         let length: u64 = self.segments.iter().map(|&(_, length)| length).sum();
-        (offset < length).then(|| (lent.address() + offset, length - offset))
+        (offset < length).then(|| (window.address() + offset, length - offset))
     }
 
     /// Whether the device may write.
@@ -144,11 +143,16 @@ impl Drop for Pin {
     fn drop(&mut self) {
         // First the device loses its access, cached translations included; only then may
         // the frames become somebody else's.
-        drop(self.lent.take());
-        // Owned pins release themselves.
-        if let Some(Held::Plain(raw)) = self.held.take() {
+        drop(self.window.take());
+        match self.held.take() {
+            // SAFETY: a handle is not given back while the device is busy with it, and the
+            // device has just lost the pages, where an IOMMU decides that (but for the twin).
+            Some(Held::Read(lent)) => drop(unsafe { lent.complete() }),
+            // SAFETY: as above.
+            Some(Held::Write(lent)) => drop(unsafe { lent.complete() }),
             // SAFETY: taken through the same kernel.
-            unsafe { put_user_pages(kernel(), raw) };
+            Some(Held::Plain(raw)) => unsafe { put_user_pages(kernel(), raw) },
+            None => {}
         }
     }
 }
