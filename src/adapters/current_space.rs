@@ -1,6 +1,7 @@
 //! [`CurrentSpace`]: in which address space each CPU is, and what the page-fault handler makes of that.
 
 use core::cell::UnsafeCell;
+use core::convert::Infallible;
 use core::fmt;
 use core::ops::Deref;
 
@@ -149,6 +150,31 @@ where
         });
         drop(before);
         Ok(())
+    }
+
+    /// Replaces the address space that the calling CPU is in, and does not come back: the end of `exec`.
+    ///
+    /// What a function that never returns still has is never dropped: an `Arc` of the old program kept on its stack keeps all
+    /// of that program's memory for ever. So `start`, which leaves for user mode, must be [`Copy`], as no owner of anything is,
+    /// and `space` has gone to this CPU before it runs. The old space ends here, if no other share of it is left.
+    ///
+    /// ```no_run
+    /// # use std::sync::Arc;
+    /// # use pagepin::{*, space::*};
+    /// # fn example<K: Env<Shootdown: SwitchMm>, C: CurrentCpu>(current: &CurrentSpace<Arc<UserSpace<K>>, C, 8>, kernel: K,
+    /// #     options: SpaceOptions, entry: u64, stack: u64) -> Result<(), SpaceError> {
+    /// # fn enter_user_mode(_: u64, _: u64) -> ! { loop {} }
+    /// let new = UserSpace::new(kernel, options)?;
+    /// // ... load the program; up to here an error leaves the old one as it is ...
+    /// let Err(_) = current.exec(Arc::new(new), || enter_user_mode(entry, stack));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`KernelHalfError`]: the CPU is where it was, and `space` is dropped.
+    pub fn exec<F: FnOnce() -> Infallible + Copy>(&self, space: S, start: F) -> Result<Infallible, KernelHalfError> {
+        self.enter(space).map(|()| start())
     }
 
     /// The calling CPU leaves the address space that it is in: for idle, and for threads of the kernel. The root stays loaded

@@ -1,7 +1,10 @@
 //! [`FrameTable`]: from a frame number to its [`PageFrame`].
 
 use crate::addr::Pfn;
-use crate::frame::{Layout, PageFrame, Wide};
+use crate::frame::{Layout, PageFrame, Snapshot, Wide};
+
+/// The `PageFrame`s of consecutive frames.
+type Words<L> = [PageFrame<L>];
 
 /// The kernel's array of [`PageFrame`]s.
 ///
@@ -25,6 +28,36 @@ pub unsafe trait FrameTable {
         let _ = (first, count);
         None
     }
+
+    /// Calls `look` with all `PageFrame`s, in slices of consecutive frames of which the first is named. Returns whether it did: a
+    /// table that is not a list of slices need not. For diagnosis.
+    fn for_each_span(&self, look: &mut dyn FnMut(Pfn, &Words<Self::Layout>)) -> bool {
+        let _ = look;
+        false
+    }
+
+    /// Calls `found` with each frame that somebody uses, and returns how many there are. When no address space is left and
+    /// no pin is held, each is a leak. `None`: the table cannot be listed.
+    ///
+    /// ```
+    /// # use pagepin::{FlatFrameTable, FrameTable, Pfn, frame::*};
+    /// # let words: [PageFrame; 4] = [const { PageFrame::new() }; 4];
+    /// # let table = unsafe { FlatFrameTable::new(Pfn::new(0), &words) };
+    /// # unsafe { words[2].word() }.hand_out(FrameKind::Table, 0, Ownership::Shared).unwrap();
+    /// let leaks = table.leaks(&mut |frame, word| println!("{frame:?}: {word:?}"));
+    /// assert_eq!(leaks, Some(1));
+    /// ```
+    fn leaks(&self, found: &mut dyn FnMut(Pfn, Snapshot)) -> Option<u64> {
+        let mut count = 0;
+        let listed = self.for_each_span(&mut |first, words| {
+            let words = words.iter().map(PageFrame::snapshot).enumerate();
+            for (index, word) in words.filter(|(_, word)| !word.is_free()) {
+                count += 1;
+                found(first.offset(index as u64), word);
+            }
+        });
+        listed.then_some(count)
+    }
 }
 
 // SAFETY: forwards to an implementation.
@@ -39,6 +72,10 @@ unsafe impl<T: FrameTable + ?Sized> FrameTable for &T {
     #[inline(always)]
     fn run(&self, first: Pfn, count: u64) -> Option<&[PageFrame<T::Layout>]> {
         (**self).run(first, count)
+    }
+
+    fn for_each_span(&self, look: &mut dyn FnMut(Pfn, &Words<T::Layout>)) -> bool {
+        (**self).for_each_span(look)
     }
 }
 
@@ -75,5 +112,10 @@ unsafe impl<L: Layout> FrameTable for FlatFrameTable<'_, L> {
     fn run(&self, first: Pfn, count: u64) -> Option<&[PageFrame<L>]> {
         let start = first.number().wrapping_sub(self.first.number()) as usize;
         self.frames.get(start..start.checked_add(count as usize)?)
+    }
+
+    fn for_each_span(&self, look: &mut dyn FnMut(Pfn, &[PageFrame<L>])) -> bool {
+        look(self.first, self.frames);
+        true
     }
 }

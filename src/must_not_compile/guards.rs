@@ -46,4 +46,10 @@ must_not_compile! {
     }
     compiles { drop(walk); drop(read_side); }
     does_not { drop(read_side); drop(walk); }
+
+    /// What a call that never returns has is never dropped, so exec takes nothing that owns.
+    ExecKeepsTheOldProgram [E0277] (current: &CurrentSpace<&'static UserSpace<&'static BootPlatform<SingleCpu, SingleCpu>>, impl CurrentCpu, 1>, new: &'static UserSpace<&'static BootPlatform<SingleCpu, SingleCpu>>, old: std::sync::Arc<u8>) {
+    }
+    compiles { let old = &old; let _ = current.exec(new, move || { let _kept = old; loop {} }); }
+    does_not { let _ = current.exec(new, move || { let _kept = old; loop {} }); }
 }

@@ -10,6 +10,8 @@ mod advice;
 mod error;
 mod fork;
 #[cfg(feature = "alloc")]
+mod inspect;
+#[cfg(feature = "alloc")]
 mod kernel_half;
 #[cfg(feature = "alloc")]
 mod mm_lock;
@@ -27,6 +29,8 @@ pub use advice::Advice;
 #[cfg(feature = "alloc")]
 pub use error::SpaceError;
 pub use fork::{ForkError, Forked, fork_vmas};
+#[cfg(feature = "alloc")]
+pub use inspect::{Audited, Dump, Finding, Resident, audit};
 #[cfg(feature = "alloc")]
 pub use kernel_half::{KernelHalf, KernelHalfError, OutOfTables, Vital};
 #[cfg(feature = "alloc")]

@@ -43,6 +43,7 @@ mod forms;
 mod frame_model;
 mod frame_source;
 mod frame_word;
+mod inspect;
 mod ipi_shootdown;
 mod kernel_half;
 mod layouts;

@@ -3,7 +3,7 @@
 use pagepin::{BuddySource, FlushRange, Pfn, PhysMap, Platform, ReadSide, Region, Shootdown, SpanFrameTable};
 
 /// Physical memory from 0 on.
-pub struct Memory(Box<[u64]>);
+pub(crate) struct Memory(Box<[u64]>);
 
 // SAFETY: the bytes stay where they are for as long as this lives.
 unsafe impl PhysMap for Memory {
@@ -14,7 +14,7 @@ unsafe impl PhysMap for Memory {
 }
 
 /// Read side and shootdown of one thread.
-pub struct OneCpu;
+pub(crate) struct OneCpu;
 
 // SAFETY: one thread.
 unsafe impl ReadSide for OneCpu {
@@ -29,10 +29,10 @@ unsafe impl Shootdown for OneCpu {
 }
 
 /// The kernel.
-pub type Kernel = Platform<Memory, SpanFrameTable<'static>, BuddySource<'static>, OneCpu, OneCpu>;
+pub(crate) type Kernel = Platform<Memory, SpanFrameTable<'static>, BuddySource<'static>, OneCpu, OneCpu>;
 
 /// Makes one.
-pub fn kernel() -> Kernel {
+pub(crate) fn kernel() -> Kernel {
     let memory = Memory(vec![0; 257 * 512].into());
     // SAFETY: the memory is this kernel's alone.
     unsafe { Platform::from_regions(memory, [Region::new(0, 1 << 20, true)], OneCpu, OneCpu) }.unwrap()

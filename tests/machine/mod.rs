@@ -327,6 +327,10 @@ unsafe impl<L: Layout> FrameTable for Machine<L> {
     fn run(&self, first: Pfn, count: u64) -> Option<&[PageFrame<L>]> {
         self.table.run(first, count)
     }
+
+    fn for_each_span(&self, look: &mut dyn FnMut(Pfn, &[PageFrame<L>])) -> bool {
+        self.table.for_each_span(look)
+    }
 }
 
 // SAFETY: one machine is every part.

@@ -66,6 +66,11 @@ unsafe impl<L: Layout> FrameTable for SpanFrameTable<'_, L> {
             found => found,
         }
     }
+
+    fn for_each_span(&self, look: &mut dyn FnMut(Pfn, &[PageFrame<L>])) -> bool {
+        self.spans().for_each(|(first, words)| look(first, words));
+        true
+    }
 }
 
 impl<L: Layout> SpanFrameTable<'_, L> {

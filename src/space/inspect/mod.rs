@@ -1,0 +1,77 @@
+//! Looking at address spaces as a whole: what is resident, what is mapped where, and whether all of it agrees with the frames'
+//! words. For shells, for panics, and for who wonders where memory went; each visits every entry, with the mm lock held
+//! exclusively, so that what it says was all true at one moment.
+
+mod audit;
+mod dump;
+mod resident;
+
+pub use audit::{Audited, Finding, audit};
+pub use dump::Dump;
+pub use resident::Resident;
+
+use crate::addr::{PageAddr, Pfn};
+use crate::arch::{Entry, LeafSize, Level};
+use crate::env::{Env, FrameTable};
+use crate::frame::Snapshot;
+use crate::paging::{Cursor, TableError, Tables};
+
+/// A leaf, present or prot-none.
+#[derive(Clone, Copy)]
+struct Leaf {
+    page: PageAddr,
+    entry: Entry,
+    size: LeafSize,
+}
+
+impl Leaf {
+    fn frame(&self) -> Pfn {
+        self.entry.leaf_frame(self.size)
+    }
+
+    fn is_writable(&self) -> bool {
+        self.entry.is_present() && self.entry.is_writable()
+    }
+}
+
+/// Calls `look` with each leaf of `first..end`.
+fn leaves<K: Env>(
+    tables: &Tables<'_, K>,
+    (first, end): (PageAddr, PageAddr),
+    mut look: impl FnMut(Leaf),
+) -> Result<(), TableError> {
+    let mut cursor = Cursor::new(first, end);
+    while let Some(chunk) = cursor.next_chunk(tables)? {
+        for i in 0..chunk.count {
+            let entry = tables.load(chunk.at(i));
+            if entry.has_frame() {
+                look(Leaf { page: chunk.page_at(i), entry, size: chunk.size });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Calls `look` with each table, the root first.
+fn tables_of<K: Env>(tables: &Tables<'_, K>, mut look: impl FnMut(Pfn)) -> Result<(), TableError> {
+    let (first, end) = user_half(tables);
+    look(tables.mm().root());
+    let mut level = tables.mm().levels().top();
+    while level != Level::LOWEST {
+        let mut cursor = Cursor::new(first, end);
+        while let Some(table) = cursor.next_table(tables, level)? {
+            look(table.frame);
+        }
+        level = level.below();
+    }
+    Ok(())
+}
+
+fn user_half<K: Env>(tables: &Tables<'_, K>) -> (PageAddr, PageAddr) {
+    let half = tables.mm().levels().user_half().range();
+    (half.first_page(), half.end_page())
+}
+
+fn word_of<K: Env>(tables: &Tables<'_, K>, frame: Pfn) -> Option<Snapshot> {
+    tables.env().frames().frame(frame).map(|frame| frame.snapshot())
+}
