@@ -6,37 +6,32 @@
 #![expect(dead_code, reason = "the rest of the kernel would call it")]
 
 // <quoted>
-use pagepin::{fault::*, frame::*, pin::*, space::*, *};
+use pagepin::{fault::*, pin::*, space::*, *};
 use x86_64::{registers::control::Cr2, structures::idt::PageFaultErrorCode};
 
-type Kernel = Platform<
-    OffsetPhysMap,
-    FlatFrameTable<'static>,
-    FrameAllocatorSource<MyFrames>,
-    SingleCpu, // the walker's read side: interrupts off
-    SingleCpu, // the TLB shootdown: INVLPG
->;
+type Kernel = BootPlatform<SingleCpu, SingleCpu>; // walkers switch interrupts off; INVLPG
 type Process = UserSpace<&'static Kernel>;
 
-/// Once, at boot. `words` has one `PageFrame::new()` for each frame of memory.
-fn make_kernel(offset: u64, words: &'static [PageFrame], free: MyFrames) -> Kernel {
-    // SAFETY: the boot loader maps all memory at `offset`; `words` is the only table of
-    // these frames; `free` hands out unused frames; there is one CPU, in ring 0.
+/// Once, at boot: the frames' words and the frame allocator come out of the boot loader's map.
+fn make_kernel(boot: &BootInfo) -> Result<Kernel, RegionError> {
+    let regions = boot.memory.iter().map(|r| Region::new(r.start, r.end, r.is_usable));
+    // SAFETY: the boot loader maps all memory at the offset, and nobody uses what it says is
+    // usable; there is one CPU, in ring 0.
     unsafe {
-        Platform::new(
-            OffsetPhysMap::new(offset),
-            FlatFrameTable::new(Pfn::new(0), words),
-            FrameAllocatorSource::new(free, None),
-            SingleCpu::new(),
-            SingleCpu::new(),
-        )
+        let map = OffsetPhysMap::new(boot.physical_memory_offset);
+        Platform::from_regions(map, regions, SingleCpu::new(), SingleCpu::new())
     }
 }
 
+/// What all processes share. An error names what would be lost when a root is loaded.
+fn options(kernel: &Kernel) -> Result<SpaceOptions, KernelHalfError> {
+    // SAFETY: in ring 0; the boot loader's tables live for ever.
+    unsafe { KernelHalf::loaded(kernel.phys_map()) }.map(SpaceOptions::new)
+}
+
 /// The first process. Its root, `space.root()`, goes into CR3.
-fn first_process(kernel: &'static Kernel, half: KernelHalf) -> Result<Process, SpaceError> {
-    let options = SpaceOptions::new(half);
-    UserSpace::new(kernel, options)
+fn first_process(kernel: &'static Kernel) -> Result<Process, SpaceError> {
+    UserSpace::new(kernel, options(kernel).expect("the kernel is in the upper half"))
 }
 
 /// The page-fault handler, for user code and for the kernel's copies from and to user memory.
@@ -45,8 +40,9 @@ fn page_fault(current: &Process, code: PageFaultErrorCode) -> Result<(), FaultEr
     current.fault(fault_from_error_code(Cr2::read_raw(), code)).map(|_| ())
 }
 
-fn sys_mmap(current: &Process, start: u64, length: u64) -> Result<(), SpaceError> {
-    current.map(start, length, Rights::READ | Rights::WRITE)
+fn sys_mmap(current: &Process, length: u64) -> Result<u64, SpaceError> {
+    let range = current.map_anywhere(length, Placement::new(), Rights::READ | Rights::WRITE)?;
+    Ok(range.start())
 }
 
 fn sys_fork(current: &Process) -> Result<Process, ForkError> {
@@ -64,8 +60,6 @@ fn sys_read(current: &Process, disk: &impl Disk, start: u64, len: u64) -> Result
 }
 // </quoted>
 
-use x86_64::structures::paging::{FrameAllocator, FrameDeallocator, PhysFrame, Size4KiB};
-
 /// A device that writes to physical memory.
 trait Disk {
     /// Starts to read into `length` bytes from the physical `address` on.
@@ -74,26 +68,16 @@ trait Disk {
     fn wait(&self);
 }
 
-/// The frames that nobody uses.
-struct MyFrames {
-    free: [Option<PhysFrame>; 1024],
-    count: usize,
+/// What a boot loader tells.
+struct BootInfo {
+    /// Where all physical memory is mapped.
+    physical_memory_offset: u64,
+    memory: &'static [MemoryRegion],
 }
 
-// SAFETY: a frame is given out once until it comes back.
-unsafe impl FrameAllocator<Size4KiB> for MyFrames {
-    fn allocate_frame(&mut self) -> Option<PhysFrame> {
-        self.count = self.count.checked_sub(1)?;
-        self.free.get_mut(self.count)?.take()
-    }
-}
-
-impl FrameDeallocator<Size4KiB> for MyFrames {
-    unsafe fn deallocate_frame(&mut self, frame: PhysFrame) {
-        // A frame without a place is lost, not given out twice.
-        if let Some(place) = self.free.get_mut(self.count) {
-            *place = Some(frame);
-            self.count += 1;
-        }
-    }
+/// Some of the physical memory.
+struct MemoryRegion {
+    start: u64,
+    end: u64,
+    is_usable: bool,
 }

@@ -27,36 +27,17 @@
 //!
 #![cfg_attr(feature = "alloc", doc = "```")]
 #![cfg_attr(not(feature = "alloc"), doc = "```ignore")]
-//! # use pagepin::{*, fault::*, frame::*, pin::*, space::*};
-//! # // A machine with one CPU and 64 frames of memory.
-//! # struct Memory(Box<[u64]>);
-//! # unsafe impl PhysMap for Memory {
-//! #     fn frame_ptr(&self, frame: Pfn) -> *mut u8 {
-//! #         let base = self.0.as_ptr().addr().next_multiple_of(4096) - self.0.as_ptr().addr();
-//! #         let at = self.0.as_ptr().cast::<u8>().wrapping_add(base + frame.address() as usize);
-//! #         at.cast_mut()
-//! #     }
-//! # }
-//! # struct Free(std::sync::Mutex<Vec<u64>>);
-//! # unsafe impl FrameSource for Free {
-//! #     fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
-//! #         (request.order == 0).then(|| self.0.lock().unwrap().pop()).flatten().map(Pfn::new)
-//! #     }
-//! #     unsafe fn free(&self, frame: Pfn, _: u8) { self.0.lock().unwrap().push(frame.number()) }
-//! # }
-//! # struct OneCpu;
-//! # unsafe impl ReadSide for OneCpu {
-//! #     type Guard<'a> = ();
-//! #     fn enter(&self) {}
-//! #     fn synchronize(&self) {}
-//! # }
-//! # unsafe impl Shootdown for OneCpu { fn flush(&self, _: Pfn, _: FlushRange) {} }
-//! # let words: Vec<PageFrame> = (0..64).map(|_| PageFrame::new()).collect();
-//! # let memory = Memory(vec![0; 65 * 512].into());
-//! # let frames = unsafe { FlatFrameTable::new(Pfn::new(0), &words) };
-//! # let free = Free(std::sync::Mutex::new((0..64).collect()));
-//! # let kernel = unsafe { Platform::new(memory, frames, free, OneCpu, OneCpu) };
-//! // `kernel` is a `Platform` of your direct map, frame table, frame allocator, read side and TLB shootdown.
+//! # #[path = "../tests/machine/doc_kernel.rs"] mod doc_kernel;
+//! # use doc_kernel::{Kernel, Memory, OneCpu};
+//! # use pagepin::{*, pin::*, space::*};
+//! # let map = Memory::new();
+//! // The boot loader's map of memory: here, 1 MiB that nobody uses. What comes out has a word for each frame, and a
+//! // frame allocator. `map` is the direct map; the other two are the walkers' read side and the TLB shootdown.
+//! let regions = [Region::new(0, 1 << 20, true)];
+//! // SAFETY: the memory is this kernel's alone, and no processor has its tables.
+//! let kernel: Kernel = unsafe { Platform::from_regions(map, regions, OneCpu, OneCpu) }?;
+//!
+//! // A process. This one has no kernel in its upper half, since no processor will run it.
 //! let parent = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
 //! parent.map(0x10000, 4096, Rights::READ | Rights::WRITE)?;
 //!
@@ -76,6 +57,21 @@
 //! assert_eq!(&bytes, b"from the device");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # In which order
+//!
+//! | step | with | page |
+//! |---|---|---|
+//! | all of the kernel in the upper half | `KernelHalf` | [Before you load a root](documents::layout) |
+//! | frames | [`Platform::from_regions`], [`Region`] | [Into your kernel](documents::embedding) |
+//! | processes | `UserSpace`, `Placement` | |
+//! | page faults | `CurrentSpace`, [`fault`] | |
+//! | system calls | `uaccess` | |
+//! | devices | [`pin`], [`AnyPinned`](pin::AnyPinned) | |
+//! | more CPUs | [`IpiShootdown`] | |
+//! | when something is wrong | [`FrameTable::leaks`], `audit`, `UserSpace::dump` | [by symptom](documents::embedding#when-something-is-wrong) |
+//!
+//! Functions by [their names in Linux](documents::embedding#for-who-knows-linux).
 //!
 //! # Features
 //!

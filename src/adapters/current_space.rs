@@ -16,7 +16,7 @@ use crate::uaccess::fixup;
 #[cfg(feature = "alloc")]
 use crate::{env::PinBudget, space::UserSpace};
 
-/// Something with an address space: a [`UserSpace`](crate::space::UserSpace), or the process of a kernel that has one in it.
+/// Something with an address space: a `UserSpace`, or the process of a kernel that has one in it.
 ///
 /// # Implementation safety
 /// `space` of a value is always the same address space, and `may_load` is `Ok` only if its root maps the kernel.

@@ -8,7 +8,7 @@ mod current_space;
 mod epoch;
 mod interrupts;
 mod ipi_shootdown;
-#[cfg(all(feature = "alloc", feature = "instructions", target_arch = "x86_64"))]
+#[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 mod loaded_root;
 mod memory;
 mod section_count;

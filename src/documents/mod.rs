@@ -12,6 +12,7 @@ macro_rules! documents {
 }
 
 documents! {
+    embedding: "EMBEDDING.md";
     layout: "LAYOUT.md";
     model: "MODEL.md";
     decision_table: "decision-table.md";

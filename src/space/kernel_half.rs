@@ -203,6 +203,7 @@ impl KernelHalf {
     }
 
     /// The entries of the kernel half, as a new root gets them: not for user code, whatever they say.
+    #[cfg(feature = "alloc")]
     pub(super) fn entries(self, map: &impl PhysMap) -> impl Iterator<Item = (u64, Entry)> {
         let indices = self.levels.user_root_entries()..ENTRIES;
         let root = self.root.into_iter();
@@ -210,6 +211,7 @@ impl KernelHalf {
     }
 
     /// Whether `root`, made from this, still has all that the kernel's root has.
+    #[cfg(feature = "alloc")]
     pub(super) fn compare(self, map: &impl PhysMap, root: Pfn) -> Result<(), KernelHalfError> {
         if self.root.is_none() {
             return Err(KernelHalfError::NoKernel);

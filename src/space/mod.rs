@@ -11,7 +11,6 @@ mod error;
 mod fork;
 #[cfg(feature = "alloc")]
 mod inspect;
-#[cfg(feature = "alloc")]
 mod kernel_half;
 #[cfg(feature = "alloc")]
 mod mm_lock;
@@ -31,7 +30,6 @@ pub use error::SpaceError;
 pub use fork::{ForkError, Forked, fork_vmas};
 #[cfg(feature = "alloc")]
 pub use inspect::{Audited, Dump, Finding, Resident, audit};
-#[cfg(feature = "alloc")]
 pub use kernel_half::{KernelHalf, KernelHalfError, OutOfTables, Vital};
 #[cfg(feature = "alloc")]
 pub use placement::Placement;

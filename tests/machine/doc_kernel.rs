@@ -31,9 +31,15 @@ unsafe impl Shootdown for OneCpu {
 /// The kernel.
 pub(crate) type Kernel = Platform<Memory, SpanFrameTable<'static>, BuddySource<'static>, OneCpu, OneCpu>;
 
+impl Memory {
+    /// 1 MiB.
+    pub(crate) fn new() -> Self {
+        Self(vec![0; 257 * 512].into())
+    }
+}
+
 /// Makes one.
 pub(crate) fn kernel() -> Kernel {
-    let memory = Memory(vec![0; 257 * 512].into());
     // SAFETY: the memory is this kernel's alone.
-    unsafe { Platform::from_regions(memory, [Region::new(0, 1 << 20, true)], OneCpu, OneCpu) }.unwrap()
+    unsafe { Platform::from_regions(Memory::new(), [Region::new(0, 1 << 20, true)], OneCpu, OneCpu) }.unwrap()
 }
