@@ -234,6 +234,17 @@ impl UserRange {
         Self { start: start.0, length: end.0 - start.0 }
     }
 
+    /// The bytes in its first `pages` pages, at least one, and those behind.
+    pub(crate) fn split_after_pages(self, pages: u64) -> (Self, Option<Self>) {
+        let split = self.first_page().offset(pages).address();
+        debug_assert!(pages > 0);
+        if split >= self.end() {
+            return (self, None);
+        }
+        let part = Self { start: self.start, length: split - self.start };
+        (part, Some(Self { start: split, length: self.end() - split }))
+    }
+
     /// First byte.
     #[must_use]
     pub const fn start(self) -> u64 {

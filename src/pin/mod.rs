@@ -23,10 +23,13 @@ mod flags;
 mod got;
 mod lend;
 mod lender;
+mod parts;
 mod pinned;
 mod range;
 mod release;
 mod run;
+#[cfg(feature = "alloc")]
+mod user_vec;
 mod walk;
 
 pub use crate::addr::PhysRun;
@@ -42,9 +45,12 @@ pub use flags::PinFlags;
 pub use got::{GotPages, RawGets};
 pub use lend::{Lent, QuarantineTable, Quarantined};
 pub use lender::{Lender, Owner};
+pub use parts::pin_user_pages_in_parts;
 pub use pinned::{OwnedPins, Pinned, PinnedPages, RawPins};
 pub use range::{ByteRun, OutOfRange, PinnedPage, PinnedRange};
 pub use release::{put_user_pages, unpin_user_pages, unpin_user_run};
+#[cfg(feature = "alloc")]
+pub use user_vec::{PinnedVec, UserVec, UserVecError, pin_user_pages_in_vec};
 
 // They go to whoever takes the completion interrupt.
 static_assertions::assert_impl_all!(RawPins<Write, [PhysRun; 1]>: Send, Sync);

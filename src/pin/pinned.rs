@@ -77,6 +77,15 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> Pinned<L, A, B> {
         }
     }
 
+    /// What is pinned as a range by itself, and what is missing of the one that was asked for.
+    pub fn into_part(self) -> (PinnedRange<L, A, B>, Option<UserRange>) {
+        let (lender, mut pins) = self.into_parts();
+        let (part, rest) = pins.collected.range.split_after_pages(pins.collected.acquired.pages);
+        pins.collected.range = part;
+        pins.collected.acquired.stopped = None;
+        (PinnedRange::new(Self { lender, pins }), rest)
+    }
+
     /// Unpins the pages, as dropping the guard does, and hands back its parts: nothing is freed but what the pins kept.
     pub fn release(self) -> (L, B) {
         self.release_as(Dirty::when(A::WRITES))

@@ -35,6 +35,17 @@ pub struct ByteRun {
 }
 
 impl ByteRun {
+    /// The same bytes in pieces none of which crosses a page.
+    fn in_pages(self) -> impl Iterator<Item = Self> {
+        let mut rest = self;
+        core::iter::from_fn(move || {
+            let length = (PAGE_SIZE - rest.address % PAGE_SIZE).min(rest.length);
+            let piece = Self { address: rest.address, length };
+            rest = Self { address: rest.address + length, length: rest.length - length };
+            (length > 0).then_some(piece)
+        })
+    }
+
     /// The bytes of `range`, whose pages are those of `runs`.
     pub(super) fn of(range: UserRange, runs: &[PhysRun]) -> impl Iterator<Item = Self> + '_ {
         let (mut skip, mut left) = (range.offset_in_page(), range.length());
@@ -124,6 +135,30 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
             at += run.length;
         }
         Ok(())
+    }
+
+    /// Where the kernel has the bytes of the range, in order, in pieces none of which crosses a page: for drivers that take
+    /// pointers, such as a `Hal` of `virtio-drivers`.
+    ///
+    /// The pieces are mapped and pinned for as long as `self` is borrowed. Whoever follows a pointer sees to it that
+    /// - no reference (`&[u8]`) is made of it: user code and devices may write the bytes at any time;
+    /// - nobody else in the kernel writes the byte meanwhile, or all access it as atomics of one byte;
+    /// - nothing is written through a pin for [`Read`](super::Read).
+    ///
+    /// ```
+    /// # use pagepin::pin::{Lender, PhysRun, PinnedRange, Write};
+    /// # fn share(_: core::ptr::NonNull<[u8]>) -> u64 { 0 }
+    /// # fn example<L: Lender>(pinned: &PinnedRange<L, Write, [PhysRun; 8]>) {
+    /// for piece in pinned.views() {
+    ///     let address_of_the_device = share(piece);
+    /// }
+    /// # }
+    /// ```
+    pub fn views(&self) -> impl Iterator<Item = NonNull<[u8]>> + '_ {
+        self.byte_runs().flat_map(ByteRun::in_pages).filter_map(|piece| {
+            let first = NonNull::new(self.pointer(piece.address))?;
+            Some(NonNull::slice_from_raw_parts(first, piece.length as usize))
+        })
     }
 
     /// Where the direct map has the byte at a physical address of this pin.

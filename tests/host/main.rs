@@ -32,6 +32,7 @@ mod boot_memory;
 mod bug_hall;
 mod decision_driven;
 mod decision_table;
+mod drivers;
 mod embedding;
 mod errors;
 mod extras;
