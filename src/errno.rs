@@ -8,10 +8,9 @@ pub(crate) const EBUSY: i32 = 16;
 #[cfg(feature = "alloc")]
 pub(crate) const EEXIST: i32 = 17;
 pub(crate) const EINVAL: i32 = 22;
-pub(crate) const EOPNOTSUPP: i32 = 95;
 pub(crate) const ENOSPC: i32 = 28;
-#[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub(crate) const EDEADLK: i32 = 35;
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub(crate) const ENAMETOOLONG: i32 = 36;
 pub(crate) const EOVERFLOW: i32 = 75;
+pub(crate) const EOPNOTSUPP: i32 = 95;

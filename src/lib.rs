@@ -136,10 +136,11 @@ pub use arch::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, MemoryTyp
 #[doc(hidden)]
 pub use env::EntryCell;
 pub use env::{
-    AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, Cpus, CurrentCpu, EntryAddr, Env, ExtraParts,
-    Extras, FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, LedgerEntry, LedgerTable,
-    LedgerTicket, LocalCpu, LostLoan, Mm, NoPreempt, NotReady, OffsetPhysMap, PhysMap, PinBudget, PinLedger, PinLimit,
-    PinRecord, PinTerm, Platform, Quarantine, ReadSide, Shootdown, Statistics, SwitchMm, Ticket, Unlimited, Vmas, Zone,
+    AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, CpuReaders, Cpus, CurrentCpu, EntryAddr, Env,
+    ExtraParts, Extras, FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, LedgerEntry,
+    LedgerTable, LedgerTicket, LocalCpu, LostLoan, Mm, MmReaders, NoPreempt, NotReady, OffsetPhysMap, PhysMap,
+    PinBudget, PinLedger, PinLimit, PinRecord, PinTerm, Platform, Quarantine, ReadSide, Reentered, Shootdown,
+    Statistics, SwitchMm, Ticket, Unlimited, Vmas, Zone,
 };
 pub use rights::{Access, Rights};
 pub use vma::{Backing, MapOptions, Vma, VmaError, VmaFlags};

@@ -5,7 +5,7 @@ use core::fmt;
 use super::{Env, Mm, PinBudget};
 use crate::addr::PageAddr;
 use crate::arch::KeyRights;
-use crate::errno::{EAGAIN, EFAULT, ENOMEM};
+use crate::errno::{EAGAIN, EDEADLK, EFAULT, ENOMEM};
 use crate::rights::Access;
 use crate::vma::Vma;
 
@@ -29,6 +29,28 @@ impl fmt::Display for NotReady {
 }
 
 impl core::error::Error for NotReady {}
+
+/// The mm lock was asked for by a CPU that is inside a section of one: by a hook that calls back, a fault or a copy to user
+/// memory in a section, or an interrupt handler. It would wait for itself. Found where the kernel has
+/// [`CpuReaders`](crate::CpuReaders); elsewhere the caller waits for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reentered;
+
+impl Reentered {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        EDEADLK
+    }
+}
+
+impl fmt::Display for Reentered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this CPU is inside a section of an mm lock")
+    }
+}
+
+impl core::error::Error for Reentered {}
 
 /// Why a page of a foreign VMA stays without an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +123,7 @@ pub unsafe trait Vmas {
 /// One address space, as the pin family and the fault handler see it. Object-safe.
 ///
 /// # Implementation safety
-/// `mm` and `budget` are always the same values. `with_vmas` runs its argument exactly once, with a lock held that excludes changes
+/// `mm` and `budget` are always the same values. `with_vmas` runs its argument exactly once, or says why it cannot, with a lock held that excludes changes
 /// to the VMAs and to what pages map (unmap, protect, fork), but not other callers of `with_vmas`. `with_vma_at` does the
 /// same for the VMA that contains the page; if none does, no VMA comes to be there meanwhile. The locks are not taken
 /// anywhere inside the crate's other traits.
@@ -116,15 +138,21 @@ pub unsafe trait AddressSpace: Sync {
 
     /// Runs `look` with the mm lock held for reading. `look` must not call it again: a fair lock lets a writer that has
     /// come meanwhile go first, and that waits for `look`.
-    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas));
+    ///
+    /// # Errors
+    /// [`Reentered`]: `look` did not run.
+    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) -> Result<(), Reentered>;
 
     /// Runs `look` with a lock held that keeps the VMA which contains `page`, and what its pages map, as they are. Faults and
     /// slow pins ask for no more at a time, one VMA after another. A kernel that has a lock for each VMA takes that one
     /// here; `look` asks about pages of this VMA only.
+    ///
+    /// # Errors
+    /// [`Reentered`]: `look` did not run.
     #[inline]
-    fn with_vma_at(&self, page: PageAddr, look: &mut dyn FnMut(&dyn Vmas)) {
+    fn with_vma_at(&self, page: PageAddr, look: &mut dyn FnMut(&dyn Vmas)) -> Result<(), Reentered> {
         let _ = page;
-        self.with_vmas(look);
+        self.with_vmas(look)
     }
 
     /// What protection keys deny to the thread on whose behalf the call is made.

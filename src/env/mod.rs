@@ -12,6 +12,7 @@
 //! | [`NoPreempt`] | keep a thread on its CPU | `()` |
 //! | [`PinLedger`] | know who pins what | `()`, [`LedgerTable`] |
 //! | [`Quarantine`] | keep pins whose device may be at work | `()`, [`QuarantineTable`](crate::pin::QuarantineTable) |
+//! | [`MmReaders`] | note which CPU reads which mm | `()`, [`CpuReaders`] |
 //! | [`Statistics`] | where totals are kept | [`Counters`], [`CpuCounters`] |
 //! | [`AddressSpace`](crate::AddressSpace) | VMAs and locks of one mm | `UserSpace` (feature `alloc`) |
 //!
@@ -27,6 +28,7 @@ mod frame_table;
 mod ledger;
 mod ledger_table;
 mod mm;
+mod mm_readers;
 mod no_preempt;
 mod phys_map;
 mod quarantine;
@@ -40,7 +42,7 @@ use core::marker::PhantomData;
 
 use crate::primitive::const_fn;
 
-pub use address_space::{AddressSpace, ForeignFault, NotReady, Vmas};
+pub use address_space::{AddressSpace, ForeignFault, NotReady, Reentered, Vmas};
 pub use budget::{BudgetExceeded, PinBudget, PinLimit, PinTerm, Unlimited};
 pub(crate) use counters::{Counted, bug_caught, count};
 pub use counters::{CounterValues, Counters, CpuCounters, Statistics};
@@ -52,6 +54,9 @@ pub use frame_table::{FlatFrameTable, FrameTable};
 pub use ledger::{PinLedger, PinRecord, Ticket};
 pub use ledger_table::{LedgerEntry, LedgerTable, LedgerTicket};
 pub use mm::Mm;
+#[cfg(feature = "alloc")]
+pub(crate) use mm_readers::ReaderSlot;
+pub use mm_readers::{CpuReaders, MmReaders};
 pub(crate) use no_preempt::StayGuard;
 pub use no_preempt::{CurrentCpu, NoPreempt};
 pub use phys_map::{EntryAddr, EntryCell, OffsetPhysMap, PhysMap};

@@ -4,8 +4,8 @@ use core::fmt;
 
 use super::Unresolved;
 use crate::addr::RangeError;
-use crate::env::{ForeignFault, NotReady};
-use crate::errno::{EACCES, EAGAIN, EFAULT, ENOMEM};
+use crate::env::{ForeignFault, NotReady, Reentered};
+use crate::errno::{EACCES, EAGAIN, EDEADLK, EFAULT, ENOMEM};
 use crate::paging::TableError;
 
 /// Why a fault could not be resolved. Nothing was changed, except that a page that had lost all rights, and whose VMA has
@@ -30,6 +30,8 @@ pub enum FaultError {
     /// [`Vmas::fault_foreign`](crate::Vmas::fault_foreign) said that it had filled an entry which is empty: a bug in the
     /// kernel.
     NotFilled,
+    /// This CPU is inside a section of an mm lock: a bug in the kernel.
+    Reentered,
     /// Reserved bits are set or the user half holds a kernel entry: somebody else damaged the tables.
     MalformedTable,
 }
@@ -43,6 +45,7 @@ impl FaultError {
             Self::NoMemory => ENOMEM,
             Self::NotReady(_) => EAGAIN,
             Self::AccessDenied | Self::ProtectionKey => EACCES,
+            Self::Reentered => EDEADLK,
             Self::NoVma | Self::Foreign | Self::NotFilled | Self::MalformedTable => EFAULT,
         }
     }
@@ -59,6 +62,7 @@ impl fmt::Display for FaultError {
             Self::NoMemory => "out of memory",
             Self::NotReady(_) => "the page is not there yet",
             Self::NotFilled => "the kernel did not fill the entry",
+            Self::Reentered => return Reentered.fmt(f),
             Self::MalformedTable => "the page tables are malformed",
         }
         .fmt(f)
@@ -89,6 +93,12 @@ impl From<ForeignFault> for FaultError {
 impl From<NotReady> for FaultError {
     fn from(what: NotReady) -> Self {
         Self::NotReady(what)
+    }
+}
+
+impl From<Reentered> for FaultError {
+    fn from(_: Reentered) -> Self {
+        Self::Reentered
     }
 }
 

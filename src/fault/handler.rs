@@ -34,7 +34,7 @@ pub struct Fault {
 pub fn handle_fault(space: &(impl AddressSpace + ?Sized), fault: Fault) -> Result<FaultOutcome, FaultError> {
     let mut result = Err(FaultError::NoVma);
     let page = PageAddr::containing(fault.address);
-    space.with_vma_at(page, &mut |vmas| result = fault_in_vmas(space.mm(), vmas, fault));
+    space.with_vma_at(page, &mut |vmas| result = fault_in_vmas(space.mm(), vmas, fault))?;
     result
 }
 

@@ -132,7 +132,6 @@ fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<Option<Observed<'k, K>
             _ if entry.is_empty() => Ok(Some((State::Empty, None))),
             _ if entry.is_prot_none() => Ok(Some((State::ProtNone, None))),
             _ if safeguard!(OwnedIsWaitedFor => entry.is_owned()) => Ok(None),
-            _ if entry.is_owned() => Ok(Some((State::Empty, None))),
             _ => Err(Unresolved::MalformedTable),
         };
     }
@@ -194,12 +193,15 @@ fn keep<K: Env>(
     writable: bool,
 ) -> Option<FaultOutcome> {
     let frame = frame?;
+    let is_mine = || {
+        let (exclusive, sole, anonymous) = frame.word.exclusive_sole_and_anonymous();
+        // A lockless walker may hold it for a moment; then the next look says that it is not the only reference.
+        exclusive || (sole && anonymous && frame.word.try_claim().is_ok())
+    };
+    let too_early = !safeguard!(OwnsBeforeJudging => true) && is_mine();
     // SAFETY: found under this lock, and it is a leaf; published here and now.
     let broken = unsafe { tables.break_leaf(slot) }?;
-    let (exclusive, sole, anonymous) = frame.word.exclusive_sole_and_anonymous();
-    // A lockless walker may hold it for a moment; then the next look says that it is not the only reference.
-    let kept = exclusive || (sole && anonymous && frame.word.try_claim().is_ok());
-    if !kept {
+    if !too_early && !is_mine() {
         broken.restore();
         return None;
     }

@@ -3,8 +3,12 @@
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
-#[cfg(feature = "alloc")]
 use spin::relax::RelaxStrategy;
+
+#[cfg(feature = "alloc")]
+use crate::env::{ExtraParts, Reentered};
+#[cfg(feature = "alloc")]
+use crate::primitive::ReadWrite;
 
 use super::checker::sync::{Mutex, MutexGuard};
 
@@ -48,13 +52,34 @@ impl<T, R> RwLock<T, R> {
     pub(crate) fn new(value: T) -> Self {
         Self(super::checker::sync::RwLock::new(value), PhantomData)
     }
+}
 
-    pub(crate) fn read(&self) -> impl Deref<Target = T> + '_ {
+#[cfg(feature = "alloc")]
+impl<T, R: RelaxStrategy> ReadWrite for RwLock<T, R> {
+    type Value = T;
+    type Reading<'a>
+        = super::checker::sync::RwLockReadGuard<'a, T>
+    where
+        Self: 'a;
+    type Writing<'a>
+        = super::checker::sync::RwLockWriteGuard<'a, T>
+    where
+        Self: 'a;
+
+    fn read(&self) -> Self::Reading<'_> {
         self.0.read().expect("poisoned")
     }
 
-    pub(crate) fn write(&self) -> impl DerefMut<Target = T> + '_ {
+    fn write(&self) -> Self::Writing<'_> {
         self.0.write().expect("poisoned")
+    }
+
+    unsafe fn if_open(&self) -> Option<&T> {
+        unreachable!("the kernels of the models have no slots")
+    }
+
+    fn relax() {
+        R::relax();
     }
 }
 
@@ -77,5 +102,39 @@ impl<T, R: RelaxStrategy> FairRwLock<T, R> {
     /// Holds the lock alone.
     pub fn write(&self) -> impl DerefMut<Target = T> + '_ {
         self.0.write()
+    }
+}
+
+/// The library's own mm lock, over that lock, for the models of it.
+#[cfg(feature = "alloc")]
+pub struct MmLock<T, R>(crate::space::MmLock<crate::primitive::FairRwLock<T, R>>);
+
+#[cfg(feature = "alloc")]
+impl<T, R: RelaxStrategy> MmLock<T, R> {
+    /// An open lock.
+    pub fn new(value: T) -> Self {
+        Self(crate::space::MmLock::new(crate::primitive::FairRwLock::new(value)))
+    }
+
+    /// Holds the lock with other readers.
+    ///
+    /// # Errors
+    /// The CPU is in a section already.
+    pub fn read<'a>(&'a self, extras: &'a impl ExtraParts) -> Result<impl Deref<Target = T> + 'a, Reentered>
+    where
+        R: 'a,
+    {
+        self.0.read(extras)
+    }
+
+    /// Holds the lock alone.
+    ///
+    /// # Errors
+    /// As for reading.
+    pub fn write<'a>(&'a self, extras: &'a impl ExtraParts) -> Result<impl DerefMut<Target = T> + 'a, Reentered>
+    where
+        R: 'a,
+    {
+        self.0.write(extras)
     }
 }

@@ -20,10 +20,10 @@ use shuttle as checker;
 pub use checker::sync::atomic::AtomicU64;
 pub(crate) use checker::sync::atomic::{Ordering, fence};
 #[cfg(feature = "alloc")]
-pub use locks::FairRwLock;
-#[cfg(feature = "alloc")]
 pub(crate) use locks::RwLock;
 pub(crate) use locks::SpinMutex;
+#[cfg(feature = "alloc")]
+pub use locks::{FairRwLock, MmLock};
 #[cfg(pagepin_checker = "loom")]
 pub use loom_atomic::AtomicU64;
 pub use safeguard::Safeguard;

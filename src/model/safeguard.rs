@@ -38,6 +38,10 @@ pub enum Safeguard {
     AboveReread,
     /// A broken entry is flushed before its successor is published.
     FlushBeforePublish,
+    /// A new leaf takes the place of nothing, a new table that of none.
+    FillsTheEmpty,
+    /// A frame that is to be kept is judged once its entry is owned.
+    OwnsBeforeJudging,
     /// Who meets an entry that another CPU owns waits for it.
     OwnedIsWaitedFor,
     /// A frame that is to be copied is held, and then its entry looked at again.

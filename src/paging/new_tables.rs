@@ -46,12 +46,12 @@ impl<'k, K: Env> NewTables<'k, K> {
         Ok(new)
     }
 
-    /// Links them below the entry at `above`, which was empty: where the leaf goes. `None`: another CPU was faster.
-    pub(super) fn link(self, above: EntryAddr) -> Option<EntryAddr> {
+    /// Links them below the entry at `above`, which was `seen`, empty: where the leaf goes. `None`: another CPU was faster.
+    pub(super) fn link(self, above: EntryAddr, seen: Entry) -> Option<EntryAddr> {
         let table = Entry::table(self.tables[0].as_ref()?.frame());
         // SAFETY: the caller found the place under the mm lock, which is held; the new tables are ours, and cleared but for
         // the way to the place.
-        let linked = unsafe { self.env.phys_map().exchange_entry(above, Entry::EMPTY, table) }.is_ok();
+        let linked = unsafe { self.env.phys_map().exchange_entry(above, seen, table) }.is_ok();
         if !linked {
             return None;
         }

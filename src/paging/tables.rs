@@ -9,6 +9,7 @@ use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize, Level};
 use crate::env::{EntryAddr, Env, FlushRange, Mm, PhysMap, Shootdown};
 use crate::errno::{EFAULT, EINVAL, ENOMEM};
+use crate::primitive::safeguard;
 
 /// Why tables could not be followed or extended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +193,8 @@ impl<'a, K: Env> Tables<'a, K> {
             match Upper::of(slot.entry, slot.level) {
                 Upper::Empty => {
                     let new = NewTables::for_leaf(self.env(), slot.level.below(), page, size)?;
-                    if let Some(place) = new.link(slot.at) {
+                    let seen = if safeguard!(FillsTheEmpty => true) { Entry::EMPTY } else { self.load(slot.at) };
+                    if let Some(place) = new.link(slot.at, seen) {
                         return Ok(place);
                     }
                 }
@@ -231,8 +233,9 @@ impl<'a, K: Env> Tables<'a, K> {
     #[inline]
     pub unsafe fn fill(&mut self, at: EntryAddr, size: LeafSize, entry: Entry) -> Result<(), Entry> {
         self.before_execute(Entry::EMPTY, entry, size);
+        let seen = if safeguard!(FillsTheEmpty => true) { Entry::EMPTY } else { self.load(at) };
         // SAFETY: the mm lock is held, so the table is alive; the caller vouches for the place and for the new entry.
-        unsafe { self.env().phys_map().exchange_entry(at, Entry::EMPTY, entry) }?;
+        unsafe { self.env().phys_map().exchange_entry(at, seen, entry) }?;
         self.added();
         Ok(())
     }

@@ -3,8 +3,8 @@
 use core::fmt;
 
 use crate::addr::RangeError;
-use crate::env::{BudgetExceeded, NotReady};
-use crate::errno::{EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP};
+use crate::env::{BudgetExceeded, NotReady, Reentered};
+use crate::errno::{EACCES, EAGAIN, EBUSY, EDEADLK, EFAULT, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP};
 use crate::fault::{FaultError, Unresolved};
 use crate::frame::CountError;
 use crate::paging::TableError;
@@ -52,6 +52,8 @@ pub enum PinError {
     /// A page is not there yet. Worth a retry when what the kernel named has happened; what was pinned until then can be
     /// [resumed](super::Pinned::resume).
     NotReady(NotReady),
+    /// This CPU is inside a section of an mm lock: a bug in the kernel.
+    Reentered,
     /// The page tables were damaged by someone else.
     MalformedTable,
 }
@@ -70,6 +72,7 @@ impl PinError {
             Self::BufferTooSmall => ENOSPC,
             Self::OtherKind | Self::Sole => EBUSY,
             Self::NoSole => EOPNOTSUPP,
+            Self::Reentered => EDEADLK,
         }
     }
 }
@@ -94,6 +97,7 @@ impl fmt::Display for PinError {
             Self::Incomplete => "only a part of the range could be pinned",
             Self::Contended => "the page kept changing",
             Self::NotReady(_) => "the page is not there yet",
+            Self::Reentered => return Reentered.fmt(f),
             Self::MalformedTable => "the page tables are malformed",
         }
         .fmt(f)
@@ -105,6 +109,12 @@ impl core::error::Error for PinError {}
 impl From<RangeError> for PinError {
     fn from(error: RangeError) -> Self {
         Self::Range(error)
+    }
+}
+
+impl From<Reentered> for PinError {
+    fn from(_: Reentered) -> Self {
+        Self::Reentered
     }
 }
 
@@ -124,6 +134,7 @@ impl From<FaultError> for PinError {
             FaultError::Foreign | FaultError::NotFilled => Self::NotPinnable,
             FaultError::NotReady(what) => Self::NotReady(what),
             FaultError::NoMemory => Self::NoMemory,
+            FaultError::Reentered => Self::Reentered,
             FaultError::MalformedTable => Self::MalformedTable,
         }
     }

@@ -115,7 +115,10 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         while runs.pages() < self.range.pages() {
             let page = self.range.first_page().offset(runs.pages());
             let mut stopped = Some(PinError::NoVma);
-            self.space.with_vma_at(page, &mut |vmas| stopped = self.acquire_in_vma::<A, PIN>(vmas, page, runs).err());
+            let look = &mut |vmas: &dyn Vmas| stopped = self.acquire_in_vma::<A, PIN>(vmas, page, runs).err();
+            if let Err(reentered) = self.space.with_vma_at(page, look) {
+                return Some(reentered.into());
+            }
             if stopped.is_some() {
                 return stopped;
             }
@@ -146,14 +149,17 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             }
             // The mm need not be one that runs, so its VMA keeps the tables.
             let mut stop = None;
-            self.space.with_vma_at(page, &mut |_| {
+            let look = &mut |_: &dyn Vmas| {
                 let _inside = self.env().read_side().enter();
                 let (mm, keys) = (self.space.mm(), self.keys);
                 stop = match A::WRITES {
                     true => Walk::<_, true> { mm, demand: Demand::new(keys) }.leaf_alone(page, end, runs),
                     false => Walk::<_, false> { mm, demand: Demand::new(keys) }.leaf_alone(page, end, runs),
                 };
-            });
+            };
+            if let Err(reentered) = self.space.with_vma_at(page, look) {
+                return Some(reentered.into());
+            }
             match stop {
                 // Unready since it was made ready: once more.
                 None => {}

@@ -15,7 +15,7 @@ use core::ops::{Deref, DerefMut};
 
 use spin::relax::RelaxStrategy;
 
-use super::{AtomicU64, Ordering, safeguard};
+use super::{AtomicU64, Ordering, ReadWrite, safeguard};
 
 /// In `entered`: a writer is inside, or next and waiting for the readers that came before it.
 const CLOSED: u64 = 1;
@@ -45,6 +45,18 @@ impl<T, R: RelaxStrategy> FairRwLock<T, R> {
     pub(crate) fn new(value: T) -> Self {
         let [entered, left, tickets, served] = [(); 4].map(|()| AtomicU64::new(0));
         Self { entered, left, tickets, served, relax: PhantomData, value: UnsafeCell::new(value) }
+    }
+
+    /// The value, if no writer is inside or next.
+    ///
+    /// # Safety
+    /// Every writer, while it holds the lock, waits until the result is not used any more.
+    #[inline(always)]
+    unsafe fn value_if_open(&self) -> Option<&T> {
+        // Acquire: pairs with the release of the writer that opened the lock last.
+        let entered = self.entered.load(safeguard!(RwLockOrdering: Ordering::Acquire));
+        // SAFETY: the caller keeps writers from the value.
+        (entered & (CLOSED | PHASE) == 0).then(|| unsafe { &*self.value.get() })
     }
 
     /// Waits for the writer that is inside or next, if there is one, and for no other.
@@ -79,6 +91,37 @@ impl<T, R: RelaxStrategy> FairRwLock<T, R> {
             R::relax();
         }
         WriteGuard { lock: self }
+    }
+}
+
+impl<T, R: RelaxStrategy> ReadWrite for FairRwLock<T, R> {
+    type Value = T;
+    type Reading<'a>
+        = ReadGuard<'a, T, R>
+    where
+        Self: 'a;
+    type Writing<'a>
+        = WriteGuard<'a, T, R>
+    where
+        Self: 'a;
+
+    #[inline(always)]
+    fn read(&self) -> ReadGuard<'_, T, R> {
+        FairRwLock::read(self)
+    }
+
+    fn write(&self) -> WriteGuard<'_, T, R> {
+        FairRwLock::write(self)
+    }
+
+    #[inline(always)]
+    unsafe fn if_open(&self) -> Option<&T> {
+        // SAFETY: forwarded from the caller.
+        unsafe { self.value_if_open() }
+    }
+
+    fn relax() {
+        R::relax();
     }
 }
 

@@ -6,11 +6,16 @@
 
 #[cfg(feature = "alloc")]
 mod fair_rwlock;
+#[cfg(feature = "alloc")]
+mod read_write;
 
 #[cfg(not(pagepin_checker))]
 pub(crate) use core::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(not(pagepin_checker))]
 pub(crate) use spin::mutex::SpinMutex;
+
+#[cfg(feature = "alloc")]
+pub(crate) use self::read_write::ReadWrite;
 
 #[cfg(all(pagepin_checker, feature = "alloc"))]
 pub(crate) use self::fair_rwlock::FairRwLock;

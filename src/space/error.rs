@@ -4,7 +4,8 @@ use core::fmt;
 
 use super::{ProtectError, ZapError};
 use crate::addr::{PageAddr, RangeError};
-use crate::errno::{EACCES, EBUSY, EEXIST, EFAULT, EINVAL, ENOMEM};
+use crate::env::Reentered;
+use crate::errno::{EACCES, EBUSY, EDEADLK, EEXIST, EFAULT, EINVAL, ENOMEM};
 use crate::paging::TableError;
 use crate::vma::VmaError;
 
@@ -34,6 +35,8 @@ pub enum SpaceError {
     TooManyVmas,
     /// Out of memory.
     NoMemory,
+    /// This CPU is inside a section of an mm lock: a bug in the kernel.
+    Reentered,
     /// Somebody else damaged the tables.
     MalformedTable,
 }
@@ -48,6 +51,7 @@ impl SpaceError {
             Self::NoVma | Self::NoRoom | Self::TooManyVmas | Self::NoMemory => ENOMEM,
             Self::AccessDenied => EACCES,
             Self::Pinned(_) => EBUSY,
+            Self::Reentered => EDEADLK,
             Self::MalformedTable => EFAULT,
         }
     }
@@ -67,6 +71,7 @@ impl fmt::Display for SpaceError {
             Self::NoRoom => "no free addresses",
             Self::TooManyVmas => "too many VMAs",
             Self::NoMemory => "out of memory",
+            Self::Reentered => return Reentered.fmt(f),
             Self::MalformedTable => "the page tables are malformed",
         }
         .fmt(f)
@@ -78,6 +83,12 @@ impl core::error::Error for SpaceError {}
 impl From<RangeError> for SpaceError {
     fn from(error: RangeError) -> Self {
         Self::Range(error)
+    }
+}
+
+impl From<Reentered> for SpaceError {
+    fn from(_: Reentered) -> Self {
+        Self::Reentered
     }
 }
 

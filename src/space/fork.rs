@@ -12,8 +12,8 @@ use core::fmt;
 
 use crate::addr::Pfn;
 use crate::arch::{Entry, LeafSize};
-use crate::env::{EntryAddr, Env, FlushRange, FrameTable, Mm, OwnedFrame, PhysMap, bug_caught, release};
-use crate::errno::{EAGAIN, EFAULT, ENOMEM};
+use crate::env::{EntryAddr, Env, FlushRange, FrameTable, Mm, OwnedFrame, PhysMap, Reentered, bug_caught, release};
+use crate::errno::{EAGAIN, EDEADLK, EFAULT, ENOMEM};
 use crate::frame::CountError;
 use crate::paging::{Chunk, Cursor, TableError, Tables};
 use crate::primitive::safeguard;
@@ -38,6 +38,8 @@ pub enum ForkError {
     CountOverflow,
     /// A frame is frozen by a migration or split; retry.
     Frozen,
+    /// This CPU is inside a section of an mm lock: a bug in the kernel.
+    Reentered,
     /// Somebody else damaged the tables.
     MalformedTable,
 }
@@ -49,6 +51,7 @@ impl ForkError {
         match self {
             Self::NoMemory | Self::CountOverflow => ENOMEM,
             Self::Frozen => EAGAIN,
+            Self::Reentered => EDEADLK,
             Self::MalformedTable => EFAULT,
         }
     }
@@ -58,6 +61,7 @@ impl fmt::Display for ForkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoMemory => "out of memory",
+            Self::Reentered => return Reentered.fmt(f),
             Self::CountOverflow => "a frame's reference count is at its limit",
             Self::Frozen => "a frame is being migrated",
             Self::MalformedTable => "the page tables are malformed",
@@ -66,6 +70,12 @@ impl fmt::Display for ForkError {
 }
 
 impl core::error::Error for ForkError {}
+
+impl From<Reentered> for ForkError {
+    fn from(_: Reentered) -> Self {
+        Self::Reentered
+    }
+}
 
 impl From<TableError> for ForkError {
     fn from(error: TableError) -> Self {

@@ -25,6 +25,9 @@ mod zap;
 
 #[cfg(feature = "alloc")]
 pub use advice::Advice;
+#[cfg(all(pagepin_checker, feature = "alloc"))]
+pub(crate) use mm_lock::MmLock;
+
 #[cfg(feature = "alloc")]
 pub use error::SpaceError;
 pub use fork::{ForkError, Forked, fork_vmas};

@@ -2,7 +2,7 @@
 
 use super::{SpaceError, UserSpace};
 use crate::addr::{PAGE_SIZE, PageAddr, RangeError, UserRange};
-use crate::env::Env;
+use crate::env::{Env, Reentered};
 use crate::vma::{Backing, MapOptions, Vma};
 
 /// The lowest address that is chosen. Below, a null pointer with an offset faults.
@@ -88,7 +88,7 @@ impl<K: Env, C> UserSpace<K, C> {
         let pages = length.div_ceil(PAGE_SIZE);
         let gap = Gap { pages, align: placement.align, guard_pages: placement.guard_pages };
 
-        let mut vmas = self.vmas.write(self.env());
+        let mut vmas = self.vmas.write(self.env().extras())?;
         let found = vmas.find_gap(hint, end, gap).or_else(|| vmas.find_gap(lowest, end, gap));
         let start = found.ok_or(SpaceError::NoRoom)?;
         let range = UserRange::of_pages(start, start.offset(pages));
@@ -99,13 +99,15 @@ impl<K: Env, C> UserSpace<K, C> {
     }
 
     /// The VMA that contains `address`.
-    #[must_use]
-    pub fn vma_at(&self, address: u64) -> Option<Vma> {
-        self.vmas.read(self.env()).vma(PageAddr::containing(address)).copied()
+    ///
+    /// # Errors
+    /// [`Reentered`].
+    pub fn vma_at(&self, address: u64) -> Result<Option<Vma>, Reentered> {
+        Ok(self.vmas.read(self.env().extras())?.vma(PageAddr::containing(address)).copied())
     }
 
     /// All VMAs, in order. The lock is taken for each step and not kept, so the loop may do anything; what others map or unmap
-    /// meanwhile is seen or not.
+    /// meanwhile is seen or not. [`Reentered`] ends it.
     ///
     /// ```
     /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
@@ -115,17 +117,17 @@ impl<K: Env, C> UserSpace<K, C> {
     /// const STACK: u64 = 1;
     /// space.map(0x10000, 8192, Rights::READ)?;
     /// space.map(0x12000, 4096, MapOptions::new(Rights::READ).data(STACK))?;
-    /// let seen: Vec<_> = space.vmas().map(|vma| (vma.start().address(), vma.pages(), vma.data())).collect();
-    /// assert_eq!(seen, [(0x10000, 2, 0), (0x12000, 1, STACK)]);
+    /// let seen = space.vmas().map(|vma| vma.map(|vma| (vma.start().address(), vma.pages(), vma.data())));
+    /// assert_eq!(seen.collect::<Result<Vec<_>, _>>()?, [(0x10000, 2, 0), (0x12000, 1, STACK)]);
     /// # Ok::<(), SpaceError>(())
     /// ```
-    pub fn vmas(&self) -> impl Iterator<Item = Vma> + '_ {
+    pub fn vmas(&self) -> impl Iterator<Item = Result<Vma, Reentered>> + '_ {
         let end = PageAddr::containing(self.range_of_user_half().end());
         let mut next = PageAddr::containing(0);
         core::iter::from_fn(move || {
-            let vma = *self.vmas.read(self.env()).touching(next, end).next()?;
-            next = vma.end();
-            Some(vma)
+            let vma = self.vmas.read(self.env().extras()).map(|vmas| vmas.touching(next, end).next().copied());
+            next = vma.ok().flatten().map_or(end, |vma| vma.end());
+            vma.transpose()
         })
     }
 

@@ -11,14 +11,14 @@ use super::{
 };
 use crate::addr::{Pfn, RangeError, UserRange};
 use crate::arch::{Entry, KeyRights, LeafSize, Levels, MemoryType};
-use crate::env::{AddressSpace, Mm, Shootdown, Vmas};
+use crate::env::{AddressSpace, Mm, Reentered, Shootdown, Vmas};
 use crate::env::{EntryAddr, Env, ExtraParts, FrameTable, OwnedFrame, PhysMap, release};
 use crate::env::{PinBudget, PinLedger, Unlimited};
 use crate::fault::{Fault, FaultError, FaultOutcome, fault_in_vmas};
 use crate::frame::FrameKind;
 use crate::paging::{TableError, Tables};
 use crate::pin::{PinAccess, PinError, PinFlags, PinnedRange, RunBuffer, pin_user_pages_fast};
-use crate::primitive::{AtomicU64, Ordering};
+use crate::primitive::{AtomicU64, Ordering, RwLock};
 use crate::rights::Rights;
 use crate::vma::{Backing, MapOptions, Vma};
 
@@ -59,7 +59,7 @@ impl SpaceOptions {
 /// `K` is the kernel, or rather a reference to it that all spaces hold; `C` is what the pins are charged to.
 pub struct UserSpace<K: Env, C = Unlimited> {
     pub(super) mm: Mm<K>,
-    pub(super) vmas: MmLock<VmaMap, K>,
+    pub(super) vmas: MmLock<RwLock<VmaMap, K::Relax>>,
     options: SpaceOptions,
     budget: C,
     tag: AtomicU64,
@@ -81,6 +81,11 @@ impl<K: Env, C> UserSpace<K, C> {
     /// # Errors
     /// [`SpaceError::NoMemory`].
     pub fn with_budget(kernel: K, options: SpaceOptions, budget: C) -> Result<Self, SpaceError> {
+        Self::with_vma_map(kernel, options, budget, VmaMap::default())
+    }
+
+    /// The same with VMAs, whose pages are not there yet.
+    fn with_vma_map(kernel: K, options: SpaceOptions, budget: C, vmas: VmaMap) -> Result<Self, SpaceError> {
         let env = &kernel;
         let root = OwnedFrame::zeroed(env, FrameKind::Table, 0).ok_or(SpaceError::NoMemory)?.into_entry();
         for (index, entry) in options.kernel_half.entries(env.phys_map()) {
@@ -90,7 +95,7 @@ impl<K: Env, C> UserSpace<K, C> {
         // SAFETY: the root was just made, cleared but for the kernel half, whose entries are not for user
         // code; it is freed only by `drop`, and its user half is reached only through `mm`.
         let mm = unsafe { Mm::new(kernel, root, options.levels()) };
-        Ok(Self { mm, vmas: MmLock::new(VmaMap::default()), options, budget, tag: AtomicU64::new(0) })
+        Ok(Self { mm, vmas: MmLock::new(RwLock::new(vmas)), options, budget, tag: AtomicU64::new(0) })
     }
 
     /// The kernel.
@@ -137,7 +142,7 @@ impl<K: Env, C> UserSpace<K, C> {
     pub fn map(&self, start: u64, length: u64, options: impl Into<MapOptions>) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let vma = Vma::new(range, Backing::Anonymous, options)?;
-        let mut vmas = self.vmas.write(self.env());
+        let mut vmas = self.vmas.write(self.env().extras())?;
         vmas.make_room(&vma)?;
         vmas.insert(vma);
         Ok(())
@@ -164,7 +169,7 @@ impl<K: Env, C> UserSpace<K, C> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let start = range.first_page();
         let vma = Vma::new(range, Backing::Foreign(memory), MapOptions::new(rights).max_rights(rights))?;
-        let mut vmas = self.vmas.write(self.env());
+        let mut vmas = self.vmas.write(self.env().extras())?;
         vmas.make_room(&vma)?;
         // SAFETY: the mm lock is held for writing, through `vmas`.
         let mut tables = unsafe { Tables::under_mm_lock(&self.mm) };
@@ -198,7 +203,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// [`SpaceError::Range`], `LargeLeaf`, `TooManyVmas`, `NoMemory`.
     pub fn unmap(&self, start: u64, length: u64) -> Result<Unmapped, SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
-        let mut vmas = self.vmas.write(self.env());
+        let mut vmas = self.vmas.write(self.env().extras())?;
         vmas.make_room_to_change(range.first_page(), range.end_page())?;
         // SAFETY: the range was checked against this mm's levels; the mm lock is held for writing.
         let unmapped = unsafe { zap_pages(&self.mm, range, EmptyTables::Free) }?;
@@ -213,7 +218,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// [`SpaceError::Range`], `LargeLeaf`.
     pub fn discard(&self, start: u64, length: u64) -> Result<Unmapped, SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
-        let vmas = self.vmas.write(self.env());
+        let vmas = self.vmas.write(self.env().extras())?;
         let (first, end) = (range.first_page(), range.end_page());
         let private = vmas.touching(first, end).filter(|vma| vma.backing() == Backing::Anonymous);
         let parts = private.map(|vma| UserRange::of_pages(vma.start().max(first), vma.end().min(end)));
@@ -241,7 +246,7 @@ impl<K: Env, C> UserSpace<K, C> {
     pub fn protect(&self, start: u64, length: u64, rights: Rights) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let (first, end) = (range.first_page(), range.end_page());
-        let mut vmas = self.vmas.write(self.env());
+        let mut vmas = self.vmas.write(self.env().extras())?;
         if !vmas.covers(first, end) {
             return Err(SpaceError::NoVma);
         }
@@ -264,7 +269,7 @@ impl<K: Env, C> UserSpace<K, C> {
     pub fn advise(&self, start: u64, length: u64, advice: Advice) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let (first, end) = (range.first_page(), range.end_page());
-        let mut vmas = self.vmas.write(self.env());
+        let mut vmas = self.vmas.write(self.env().extras())?;
         if !vmas.covers(first, end) {
             return Err(SpaceError::NoVma);
         }
@@ -301,9 +306,10 @@ impl<K: Env, C> UserSpace<K, C> {
     where
         K: Clone,
     {
-        let vmas = self.vmas.write(self.env());
-        let child = Self::with_budget(self.env().clone(), self.options, budget).map_err(|_| ForkError::NoMemory)?;
-        *child.vmas.write(child.env()) = vmas.try_fork().map_err(|_| ForkError::NoMemory)?;
+        let vmas = self.vmas.write(self.env().extras())?;
+        let inherited = vmas.try_fork().map_err(|_| ForkError::NoMemory)?;
+        let child = Self::with_vma_map(self.env().clone(), self.options, budget, inherited);
+        let child = child.map_err(|_| ForkError::NoMemory)?;
         // SAFETY: all VMAs of this mm, whose mm lock is held for writing; the child is new, with the same options.
         unsafe { fork_vmas(&self.mm, &child.mm, vmas.iter()) }?;
         Ok(child)
@@ -315,7 +321,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// [`FaultError`].
     #[inline]
     pub fn fault(&self, fault: Fault) -> Result<FaultOutcome, FaultError> {
-        fault_in_vmas(&self.mm, &*self.vmas.read(self.env()), fault)
+        fault_in_vmas(&self.mm, &*self.vmas.read(self.env().extras())?, fault)
     }
 
     /// Whom the kernel's [`PinLedger`] names for pins of this address space from now on; 0 at first, and for a child of fork.
@@ -358,8 +364,9 @@ unsafe impl<K: Env, C: PinBudget> AddressSpace for UserSpace<K, C> {
         &self.mm
     }
 
-    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) {
-        look(&*self.vmas.read(self.env()));
+    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) -> Result<(), Reentered> {
+        look(&*self.vmas.read(self.env().extras())?);
+        Ok(())
     }
 
     #[inline]

@@ -188,10 +188,12 @@ struct Image {
 
 fn image(space: &Space<'_>, words: &[pagepin::frame::PageFrame]) -> Image {
     let mut vmas = Vec::new();
-    space.with_vmas(&mut |look| {
-        let pages = (0..(VMAS + 2) * STRIDE / PAGE_SIZE).map(|page| PageAddr::containing(A - STRIDE).offset(page));
-        vmas.extend(pages.filter_map(|page| look.vma_at(page)));
-    });
+    space
+        .with_vmas(&mut |look| {
+            let pages = (0..(VMAS + 2) * STRIDE / PAGE_SIZE).map(|page| PageAddr::containing(A - STRIDE).offset(page));
+            vmas.extend(pages.filter_map(|page| look.vma_at(page)));
+        })
+        .unwrap();
     Image { vmas, words: words.iter().map(pagepin::frame::PageFrame::snapshot).collect() }
 }
 

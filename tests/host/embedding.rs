@@ -119,8 +119,9 @@ unsafe impl<'m, L: Layout> AddressSpace for OwnSpace<'m, L> {
     fn mm(&self) -> &Mm<&'m Machine<L>> {
         &self.mm
     }
-    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) {
+    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) -> Result<(), pagepin::Reentered> {
         look(self);
+        Ok(())
     }
 
     fn budget(&self) -> &Unlimited {

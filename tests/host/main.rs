@@ -59,6 +59,7 @@ mod protect;
 mod random;
 mod ranges;
 mod refusals;
+mod side_by_side;
 mod sole;
 mod the_machine;
 mod tlb;

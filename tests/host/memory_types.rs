@@ -91,10 +91,12 @@ fn foreign_memory_keeps_its_type<L: Layout>() {
             machine.put(process, A + PAGE, 2);
             assert_eq!(machine.get(process, A), 1);
             assert_eq!(accessed_as(&machine, process, A), memory);
-            process.with_vmas(&mut |vmas| {
-                let vma = vmas.vma_at(PageAddr::containing(A)).unwrap();
-                assert_eq!((vma.backing(), vma.backing().memory_type()), (Backing::Foreign(memory), memory));
-            });
+            process
+                .with_vmas(&mut |vmas| {
+                    let vma = vmas.vma_at(PageAddr::containing(A)).unwrap();
+                    assert_eq!((vma.backing(), vma.backing().memory_type()), (Backing::Foreign(memory), memory));
+                })
+                .unwrap();
         }
     }
 }

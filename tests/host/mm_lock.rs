@@ -55,16 +55,18 @@ fn a_fault_that_comes_after_a_waiting_map_lets_it_go_first() {
     let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).unwrap();
     let is_mapped = || {
         let mut mapped = false;
-        space.with_vmas(&mut |vmas| mapped = vmas.vma_at(PageAddr::containing(A)).is_some());
+        space.with_vmas(&mut |vmas| mapped = vmas.vma_at(PageAddr::containing(A)).is_some()).unwrap();
         mapped
     };
     thread::scope(|scope| {
         let mut late = None;
-        space.with_vmas(&mut |vmas| {
-            let map = until_it_waits(scope, || space.map(A, PAGE, RW).unwrap());
-            late = Some(until_it_waits(scope, is_mapped));
-            assert!(!map.is_finished() && vmas.vma_at(PageAddr::containing(A)).is_none());
-        });
+        space
+            .with_vmas(&mut |vmas| {
+                let map = until_it_waits(scope, || space.map(A, PAGE, RW).unwrap());
+                late = Some(until_it_waits(scope, is_mapped));
+                assert!(!map.is_finished() && vmas.vma_at(PageAddr::containing(A)).is_none());
+            })
+            .unwrap();
         assert!(late.unwrap().join().unwrap(), "it got in before the map that had waited longer");
     });
 }

@@ -38,8 +38,8 @@ unsafe impl<'m, L: Layout> AddressSpace for Charged<'_, 'm, L> {
     fn mm(&self) -> &Mm<&'m Machine<L>> {
         self.0.mm()
     }
-    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) {
-        self.0.with_vmas(look);
+    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) -> Result<(), pagepin::Reentered> {
+        self.0.with_vmas(look)
     }
     fn budget(&self) -> &Terms {
         &self.1

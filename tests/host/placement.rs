@@ -45,11 +45,11 @@ proptest! {
             }
         }
         taken.sort_unstable();
-        let mapped: u64 = process.vmas().map(|vma| vma.pages()).sum();
+        let mapped: u64 = process.vmas().map(|vma| vma.unwrap().pages()).sum();
         prop_assert_eq!(mapped, taken.iter().map(|(start, end)| (end - start) / PAGE).sum::<u64>());
         for (start, end) in taken {
             let pages = (end - start) / PAGE;
-            prop_assert!(process.vma_at(end - 1).is_some_and(|vma| vma.data() == pages && vma.start().address() <= start));
+            prop_assert!(process.vma_at(end - 1).unwrap().is_some_and(|vma| vma.data() == pages && vma.start().address() <= start));
         }
     }
 }
@@ -86,14 +86,15 @@ fn a_vma_keeps_its_number_through_splits_and_forks_and_is_not_joined_with_anothe
     map(LOWEST + 3 * PAGE, 1, 8);
     map(LOWEST + 4 * PAGE, 1, 8);
     process.protect(LOWEST + PAGE, PAGE, Rights::READ).unwrap();
-    let seen =
-        |vmas: &mut dyn Iterator<Item = pagepin::Vma>| vmas.map(|vma| (vma.pages(), vma.data())).collect::<Vec<_>>();
+    let seen = |vmas: &mut dyn Iterator<Item = Result<pagepin::Vma, pagepin::Reentered>>| {
+        vmas.map(|vma| vma.map(|vma| (vma.pages(), vma.data())).unwrap()).collect::<Vec<_>>()
+    };
     let expected = [(1, 7), (1, 7), (1, 7), (2, 8)];
     assert_eq!(seen(&mut process.vmas()), expected);
     assert_eq!(seen(&mut process.fork().unwrap().vmas()), expected);
-    assert_eq!(process.vma_at(LOWEST - 1), None);
+    assert_eq!(process.vma_at(LOWEST - 1), Ok(None));
     // The loop may change what it looks at.
-    for vma in process.vmas() {
+    for vma in process.vmas().map(Result::unwrap) {
         process.unmap(vma.start().address(), vma.pages() * PAGE).unwrap();
     }
     assert_eq!(process.vmas().count(), 0);

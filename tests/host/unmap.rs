@@ -14,14 +14,16 @@ const NOTHING: Unmapped = Unmapped { pages: 0, pinned_pages: 0 };
 
 fn vmas<L: Layout>(process: &Process<'_, L>, first: u64, pages: u64) -> Vec<bool> {
     let mut found = Vec::new();
-    process.with_vmas(&mut |vmas| {
-        for page in 0..pages {
-            let page = PageAddr::containing(first).offset(page);
-            let vma = vmas.vma_at(page);
-            assert!(vma.is_none_or(|vma| vma.contains(page)));
-            found.push(vma.is_some());
-        }
-    });
+    process
+        .with_vmas(&mut |vmas| {
+            for page in 0..pages {
+                let page = PageAddr::containing(first).offset(page);
+                let vma = vmas.vma_at(page);
+                assert!(vma.is_none_or(|vma| vma.contains(page)));
+                found.push(vma.is_some());
+            }
+        })
+        .unwrap();
     found
 }
 

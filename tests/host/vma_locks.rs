@@ -42,16 +42,17 @@ unsafe impl<'m, L: Layout> AddressSpace for LockPerVma<'_, 'm, L> {
         self.process.mm()
     }
 
-    fn with_vmas(&self, _: &mut dyn FnMut(&dyn Vmas)) {
+    fn with_vmas(&self, _: &mut dyn FnMut(&dyn Vmas)) -> Result<(), pagepin::Reentered> {
         panic!("the lock of all VMAs");
     }
 
-    fn with_vma_at(&self, page: PageAddr, look: &mut dyn FnMut(&dyn Vmas)) {
+    fn with_vma_at(&self, page: PageAddr, look: &mut dyn FnMut(&dyn Vmas)) -> Result<(), pagepin::Reentered> {
         assert_eq!(self.held.get(), None, "one at a time");
         self.taken.borrow_mut().push(page.address());
         self.held.set(self.find(page));
         look(self);
         self.held.set(None);
+        Ok(())
     }
 
     fn budget(&self) -> &Unlimited {

@@ -22,7 +22,7 @@ fn vma(first: u64, count: u64, options: impl Into<MapOptions>) -> Vma {
 /// The VMA around `address`.
 fn vma_at<L: Layout>(process: &Process<'_, L>, address: u64) -> Option<Vma> {
     let mut found = None;
-    process.with_vmas(&mut |vmas| found = vmas.vma_at(PageAddr::containing(address)));
+    process.with_vmas(&mut |vmas| found = vmas.vma_at(PageAddr::containing(address))).unwrap();
     found
 }
 

@@ -2,6 +2,39 @@
 
 use std::cell::{Cell, RefCell};
 
+use pagepin::CurrentCpu;
+
+thread_local! {
+    /// Hooks that are running, one in another: each is what another CPU does meanwhile.
+    static RUNNING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A hook is running; over when this is dropped, by a panic too.
+struct Running;
+
+impl Running {
+    fn new() -> Self {
+        RUNNING.set(RUNNING.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.set(RUNNING.get() - 1);
+    }
+}
+
+/// The CPU that plays now, for the library: of the machine's own CPUs user code says which it is.
+pub(crate) struct Playing;
+
+// SAFETY: there is one thread, and what a hook interrupts goes on when the hook is over.
+unsafe impl CurrentCpu for Playing {
+    fn current_cpu(&self) -> usize {
+        RUNNING.get()
+    }
+}
+
 /// How often the point is still passed, and what runs then.
 type Armed = (u64, Box<dyn FnOnce()>);
 
@@ -20,7 +53,9 @@ impl Hook {
             Some((0, hook)) => {
                 drop(armed);
                 self.fired.set(true);
+                let running = Running::new();
                 hook();
+                drop(running);
             }
             Some((left, hook)) => *armed = Some((left - 1, hook)),
             None => {}

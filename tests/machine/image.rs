@@ -65,16 +65,18 @@ impl<L: Layout> Machine<L> {
 
 fn process_image<L: Layout>(process: &Process<'_, L>) -> ProcessImage {
     let mut vmas = Vec::new();
-    process.with_vmas(&mut |look| {
-        for (start, pages) in WINDOWS {
-            let mut page = PageAddr::containing(start);
-            while page.address() < start + pages * PAGE_SIZE {
-                let vma = look.vma_at(page);
-                page = vma.map_or(page.offset(1), |vma| vma.end());
-                vmas.extend(vma);
+    process
+        .with_vmas(&mut |look| {
+            for (start, pages) in WINDOWS {
+                let mut page = PageAddr::containing(start);
+                while page.address() < start + pages * PAGE_SIZE {
+                    let vma = look.vma_at(page);
+                    page = vma.map_or(page.offset(1), |vma| vma.end());
+                    vmas.extend(vma);
+                }
             }
-        }
-    });
+        })
+        .unwrap();
     ProcessImage { root: process.root(), vmas, charged: process.budget().used() }
 }
 

@@ -22,7 +22,9 @@ use std::sync::Arc;
 use pagepin::frame::{FrameWord, Layout, PageFrame, Wide};
 use pagepin::pin::{self, GotPages, PhysRun, PinError, PinFlags, PinnedPages, pin_user_pages, pin_user_pages_fast};
 use pagepin::space::{SpaceOptions, UserSpace};
-use pagepin::{Env, ExtraParts, Extras, FlatFrameTable, FrameTable, Levels, Pfn, PinLimit, Rights, UserRange};
+use pagepin::{
+    Counters, CpuReaders, Env, ExtraParts, Extras, FlatFrameTable, FrameTable, Levels, Pfn, PinLimit, Rights, UserRange,
+};
 use spin::relax::RelaxStrategy;
 
 pub(crate) use addresses::{A, FAR, FOREIGN, LARGE, PAGE, UNTOUCHED};
@@ -32,7 +34,7 @@ pub(crate) use memory::FIRST;
 
 use cpu::Cpus;
 use entries::Protocol;
-use hooks::Hook;
+use hooks::{Hook, Playing};
 use memory::Memory;
 use one_thread::OneThread;
 use sections::Sections;
@@ -53,6 +55,9 @@ pub(crate) type Pins<'p, 'm, L, X> = PinnedPages<'p, Process<'m, L>, X, Vec<Phys
 /// What the get family returns here.
 pub(crate) type Gets<'p, 'm, L> = GotPages<'p, &'m Machine<L>, Vec<PhysRun>>;
 
+/// What a machine has beside its parts.
+pub(crate) type MachineExtras = Extras<Sections, Counters, (), (), CpuReaders<Playing, CPUS>>;
+
 /// There is one thread: whoever waits for a lock waits for ever.
 pub(crate) struct Deadlock;
 
@@ -66,7 +71,7 @@ impl RelaxStrategy for Deadlock {
 pub(crate) struct Machine<L: Layout = Wide> {
     table: FlatFrameTable<'static, L>,
     words: *mut [PageFrame<L>],
-    extras: Extras<Sections>,
+    extras: MachineExtras,
     inner: OneThread<Inner>,
 }
 
@@ -122,7 +127,7 @@ impl<L: Layout> Machine<L> {
             expected_bugs: Cell::new(0),
             expected_surplus: Cell::new(0),
         };
-        let extras = Extras::new().no_preempt(Sections::new());
+        let extras = Extras::new().no_preempt(Sections::new()).mm_readers(CpuReaders::new(Playing));
         Self { table, words, extras, inner: OneThread::new(inner) }
     }
 
@@ -198,6 +203,11 @@ impl<L: Layout> Machine<L> {
         let (result, fired) = self.inner().exchange_hook.during(0, race, work);
         assert!(fired, "no entry was exchanged");
         result
+    }
+
+    /// Runs `work`; before its compare-and-exchange number `at` (from 0) on an entry `race` runs. Whether there were that many.
+    pub(crate) fn at_exchange<R>(&self, at: u64, race: impl FnOnce(), work: impl FnOnce() -> R) -> (R, bool) {
+        self.inner().exchange_hook.during(at, race, work)
     }
 
     /// Runs `work`; before it looks up a frame for the `at`-th time (from 0) `race` runs.
@@ -341,7 +351,7 @@ unsafe impl<L: Layout> Env for Machine<L> {
     type ReadSide = Self;
     type Shootdown = Self;
     type Relax = Deadlock;
-    type Extras = Extras<Sections>;
+    type Extras = MachineExtras;
 
     fn phys_map(&self) -> &Self {
         self
@@ -358,7 +368,7 @@ unsafe impl<L: Layout> Env for Machine<L> {
     fn shootdown(&self) -> &Self {
         self
     }
-    fn extras(&self) -> &Extras<Sections> {
+    fn extras(&self) -> &MachineExtras {
         &self.extras
     }
 }

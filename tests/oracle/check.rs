@@ -85,7 +85,7 @@ impl<L: Layout> World<'_, L> {
         self.seen = seen;
         let mut blocks = Blocks::default();
         for (who, (process, model)) in self.processes.iter().enumerate() {
-            process.with_vmas(&mut |vmas| check_vmas(model, |page| vmas.vma_at(page)));
+            process.with_vmas(&mut |vmas| check_vmas(model, |page| vmas.vma_at(page))).unwrap();
             let limited = self.limited();
             assert_eq!(process.budget().used(), if limited { model.charged } else { 0 }, "the budget");
             check_entries::<L>(model, self.seen.leaves(who), &mut blocks);

@@ -12,8 +12,8 @@ use std::thread;
 
 use pagepin::frame::{Layout, PageFrame};
 use pagepin::{
-    CpuCounters, CurrentCpu, Entry, EntryAddr, Env, EpochReadSide, Extras, FlatFrameTable, FlushRange, FrameRequest,
-    FrameSource, FrameTable, PAGE_SIZE, Pfn, PhysMap, Platform, ReadSide, Shootdown,
+    CpuCounters, CpuReaders, CurrentCpu, Entry, EntryAddr, Env, EpochReadSide, Extras, FlatFrameTable, FlushRange,
+    FrameRequest, FrameSource, FrameTable, PAGE_SIZE, Pfn, PhysMap, Platform, ReadSide, Shootdown,
 };
 use spin::mutex::SpinMutex;
 use spin::relax::RelaxStrategy;
@@ -30,7 +30,7 @@ const WORDS: usize = PAGE_SIZE as usize / 8;
 /// The kernel with its read side `R`.
 pub(crate) type Kernel<'m, L, R> = Platform<Map<'m>, Pausing<'m, L>, Free<'m>, R, NoTlbs, Yield, Statistics>;
 /// A slot for each worker, so that a count which one of them loses shows at the end.
-type Statistics = Extras<(), CpuCounters<ThisThread, THREADS>>;
+type Statistics = Extras<(), CpuCounters<ThisThread, THREADS>, (), (), CpuReaders<ThisThread, THREADS>>;
 /// The read side under test.
 pub(crate) type Epochs = EpochReadSide<ThisThread, THREADS>;
 
@@ -262,7 +262,7 @@ pub(crate) fn kernel<'m, L: Layout, R>(
     let platform = unsafe {
         Platform::with_relax(Map(memory), Pausing(table), Free { map: Map(memory), frames }, read_side, NoTlbs)
     };
-    platform.with_extras(Extras::new().counters(CpuCounters::new(ThisThread)))
+    platform.with_extras(Extras::new().counters(CpuCounters::new(ThisThread)).mm_readers(CpuReaders::new(ThisThread)))
 }
 
 /// Nothing is held any more: every frame is back, every word free, every acquisition released (INV-10).

@@ -140,7 +140,7 @@ struct Mapping {
 /// ```
 ///
 /// # Errors
-/// [`SpaceError::NoMemory`]: the list of all mappings does not fit the heap.
+/// [`SpaceError::NoMemory`]: the list of all mappings does not fit the heap. [`SpaceError::Reentered`].
 pub fn audit<'a, K: Env + 'a, C: 'a>(
     kernel: &K,
     spaces: impl IntoIterator<Item = &'a UserSpace<K, C>>,
@@ -154,7 +154,11 @@ pub fn audit<'a, K: Env + 'a, C: 'a>(
     sections.try_reserve_exact(spaces.len())?;
     let mut looked = Ok(());
     for (index, space) in &spaces {
-        let vmas = space.vmas.write(space.env());
+        let extras = space.env().extras();
+        let vmas = match sections.last() {
+            None => space.vmas.write(extras)?,
+            Some(held) => space.vmas.write_beside(extras, held),
+        };
         // SAFETY: the mm lock is held for writing, through `vmas`.
         let tables = unsafe { Tables::under_mm_lock(&space.mm) };
         looked = looked.and_then(|()| seen.look_at(*index, &tables, |page| vmas.vma(page).is_some(), found));

@@ -73,7 +73,10 @@ impl fmt::Display for Letters {
 impl<K: Env, C> fmt::Display for Dump<'_, K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { space } = self;
-        let vmas = space.vmas.write(space.env());
+        let vmas = match space.vmas.write(space.env().extras()) {
+            Ok(vmas) => vmas,
+            Err(reentered) => return reentered.fmt(f),
+        };
         // SAFETY: the mm lock is held for writing, through `vmas`.
         let tables = unsafe { Tables::under_mm_lock(&space.mm) };
         write!(f, "root {:?}, {} VMAs, ", tables.mm().root(), vmas.iter().count())?;

@@ -44,9 +44,9 @@ impl<K: Env, C> UserSpace<K, C> {
     /// ```
     ///
     /// # Errors
-    /// [`SpaceError::MalformedTable`].
+    /// [`SpaceError::MalformedTable`], [`SpaceError::Reentered`].
     pub fn resident(&self) -> Result<Resident, SpaceError> {
-        let _vmas = self.vmas.write(self.env());
+        let _vmas = self.vmas.write(self.env().extras())?;
         // SAFETY: the mm lock is held for writing, through `_vmas`.
         let tables = unsafe { Tables::under_mm_lock(&self.mm) };
         Ok(count(&tables)?)

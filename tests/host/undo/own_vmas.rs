@@ -30,8 +30,9 @@ unsafe impl<'m, L: Layout> AddressSpace for OwnVmas<'_, 'm, L> {
         self.process.mm()
     }
 
-    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) {
+    fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) -> Result<(), pagepin::Reentered> {
         look(self);
+        Ok(())
     }
 
     fn budget(&self) -> &Unlimited {

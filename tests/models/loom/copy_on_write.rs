@@ -33,7 +33,7 @@ pub(crate) const MODELS: &[Model] = &[
     },
     Model {
         name: "write by parent x write by child",
-        bound: Bound::AtMost(5),
+        bound: Bound::AtMost(3),
         body: both_write,
         twins: &[(Safeguard::ClaimNeedsSoleReference, &["INV-2"])],
     },

@@ -9,6 +9,7 @@ mod acts;
 mod checker;
 mod collapse;
 mod copy_on_write;
+mod faults;
 #[path = "../kernel/mod.rs"]
 mod kernel;
 mod ledger;
@@ -27,6 +28,7 @@ fn main() -> std::process::ExitCode {
         pin_fork::MODELS,
         pin_unmap::MODELS,
         copy_on_write::MODELS,
+        faults::MODELS,
         table_free::MODELS,
         collapse::MODELS,
         mm_lock::MODELS,

@@ -37,11 +37,12 @@ impl AddressSpace {
         let block = zeroed_block().ok_or(Error::NoMemory)?;
         let mut result = Err(Error::NotFound);
         // Another thread may have unmapped the VMA; while this runs none can.
-        self.space.with_vmas(&mut |vmas| {
+        let look = self.space.with_vmas(&mut |vmas| {
             if vmas.vma_at(page).is_some_and(|vma| page.pages_to(vma.end()) >= LARGE.pages()) {
                 result = self.fill(page, block);
             }
         });
+        result = result.and(look.map_err(|_| Error::Fault));
         if result.is_err() {
             // SAFETY: it has the one reference, which no entry took over.
             unsafe { put(block) };

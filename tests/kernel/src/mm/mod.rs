@@ -160,11 +160,12 @@ impl AddressSpace {
 
     fn mapped(&self, page: PageAddr) -> Result<Option<picture::Mapped>, Error> {
         let mut slot = None;
-        pagepin::AddressSpace::with_vmas(&self.space, &mut |_| {
+        let look = pagepin::AddressSpace::with_vmas(&self.space, &mut |_| {
             // SAFETY: inside a section of the mm lock.
             let tables = unsafe { Tables::under_mm_lock(pagepin::AddressSpace::mm(&self.space)) };
             slot = tables.find(page).ok();
         });
+        look.map_err(|_| Error::Fault)?;
         Ok(picture::Mapped::of(slot.ok_or(Error::Fault)?))
     }
 }

@@ -79,7 +79,7 @@ const WRITABLE: u64 = 1 << 1;
 /// Stores an entry, if it still is what it was; the twins leave out other things.
 fn replace_entry(space: &AddressSpace, mapped: &Mapped, page: PageAddr, bits: u64) -> bool {
     let mut replaced = false;
-    pagepin::AddressSpace::with_vmas(&space.space, &mut |_| {
+    let looked = pagepin::AddressSpace::with_vmas(&space.space, &mut |_| {
         // SAFETY: inside a section of the mm lock.
         let tables = unsafe { Tables::under_mm_lock(pagepin::AddressSpace::mm(&space.space)) };
         let Some(slot) = tables.find(page).ok().filter(|slot| slot.entry == mapped.slot.entry) else { return };
@@ -87,7 +87,7 @@ fn replace_entry(space: &AddressSpace, mapped: &Mapped, page: PageAddr, bits: u6
         // twins are about.
         replaced = unsafe { kernel().phys_map().exchange_entry(slot.at, slot.entry, Entry::from_bits(bits)) }.is_ok();
     });
-    replaced
+    looked.is_ok() && replaced
 }
 
 /// "Only I map it, so it is mine": forgets that there are references which are not
