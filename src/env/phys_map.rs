@@ -211,7 +211,8 @@ impl<'a> EntryCell<'a> {
     #[inline(always)]
     #[expect(clippy::missing_errors_doc, reason = "see `PhysMap::exchange_entry`")]
     pub fn exchange(self, old: Entry, new: Entry) -> Result<(), Entry> {
-        match self.0.compare_exchange(old.bits(), new.bits(), Ordering::AcqRel, Ordering::Acquire) {
+        let success = safeguard!(EntryRelease: Ordering::AcqRel);
+        match self.0.compare_exchange(old.bits(), new.bits(), success, Ordering::Acquire) {
             Ok(_) => Ok(()),
             Err(now) => Err(Entry::from_bits(now)),
         }

@@ -81,6 +81,8 @@ pub(crate) fn resolve<K: Env>(
             continue;
         };
         let done = match decide(state, vma, request) {
+            // Of a frame that had left the entry when its word was looked at, nothing follows.
+            Action::Refuse(_) if safeguard!(RefusalLooksAgain => tables.has_changed(&slot)) => None,
             Action::Refuse(refusal) => return Err(refusal.into()),
             Action::Nothing => {
                 note_use(&mut tables, slot, request);
@@ -337,16 +339,16 @@ enum Unheld {
 impl<'k, K: Env> Original<'k, K> {
     #[inline(always)]
     fn hold(tables: &Tables<'k, K>, slot: &Slot, frame: FrameRef<'k, K>) -> Result<Self, Unheld> {
-        let changed = || !tables.load(slot.at).same_mapping(slot.entry);
         match frame.word.try_get() {
             Ok(()) => {}
-            Err(_) if changed() => return Err(Unheld::Changed),
+            Err(_) if tables.has_changed(slot) => return Err(Unheld::Changed),
             Err(CountError::Overflow) => return Err(Unheld::Full),
             Err(_) => return Err(Unheld::NotInUse),
         }
         let original = Self { env: tables.env(), pfn: slot.entry.leaf_frame(slot.size()), frame };
         // The look at the entry was before: since then the frame can have left it, and been handed out again.
-        let another = safeguard!(CopyLooksAgain => changed() || frame.word.exclusive_sole_and_anonymous().0);
+        let another =
+            safeguard!(CopyLooksAgain => tables.has_changed(slot) || frame.word.exclusive_sole_and_anonymous().0);
         if another { Err(Unheld::Changed) } else { Ok(original) }
     }
 }

@@ -44,6 +44,8 @@ pub enum Safeguard {
     OwnsBeforeJudging,
     /// Who meets an entry that another CPU owns waits for it.
     OwnedIsWaitedFor,
+    /// A refusal that follows from a frame's word is one only if the entry still maps that frame.
+    RefusalLooksAgain,
     /// A frame that is to be copied is held, and then its entry looked at again.
     CopyLooksAgain,
     /// Fork flushes the parent's write-protected entries.
@@ -86,6 +88,12 @@ pub enum Safeguard {
     WriterWaitsForReaders,
     /// Who opens the mm lock releases, who comes in acquires.
     RwLockOrdering,
+    /// A reader's note in its CPU's slot releases.
+    NoteOrdering,
+    /// The full fences between a reader's note and its look at the lock, and between a writer's closing and its look at the notes.
+    NoteFence,
+    /// A writer of the mm lock waits for the slots that name it.
+    WriterWaitsForNotes,
     /// Loads of entries acquire.
     EntryAcquire,
     /// Stores of entries release.

@@ -9,7 +9,7 @@ use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize, Level};
 use crate::env::{EntryAddr, Env, FlushRange, Mm, PhysMap, Shootdown};
 use crate::errno::{EFAULT, EINVAL, ENOMEM};
-use crate::primitive::safeguard;
+use crate::primitive::{Ordering, fence, safeguard};
 
 /// Why tables could not be followed or extended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +128,15 @@ impl<'a, K: Env> Tables<'a, K> {
         // SAFETY: places of entries come from a descent under the mm lock that is still held, and tables leave the tree only
         // under the exclusive one, so the table is alive; each index is one of a level, or less than a table's end away from one.
         unsafe { self.env().phys_map().load_entry(at) }
+    }
+
+    /// Whether the entry at `slot` maps something else than what was found. Asked after a look at the word of its frame.
+    #[inline(always)]
+    pub(crate) fn has_changed(&self, slot: &Slot) -> bool {
+        // That look may have been a relaxed load. Pairs with the release by which the frame went, if it did: whoever let it go
+        // had broken the entry.
+        fence(Ordering::Acquire);
+        !self.load(slot.at).same_mapping(slot.entry)
     }
 
     /// From the root towards `page`: its entry in a table of level `floor`, or the first on the way that leads to no table.

@@ -19,7 +19,7 @@ use crate::env::{EntryAddr, Env, FrameTable, Mm, PhysMap};
 use crate::frame::{CountError, Dirty, Layout, PageFrame};
 use crate::paging::Upper;
 use crate::pin::release::release_run;
-use crate::primitive::safeguard;
+use crate::primitive::{Ordering, fence, safeguard};
 
 /// Why a walk ended before its range did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,7 +282,7 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
         }
         let head = seen.entry.leaf_frame(size);
         let frame = self.env().frames().frame(head).ok_or(Stop::NotPinnable)?;
-        hold(frame).map_err(|error| refused(error, self.unchanged(seen)))?;
+        hold(frame).map_err(|error| refused(error, || self.unchanged(seen)))?;
         // A large leaf over frames that were not handed out as one block has no word that stands for all of it.
         let one_block = size == LeafSize::Size4KiB || frame.order() == size.order();
         let raced = safeguard!(LeafReread => !self.unchanged(seen))
@@ -361,7 +361,7 @@ fn take_entries<K: Env, const PIN: bool, const WRITE: bool, const KEYS: bool>(
             break Some(Stop::Full);
         }
         if let Err(error) = hold::<_, PIN>(frame) {
-            break Some(refused(error, load(done).same_mapping(entry)));
+            break Some(refused(error, || load(done).same_mapping(entry)));
         }
         if safeguard!(LeafReread => load(done) != entry && !load(done).same_mapping(entry)) {
             undo::<K, PIN>(env, PhysRun::from_parts(pfn, 1, 0));
@@ -386,12 +386,14 @@ fn refusal<const WRITE: bool>(demand: Demand<WRITE>, leaf: Entry) -> Stop {
     if leaf.is_present() && demand.key_denies(leaf) { Stop::ProtectionKey } else { Stop::Unready }
 }
 
-/// Why the frame of an entry, which is `unchanged` or not, cannot be counted.
+/// Why the frame of an entry, which is unchanged or not, cannot be counted.
 #[cold]
-fn refused(error: CountError, unchanged: bool) -> Stop {
+fn refused(error: CountError, unchanged: impl Fn() -> bool) -> Stop {
+    // The refusal was a relaxed load. Pairs with the release by which the frame went: whoever let it go had broken the entry.
+    fence(Ordering::Acquire);
     match error {
         CountError::NotExclusive => Stop::Unready,
-        CountError::Free | CountError::Frozen if !unchanged => Stop::Raced,
+        CountError::Free | CountError::Frozen if !unchanged() => Stop::Raced,
         CountError::Overflow => Stop::CountOverflow,
         CountError::OtherKind => Stop::OtherKind,
         CountError::Sole => Stop::Sole,

@@ -55,8 +55,9 @@ impl<T, R: RelaxStrategy> FairRwLock<T, R> {
     unsafe fn value_if_open(&self) -> Option<&T> {
         // Acquire: pairs with the release of the writer that opened the lock last.
         let entered = self.entered.load(safeguard!(RwLockOrdering: Ordering::Acquire));
+        let closed = safeguard!(ReadersWait => entered & (CLOSED | PHASE) != 0);
         // SAFETY: the caller keeps writers from the value.
-        (entered & (CLOSED | PHASE) == 0).then(|| unsafe { &*self.value.get() })
+        (!closed).then(|| unsafe { &*self.value.get() })
     }
 
     /// Waits for the writer that is inside or next, if there is one, and for no other.

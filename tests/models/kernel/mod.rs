@@ -113,6 +113,14 @@ pub(crate) fn with_kernel<R: Side>(frames: u32, tables: Tables, model: impl FnOn
     drop(unsafe { Box::from_raw(kernel) });
 }
 
+/// Runs `body` as thread `cpu`.
+pub(crate) fn on_cpu<T: Send + 'static>(cpu: usize, body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    thread::spawn(move || {
+        CPU.with(|this| this.set(cpu));
+        body()
+    })
+}
+
 impl<R: Side> Kernel<R> {
     /// Runs `body` as thread `cpu`.
     pub(crate) fn on_cpu<T: Send + 'static>(
@@ -120,10 +128,7 @@ impl<R: Side> Kernel<R> {
         cpu: usize,
         body: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        thread::spawn(move || {
-            CPU.with(|this| this.set(cpu));
-            body()
-        })
+        on_cpu(cpu, body)
     }
 
     /// User code accesses `page` through this CPU's TLB, with as many faults as it takes.

@@ -18,7 +18,7 @@ const LOST: &str = "INV-8: a write is not seen through an old translation";
 pub(crate) const MODELS: &[Model] = &[
     Model {
         name: "read pin x COW fault",
-        bound: Bound::AtMost(4),
+        bound: Bound::AtMost(1),
         body: read_pin_and_write,
         twins: &[
             (Safeguard::PinNeedsExclusive, &[LEFT_BEHIND]),
@@ -33,13 +33,13 @@ pub(crate) const MODELS: &[Model] = &[
     },
     Model {
         name: "write by parent x write by child",
-        bound: Bound::AtMost(3),
+        bound: Bound::AtMost(2),
         body: both_write,
         twins: &[(Safeguard::ClaimNeedsSoleReference, &["INV-2"])],
     },
     Model {
         name: "break, flush, publish x walker",
-        bound: Bound::AtMost(3),
+        bound: Bound::AtMost(1),
         body: replace_and_walk,
         twins: &[(Safeguard::FlushBeforePublish, &[LOST]), (Safeguard::PinNeedsExclusive, &[LEFT_BEHIND])],
     },

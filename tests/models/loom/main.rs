@@ -14,6 +14,7 @@ mod faults;
 mod kernel;
 mod ledger;
 mod mm_lock;
+mod noted_readers;
 mod pin_fork;
 mod pin_unmap;
 #[path = "../runner.rs"]
@@ -32,6 +33,7 @@ fn main() -> std::process::ExitCode {
         table_free::MODELS,
         collapse::MODELS,
         mm_lock::MODELS,
+        noted_readers::MODELS,
         shootdown::MODELS,
         ledger::MODELS,
     ];

@@ -260,7 +260,8 @@ fn ledger() {
         rounds += times;
         ticks(|| {
             for _ in 0..times {
-                let record = PinRecord { space, tag: 1, range, runs: black_box(&runs), writes: true, term: PinTerm::Long };
+                let record =
+                    PinRecord { space, tag: 1, range, runs: black_box(&runs), writes: true, term: PinTerm::Long };
                 LEDGER.forget(black_box(LEDGER.record(&record)));
             }
         })
