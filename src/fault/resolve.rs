@@ -200,7 +200,7 @@ fn keep<K: Env>(
         // A lockless walker may hold it for a moment; then the next look says that it is not the only reference.
         exclusive || (sole && anonymous && frame.word.try_claim().is_ok())
     };
-    let too_early = !safeguard!(OwnsBeforeJudging => true) && is_mine();
+    let too_early = if safeguard!(OwnsBeforeJudging => true) { false } else { is_mine() };
     // SAFETY: found under this lock, and it is a leaf; published here and now.
     let broken = unsafe { tables.break_leaf(slot) }?;
     if !too_early && !is_mine() {

@@ -74,7 +74,7 @@ impl<T, R: RelaxStrategy> ReadWrite for RwLock<T, R> {
         self.0.write().expect("poisoned")
     }
 
-    unsafe fn if_open(&self) -> Option<&T> {
+    fn if_open(&self) -> Option<core::ptr::NonNull<T>> {
         unreachable!("the kernels of the models have no slots")
     }
 

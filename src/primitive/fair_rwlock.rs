@@ -12,6 +12,7 @@
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
 
 use spin::relax::RelaxStrategy;
 
@@ -47,17 +48,13 @@ impl<T, R: RelaxStrategy> FairRwLock<T, R> {
         Self { entered, left, tickets, served, relax: PhantomData, value: UnsafeCell::new(value) }
     }
 
-    /// The value, if no writer is inside or next.
-    ///
-    /// # Safety
-    /// Every writer, while it holds the lock, waits until the result is not used any more.
+    /// Where the value is, if no writer is inside or next.
     #[inline(always)]
-    unsafe fn value_if_open(&self) -> Option<&T> {
+    fn value_if_open(&self) -> Option<NonNull<T>> {
         // Acquire: pairs with the release of the writer that opened the lock last.
         let entered = self.entered.load(safeguard!(RwLockOrdering: Ordering::Acquire));
         let closed = safeguard!(ReadersWait => entered & (CLOSED | PHASE) != 0);
-        // SAFETY: the caller keeps writers from the value.
-        (!closed).then(|| unsafe { &*self.value.get() })
+        NonNull::new(self.value.get()).filter(|_| !closed)
     }
 
     /// Waits for the writer that is inside or next, if there is one, and for no other.
@@ -116,9 +113,8 @@ impl<T, R: RelaxStrategy> ReadWrite for FairRwLock<T, R> {
     }
 
     #[inline(always)]
-    unsafe fn if_open(&self) -> Option<&T> {
-        // SAFETY: forwarded from the caller.
-        unsafe { self.value_if_open() }
+    fn if_open(&self) -> Option<NonNull<T>> {
+        self.value_if_open()
     }
 
     fn relax() {

@@ -1,6 +1,7 @@
 //! [`ReadWrite`]: what the mm lock asks of the lock underneath.
 
 use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
 
 /// A lock for many readers or one writer.
 pub(crate) trait ReadWrite {
@@ -21,11 +22,8 @@ pub(crate) trait ReadWrite {
     /// Holds it alone. Until the guard is dropped the lock is closed.
     fn write(&self) -> Self::Writing<'_>;
 
-    /// The value, if the lock is not closed.
-    ///
-    /// # Safety
-    /// Whoever holds the lock alone waits until the result is not used any more.
-    unsafe fn if_open(&self) -> Option<&Self::Value>;
+    /// Where the value is, if the lock is not closed at this moment.
+    fn if_open(&self) -> Option<NonNull<Self::Value>>;
 
     /// What is done while waiting.
     fn relax();

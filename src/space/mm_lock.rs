@@ -81,8 +81,10 @@ impl<L: ReadWrite> MmLock<L> {
             // Pairs with the fence of a writer, between its closing of the lock and its look at the slots: it sees the note, or
             // this sees the lock closed.
             safeguard!(NoteFence; fence(Ordering::SeqCst));
-            // SAFETY: a writer that closes the lock from here on finds the note and waits until it is gone.
-            if let Some(value) = unsafe { self.lock.if_open() } {
+            if let Some(value) = self.lock.if_open() {
+                // SAFETY: the value lives as long as the lock, and a writer that closes the lock from here on finds the note,
+                // and waits until it is gone. The guard goes first.
+                let value = unsafe { value.as_ref() };
                 return Ok(Section { guard: Reader::Noted(value), _note: note, _stay });
             }
             slot.store(ReaderSlot::ELSEWHERE, Ordering::Release);
