@@ -36,7 +36,7 @@ pub(crate) const MODELS: &[Model] = &[
     },
 ];
 
-type Slots = Extras<(), CpuCounters<ThisCpu, CPUS>, (), CpuReaders<ThisCpu, CPUS>>;
+type Slots = Extras<(), CpuCounters<ThisCpu, CPUS>, (), (), CpuReaders<ThisCpu, CPUS>>;
 
 /// What a lock is for, whose users loom watches.
 struct Watched(UnsafeCell<u64>);
