@@ -229,6 +229,10 @@ impl UserRange {
     }
 
     /// The pages from `start` up to `end`, both from within a checked range.
+    pub(crate) const fn checked_before(start: u64, length: u64) -> Self {
+        Self { start, length }
+    }
+
     pub(crate) fn of_pages(start: PageAddr, end: PageAddr) -> Self {
         debug_assert!(start < end);
         Self { start: start.0, length: end.0 - start.0 }

@@ -26,6 +26,10 @@ pub enum Safeguard {
     LedgerFence,
     /// The head of a ledger's free slots counts its changes.
     LedgerCount,
+    /// Who gives a pin back that is asked for releases, and who asked acquires.
+    RevokeOrdering,
+    /// A pin that is asked for is unpinned before it says that it has ended.
+    UnpinBeforeGrant,
     /// A ledger's slot goes live after it was filled.
     LedgerPublish,
     /// A frame that is held by gets refuses pins, where its word counts both, and the reverse.

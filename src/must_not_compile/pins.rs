@@ -189,3 +189,18 @@ must_not_compile! {
     compiles { let lent = pinned.lend(); }
     does_not { pinned.lend(); }
 }
+
+must_not_compile! {
+    /// A pin that its holder can be asked for is given back once, and says so then.
+    HeldReleasedApart [E0507] (held: Held<'_, PinnedPage<'_, UserSpace<K>, Write>>) {}
+    compiles { held.keep().release(); }
+    does_not { held.release(); }
+
+    /// An entry belongs to its set for good, which may look at it at any time.
+    EntryMovedAway [E0505] (pinned: PinnedPage<'_, UserSpace<K>, Write>, set: &'static RevocableSet<'static>, driver: &'static dyn Revoke, root: Pfn) {
+        let entry: &'static Revocable<'static> = Box::leak(Box::new(Revocable::new(set, driver)));
+        let mine = Revocable::new(set, driver);
+    }
+    compiles { let held = pinned.register(entry, root); }
+    does_not { let held = pinned.register(&mine, root); drop(mine); }
+}

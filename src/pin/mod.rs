@@ -27,6 +27,7 @@ mod parts;
 mod pinned;
 mod range;
 mod release;
+mod revoke;
 mod run;
 #[cfg(feature = "alloc")]
 mod user_vec;
@@ -49,6 +50,7 @@ pub use parts::pin_user_pages_in_parts;
 pub use pinned::{OwnedPins, Pinned, PinnedPages, RawPins};
 pub use range::{ByteRun, OutOfRange, PinnedPage, PinnedRange};
 pub use release::{put_user_pages, unpin_user_pages, unpin_user_run};
+pub use revoke::{Answer, Asked, Held, Outcome, PinGuard, RegisterError, Revocable, RevocableSet, Revoke};
 #[cfg(feature = "alloc")]
 pub use user_vec::{PinnedVec, UserVec, UserVecError, pin_user_pages_in_vec};
 

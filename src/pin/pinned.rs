@@ -54,6 +54,12 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> Pinned<L, A, B> {
         self.pins.pages()
     }
 
+    /// How they were pinned.
+    #[must_use]
+    pub fn flags(&self) -> PinFlags {
+        self.pins.flags
+    }
+
     /// The range that was asked for.
     #[must_use]
     pub fn range(&self) -> UserRange {

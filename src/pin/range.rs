@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use volatile::VolatilePtr;
 use volatile::access::{ReadOnly, ReadWrite};
 
-use super::{Lender, Owner, PhysRun, PinAccess, Pinned, RawPins, RunBuffer, Write};
+use super::{Lender, Owner, PhysRun, PinAccess, PinFlags, Pinned, RawPins, RunBuffer, Write};
 use crate::addr::{PAGE_SIZE, Pfn, UserRange};
 use crate::arch;
 use crate::env::{Env, PhysMap, Ticket};
@@ -92,6 +92,12 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
     #[must_use]
     pub fn range(&self) -> UserRange {
         self.pages.range()
+    }
+
+    /// How it was pinned.
+    #[must_use]
+    pub fn flags(&self) -> PinFlags {
+        self.pages.flags()
     }
 
     /// The pinned frames.

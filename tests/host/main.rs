@@ -59,6 +59,7 @@ mod protect;
 mod random;
 mod ranges;
 mod refusals;
+mod revoke;
 mod side_by_side;
 mod sole;
 mod the_machine;

@@ -80,7 +80,7 @@ impl<R: Side> Kernel<R> {
     }
 }
 
-fn range(pages: u64) -> UserRange {
+pub(crate) fn range(pages: u64) -> UserRange {
     UserRange::new(pagepin::Levels::Four.user_half(), PAGE, pages * PAGE).expect("user pages")
 }
 

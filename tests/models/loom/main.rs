@@ -17,6 +17,7 @@ mod mm_lock;
 mod noted_readers;
 mod pin_fork;
 mod pin_unmap;
+mod revoke;
 #[path = "../runner.rs"]
 mod runner;
 mod shootdown;
@@ -36,6 +37,7 @@ fn main() -> std::process::ExitCode {
         noted_readers::MODELS,
         shootdown::MODELS,
         ledger::MODELS,
+        revoke::MODELS,
     ];
     runner::main(&models.concat(), include_str!("names.txt"))
 }
