@@ -21,6 +21,7 @@ mod error;
 mod family;
 mod flags;
 mod got;
+mod handle;
 mod lend;
 mod lender;
 mod parts;
@@ -44,6 +45,7 @@ pub use family::{
 };
 pub use flags::PinFlags;
 pub use got::{GotPages, RawGets};
+pub use handle::PinHandle;
 pub use lend::{Lent, QuarantineTable, Quarantined};
 pub use lender::{Lender, Owner};
 pub use parts::pin_user_pages_in_parts;
@@ -52,7 +54,7 @@ pub use range::{ByteRun, OutOfRange, PinnedPage, PinnedRange};
 pub use release::{put_user_pages, unpin_user_pages, unpin_user_run};
 pub use revoke::{Answer, Asked, Held, Outcome, PinGuard, RegisterError, Revocable, RevocableSet, Revoke};
 #[cfg(feature = "alloc")]
-pub use user_vec::{PinnedVec, UserVec, UserVecError, pin_user_pages_in_vec};
+pub use user_vec::{OwnedPinnedVec, PinnedVec, UserVec, UserVecError, pin_user_pages_in_vec};
 
 // They go to whoever takes the completion interrupt.
 static_assertions::assert_impl_all!(RawPins<Write, [PhysRun; 1]>: Send, Sync);

@@ -151,6 +151,9 @@ pub struct PinnedVec<L: Lender, A: PinAccess> {
     length: u64,
 }
 
+/// One that keeps only kernel and budget: see [`PinnedVec::into_owned`].
+pub type OwnedPinnedVec<K, C, A> = PinnedVec<Owner<K, C>, A>;
+
 impl<'s, S: AddressSpace + ?Sized, A: PinAccess> PinnedVec<&'s S, A> {
     /// Pins all of `vec`, one range after the other.
     ///
@@ -179,7 +182,6 @@ impl<'s, S: AddressSpace + ?Sized, A: PinAccess> PinnedVec<&'s S, A> {
 
 impl<L: Lender, A: PinAccess> PinnedVec<L, A> {
     /// The ranges, each pinned.
-    #[must_use]
     pub fn parts(&self) -> &[PinnedRange<L, A, Vec<PhysRun>>] {
         &self.parts
     }
@@ -232,7 +234,7 @@ impl<L: Lender, A: PinAccess> PinnedVec<L, A> {
     ///
     /// # Errors
     /// [`PinError::NoMemory`]: everything is unpinned.
-    pub fn into_owned(self) -> Result<PinnedVec<Owner<L::Kernel, L::Budget>, A>, PinError>
+    pub fn into_owned(self) -> Result<OwnedPinnedVec<L::Kernel, L::Budget, A>, PinError>
     where
         L::Kernel: Clone,
         L::Budget: Clone,

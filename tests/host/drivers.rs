@@ -3,8 +3,8 @@
 
 use pagepin::frame::Layout;
 use pagepin::pin::{
-    AnyPinned, Owner, PhysRun, PinError, PinFlags, PinnedRange, PinnedVec, Read, UserVec, UserVecError, Write,
-    pin_user_pages_in_parts, pin_user_pages_in_vec,
+    AnyPinned, Owner, PhysRun, PinError, PinFlags, PinHandle, PinnedPages, PinnedRange, PinnedVec, RawPins, Read,
+    UserVec, UserVecError, Write, pin_user_pages_in_parts, pin_user_pages_in_vec,
 };
 use pagepin::{Access, Levels, RangeError, Unlimited};
 
@@ -18,6 +18,7 @@ every_layout!(
     views_lead_to_the_bytes,
     access_is_what_was_asked_for,
     an_interrupt_completes_a_pin_after_its_process,
+    pins_go_through_c_as_numbers,
 );
 
 /// Three ranges of six pages, which lie apart in memory: 5000 bytes, 3 bytes, 4096 bytes.
@@ -181,7 +182,9 @@ fn access_is_what_was_asked_for<L: Layout>() {
 }
 
 /// A driver's requests, as its interrupt handler finds them: pins that own what they need.
-struct Requests<'m, L: Layout>(Vec<PinnedRange<Owner<&'m Machine<L>, Unlimited>, Write, [PhysRun; 4]>>);
+struct Requests<'m, L: Layout>(Vec<PinnedRange<Free<'m, L>, Write, [PhysRun; 4]>>);
+
+type Free<'m, L> = Owner<&'m Machine<L>, Unlimited>;
 
 impl<L: Layout> Requests<'_, L> {
     /// The handler: the device is done with the oldest. No lock but the frame source's, and no memory of the heap is given back.
@@ -213,5 +216,48 @@ fn an_interrupt_completes_a_pin_after_its_process<L: Layout>() {
         machine.dma_write(run.first().address(), b"late");
     }
     assert_eq!(requests.interrupt(), 3 * PAGE);
+    machine.check_balance();
+}
+
+fn pins_go_through_c_as_numbers<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    machine.memory().scatter(true);
+    let process = machine.populated(3, 1);
+    let all = range(&process, A + 9, 2 * PAGE);
+    let pinned = process.pin(Write, all, runs(4)).unwrap();
+    let wanted = pinned.runs().to_vec();
+    let (handle, buffer) = pinned.into_raw().into_handle();
+    let numbers = PinHandle { start: A + 9, length: 2 * PAGE, pages: 3, runs: 3, flags: 0, writes: 1, reserved: 0 };
+    assert_eq!(handle, numbers);
+    // What can be seen to be wrong is refused.
+    type Back<A> = Result<RawPins<A, Vec<PhysRun>>, PinError>;
+    let refused = |handle| -> Back<Write> {
+        // SAFETY: refused, so nothing comes back.
+        unsafe { RawPins::from_handle(handle, buffer.clone()) }
+    };
+    let wrong = [
+        (PinHandle { writes: 0, ..handle }, PinError::InvalidFlags),
+        (PinHandle { reserved: 1, ..handle }, PinError::InvalidFlags),
+        (PinHandle { flags: 1 << 31, ..handle }, PinError::InvalidFlags),
+        (PinHandle { length: 0, ..handle }, PinError::Range(RangeError::Empty)),
+        (PinHandle { runs: 5, ..handle }, PinError::BufferTooSmall),
+        (PinHandle { runs: 2, ..handle }, PinError::Incomplete),
+        (PinHandle { pages: 4, ..handle }, PinError::Incomplete),
+        (PinHandle { length: PAGE, ..handle }, PinError::Incomplete),
+    ];
+    for (handle, error) in wrong {
+        assert_eq!(refused(handle).err(), Some(error), "{handle:?}");
+    }
+    // SAFETY: as above.
+    let read: Back<Read> = unsafe { RawPins::from_handle(handle, buffer.clone()) };
+    assert_eq!(read.err(), Some(PinError::InvalidFlags));
+    // SAFETY: the handle and the runs of above, once.
+    let pins = unsafe { RawPins::<Write, _>::from_handle(handle, buffer) }.unwrap();
+    assert_eq!(pins.runs(), wanted);
+    // SAFETY: taken through this process's kernel.
+    let back = unsafe { PinnedPages::from_raw(&process, pins) }.complete().unwrap();
+    assert_eq!(back.range(), all);
+    drop(back);
+    drop(process);
     machine.check_balance();
 }

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use pagepin::fault::FaultError;
 use pagepin::frame::CountError;
 use pagepin::paging::TableError;
-use pagepin::pin::{OutOfRange, PinError};
+use pagepin::pin::{OutOfRange, PinError, UserVecError};
 use pagepin::space::{ForkError, ProtectError, SpaceError, ZapError};
 use pagepin::{BudgetExceeded, ForeignFault, NotReady, PageAddr, RangeError, VmaError};
 
@@ -117,6 +117,35 @@ fn every_variant_of_spaces_and_pins_explains_itself() {
         (PinError::NotReady(NotReady(1)), "not there yet"),
         (PinError::MalformedTable, "malformed"),
     ]);
+    explains(&[
+        (UserVecError::TooManyRanges, "more ranges"),
+        (UserVecError::TooLong, "more bytes"),
+        (UserVecError::Range { index: 3, error: RangeError::Wraps }, "range 3: start + length wraps"),
+        (UserVecError::NoMemory, "out of memory"),
+    ]);
+}
+
+#[cfg(all(feature = "instructions", target_arch = "x86_64"))]
+#[test]
+fn user_copies_say_how_far_they_came_and_why_not_further() {
+    use pagepin::uaccess::{UserCopyError, UserCopyRefusal as Refusal};
+    let error = |reason| UserCopyError { copied: 7, reason };
+    let causes = [
+        (Refusal::Range(RangeError::Wraps), "wraps", RangeError::KernelHalf.errno()),
+        (Refusal::Fault(FaultError::NoVma), "no VMA", FaultError::NoVma.errno()),
+        (Refusal::Fault(FaultError::AccessDenied), "does not permit", FaultError::NoVma.errno()),
+        (Refusal::Fault(FaultError::NoMemory), "out of memory", FaultError::NoMemory.errno()),
+        (Refusal::Fault(FaultError::NotReady(NotReady(1))), "not there yet", NotReady(1).errno()),
+        (Refusal::Contended, "kept changing", NotReady(1).errno()),
+        (Refusal::NotCurrent, "not in this address space", FaultError::NoVma.errno()),
+        (Refusal::InSection, "holds an mm lock", 35),
+        (Refusal::Unterminated, "does not end", 36),
+    ];
+    explains(&causes.map(|(reason, part, _)| (error(reason), part)));
+    for (reason, _, number) in causes {
+        assert!(error(reason).to_string().starts_with("after 7 bytes: "));
+        assert_eq!(error(reason).errno(), number, "{reason:?}");
+    }
 }
 
 #[test]
@@ -229,4 +258,6 @@ fn every_error_has_a_number_of_linux() {
     assert_eq!(protects.map(ProtectError::errno), [invalid, busy, fault]);
     assert_eq!([ForeignFault::NotMapped, ForeignFault::NoMemory].map(ForeignFault::errno), [fault, memory]);
     assert_eq!((OutOfRange.errno(), BudgetExceeded.errno()), (invalid, memory));
+    let list = [UserVecError::TooManyRanges, UserVecError::TooLong, UserVecError::NoMemory];
+    assert_eq!(list.map(UserVecError::errno), [invalid, invalid, memory]);
 }
