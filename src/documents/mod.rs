@@ -19,6 +19,7 @@ documents! {
     unsafe_counted: "UNSAFE.md";
     assurance: "ASSURANCE.md";
     bug_hall: "BUGS.md";
+    evidence: "EVIDENCE.md";
     mutants: "MUTANTS.md";
     coverage: "COVERAGE.md";
 }

@@ -1,5 +1,7 @@
 //! The host tests: the library on an emulated machine (see `machine`), one file per topic.
 
+#[path = "../evidence/mod.rs"]
+mod evidence;
 #[path = "../machine/mod.rs"]
 mod machine;
 #[path = "../oracle/mod.rs"]

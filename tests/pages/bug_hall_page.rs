@@ -33,13 +33,18 @@ fn has_test(source: &str, name: &str) -> bool {
     let runs_by_itself = |test: &ItemFn| test.attrs.iter().any(|attribute| attribute.path().is_ident("test"));
     let runs_for_every = || {
         file.items.iter().any(|item| match item {
-            Item::Macro(call) if call.mac.path.is_ident("every_layout") => {
+            Item::Macro(call) if call.mac.path.is_ident("every_layout") || call.mac.path.is_ident("evidence") => {
                 let mut names = call.mac.tokens.clone().into_iter();
                 names.any(|token| matches!(token, TokenTree::Ident(listed) if listed == name))
             }
             _ => false,
         })
     };
+    // Made by its macro as a whole.
+    let made = |item: &Item| matches!(item, Item::Macro(call) if call.mac.path.is_ident("evidence"));
+    if file.items.iter().any(made) {
+        return runs_for_every();
+    }
     file.items.iter().any(|item| match item {
         Item::Fn(function) if function.sig.ident == name => runs_by_itself(function) || runs_for_every(),
         _ => false,
@@ -47,8 +52,9 @@ fn has_test(source: &str, name: &str) -> bool {
 }
 
 /// Whether a test of the page exists, in whichever program it runs.
-fn exists(module: &str, name: &str) -> bool {
+pub(crate) fn exists(module: &str, name: &str) -> bool {
     match module {
+        "evidence" => has_test(&tree::text("tests/evidence/mod.rs"), name),
         "kernel" => KERNEL_TESTS.contains(name),
         _ => has_test(&tree::text(&format!("tests/host/{module}.rs")), name),
     }

@@ -1,5 +1,6 @@
 //! What the documents say, checked against the tree.
 
+mod asked_page;
 mod assurance_page;
 mod bug_hall_page;
 mod changelog;
