@@ -41,7 +41,9 @@ impl UserCopyError {
     #[must_use]
     pub const fn errno(self) -> i32 {
         match self.reason {
-            UserCopyRefusal::Fault(error @ (FaultError::NotReady(_) | FaultError::NoMemory)) => error.errno(),
+            UserCopyRefusal::Fault(
+                error @ (FaultError::NotReady(_) | FaultError::NoMemory | FaultError::Reentered),
+            ) => error.errno(),
             UserCopyRefusal::Contended => EAGAIN,
             UserCopyRefusal::InSection => EDEADLK,
             UserCopyRefusal::Range(_) | UserCopyRefusal::NotCurrent | UserCopyRefusal::Fault(_) => EFAULT,

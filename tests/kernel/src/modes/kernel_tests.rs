@@ -20,6 +20,7 @@ const TESTS: &[Test] = &[
     ("cpus_agree_on_memory_types", cpus_agree_on_memory_types),
     ("user_copies_come_to_where_they_can", user_copies::come_to_where_they_can),
     ("user_copies_of_bad_addresses_are_refused", user_copies::of_bad_addresses_are_refused),
+    ("user_copies_open_access_for_themselves_alone", user_copies::open_access_for_themselves_alone),
     ("user_strings_end_at_their_nul", user_copies::strings_end_at_their_nul),
     ("user_copies_need_the_space_they_name", user_copies::need_the_space_they_name),
     ("a_space_that_ends_leaves_every_cpu", user_copies::a_space_that_ends_leaves_every_cpu),
@@ -28,6 +29,7 @@ const TESTS: &[Test] = &[
     ("no_cpu_reads_through_a_flushed_translation", stale::no_cpu_reads_through_a_flushed_translation),
     ("edu_moves_bytes_both_ways", edu_moves_bytes_both_ways),
     ("ready_made_parts_work_on_one_cpu", ready_made::ready_made_parts_work),
+    ("ready_made_parts_work_on_several_cpus", ready_made::ready_made_parts_work_on_several_cpus),
 ];
 
 pub fn run(report: &mut dyn FnMut(&str, Outcome)) {

@@ -10,7 +10,10 @@ use pagepin::{
     uaccess::{self, UserCopyError, UserCopyRefusal},
 };
 use pagepin_abi::{PROT_WRITE, USER_END};
-use x86_64::registers::control::Cr3;
+use x86_64::registers::{
+    control::{Cr3, Cr4, Cr4Flags},
+    rflags::{self, RFlags},
+};
 
 use super::{Outcome, kernel_tests::check};
 use crate::{
@@ -69,6 +72,22 @@ pub fn come_to_where_they_can() -> Outcome {
         uaccess::copy_from_user(space, &mut back, START).map_err(why)?;
         uaccess::copy_from_user(space, &mut [], 0).map_err(why)
     })
+}
+
+/// With SMAP on, access is open for the copies and nobody else. Without SMAP in this processor, this is the test above.
+pub fn open_access_for_themselves_alone() -> Outcome {
+    const SMAP: u32 = 1 << 20;
+    if core::arch::x86_64::__cpuid_count(7, 0).ebx & SMAP == 0 {
+        crate::println!("@skip user_copies_open_access_for_themselves_alone the processor has no SMAP");
+        return Ok(());
+    }
+    // SAFETY: the processor has it, and the kernel touches user memory by these copies alone.
+    unsafe { Cr4::update(|cr4| cr4.insert(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION)) };
+    let outcome = come_to_where_they_can();
+    let open = rflags::read().contains(RFlags::ALIGNMENT_CHECK);
+    // SAFETY: as it was.
+    unsafe { Cr4::update(|cr4| cr4.remove(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION)) };
+    outcome.and(check(!open, "access stays open"))
 }
 
 pub fn of_bad_addresses_are_refused() -> Outcome {
