@@ -52,4 +52,9 @@ must_not_compile! {
     }
     compiles { let old = &old; let _ = current.exec(new, move || { let _kept = old; loop {} }); }
     does_not { let _ = current.exec(new, move || { let _kept = old; loop {} }); }
+
+    /// A CPU stays in an address space for as long as it likes, so it takes a share of it and not a reference.
+    EnteredByReference [E0597] (space: std::sync::Arc<UserSpace<&'static BootPlatform<SingleCpu, SingleCpu>>>, cpu: SingleCpu) {}
+    compiles { let current = CurrentSpace::<_, _, 1>::new(cpu); let entered = current.enter(space); }
+    does_not { let current = CurrentSpace::<_, _, 1>::new(cpu); let entered = current.enter(&*space); }
 }

@@ -60,4 +60,9 @@ must_not_compile! {
     RangeUnchecked [E0451] (start: u64, length: u64) {}
     compiles { let range = UserRange::new(Levels::Four.user_half(), start, length); }
     does_not { let range = UserRange { start, length }; }
+
+    /// Whoever loads a root vouches for what it maps, and how long.
+    RootLoadedSafely [E0133] (smp: &impl SwitchMm, root: Pfn) {}
+    compiles { unsafe { smp.switch_mm(root) }; }
+    does_not { smp.switch_mm(root); }
 }
