@@ -3,6 +3,8 @@
 
 #[path = "../../tests/host/forms.rs"]
 mod forms;
+#[path = "../../tests/kit/mod.rs"]
+mod kit;
 #[path = "../../tests/machine/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the host tests use all of it")]
 mod machine;

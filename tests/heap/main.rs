@@ -5,6 +5,9 @@
 
 #[path = "../threads/kernel.rs"]
 mod kernel;
+#[path = "../kit/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the other tests use all of it")]
+mod kit;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -16,7 +19,8 @@ use pagepin::pin::{PhysRun, PinError, PinFlags, Read, pin_user_pages_fast};
 use pagepin::space::{Advice, ForkError, SpaceError, SpaceOptions, UserSpace};
 use pagepin::{AddressSpace, MemoryType, PAGE_SIZE, PageAddr, Pfn, Rights, Vma};
 
-use kernel::{Kernel, Memory, NoGrace, check_balance, epochs, frame_words, kernel, run_as_cpu};
+use kernel::{Kernel, Memory, NoGrace, epochs, frame_words, kernel, run_as_cpu};
+use kit::Root;
 
 /// The system's allocator, of which a thread can ask one failure.
 struct Unreliable;
@@ -216,8 +220,10 @@ fn run(operation: &Operation, until_failure: Option<u64>) -> (Result<(), Error>,
         assert_eq!(image(&space, &words), before, "INV-14: {}", operation.name);
         assert_eq!((operation.run)(&space), Ok(()), "{}, tried again", operation.name);
     }
+    let root = Root { table: space.root(), levels: space.mm().levels() };
+    kit::audit(&kernel, &[root], &kit::Held::new());
     drop(space);
-    check_balance(&kernel, &words);
+    kit::check_balance(&kernel, (0, 0));
     (result, allocations)
 }
 

@@ -2,6 +2,8 @@
 
 #[path = "../evidence/mod.rs"]
 mod evidence;
+#[path = "../kit/mod.rs"]
+mod kit;
 #[path = "../machine/mod.rs"]
 mod machine;
 #[path = "../oracle/mod.rs"]

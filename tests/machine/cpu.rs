@@ -11,13 +11,14 @@ use pagepin::{AddressSpace, EntryAddr, Levels, PAGE_SIZE, Pfn, fault_from_error_
 use x86_64::structures::idt::PageFaultErrorCode as Code;
 
 use super::Machine;
+use crate::kit::{self, Attempt};
 
 /// CPUs of every machine.
 pub(crate) const CPUS: usize = 4;
 /// Physical address bits; the ones above, up to bit 51, are reserved in entries.
 const PHYSICAL_BITS: u32 = 46;
 /// How often an access is tried again after its fault was resolved.
-const MAX_RETRIES: u32 = 8;
+const MAX_RETRIES: usize = 8;
 
 /// One cached translation.
 #[derive(Clone, Copy, Debug)]
@@ -278,16 +279,12 @@ impl<L: Layout> Machine<L> {
 
     /// An access with its faults resolved.
     fn access(&self, cpu: usize, space: &Space<'_, L>, address: u64, access: Access) -> Result<u64, FaultError> {
-        for _ in 0..MAX_RETRIES {
-            match self.attempt(cpu, space, address, access) {
-                Ok(physical) => return Ok(physical),
-                Err(Trap::GeneralProtection) => panic!("{address:#x} is not canonical"),
-                Err(Trap::PageFault(code)) => {
-                    space.fault(fault_from_error_code(address, code))?;
-                }
-            }
-        }
-        panic!("{address:#x} was resolved {MAX_RETRIES} times and still faults");
+        let attempt = || match self.attempt(cpu, space, address, access) {
+            Ok(physical) => Attempt::Done(physical),
+            Err(Trap::GeneralProtection) => panic!("{address:#x} is not canonical"),
+            Err(Trap::PageFault(code)) => Attempt::Fault(fault_from_error_code(address, code)),
+        };
+        kit::access(MAX_RETRIES, attempt, |fault| space.fault(fault))
     }
 
     /// User code on `cpu` loads `length` (1..=8) bytes.

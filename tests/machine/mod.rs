@@ -6,7 +6,7 @@
 //! show is the effect of weak memory ordering.
 
 mod addresses;
-pub(crate) mod audit;
+mod audit;
 mod cpu;
 mod entries;
 mod hooks;

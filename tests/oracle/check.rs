@@ -11,7 +11,7 @@ use super::contents::{Bytes, SharedBlock};
 use super::decode::windows;
 use super::model::{Backing, Mapping, Model};
 use super::{Effect, World, memory_type};
-use crate::machine::audit::Leaf;
+use crate::kit::Leaf;
 use crate::machine::{Machine, PAGE};
 
 /// What hardware sets in an entry.

@@ -10,13 +10,15 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use pagepin::frame::{Layout, PageFrame};
+use pagepin::frame::{Layout, PageFrame, Snapshot};
 use pagepin::{
-    CpuCounters, CpuReaders, CurrentCpu, Entry, EntryAddr, Env, EpochReadSide, Extras, FlatFrameTable, FlushRange,
-    FrameRequest, FrameSource, FrameTable, PAGE_SIZE, Pfn, PhysMap, Platform, ReadSide, Shootdown,
+    CounterValues, CpuCounters, CpuReaders, CurrentCpu, Entry, EntryAddr, Env, EpochReadSide, Extras, FlatFrameTable,
+    FlushRange, FrameRequest, FrameSource, FrameTable, PAGE_SIZE, Pfn, PhysMap, Platform, ReadSide, Shootdown,
 };
 use spin::mutex::SpinMutex;
 use spin::relax::RelaxStrategy;
+
+use crate::kit::Plug;
 
 /// Worker threads, each a CPU of its own to the read side.
 pub(crate) const THREADS: usize = 4;
@@ -265,19 +267,38 @@ pub(crate) fn kernel<'m, L: Layout, R>(
     platform.with_extras(Extras::new().counters(CpuCounters::new(ThisThread)).mm_readers(CpuReaders::new(ThisThread)))
 }
 
-/// Nothing is held any more: every frame is back, every word free, every acquisition released (INV-10).
-pub(crate) fn check_balance<L: Layout, R: ReadSide + Sync>(kernel: &Kernel<'_, L, R>, words: &[PageFrame<L>]) {
-    let counters = kernel.statistics();
-    assert_eq!(counters.pins_acquired, counters.pins_released, "INV-10: pins");
-    assert_eq!(counters.gets_acquired, counters.gets_released, "INV-10: references");
-    assert_eq!(counters.bugs_caught, 0, "releases too many");
-    for (index, word) in words.iter().enumerate() {
-        assert!(word.snapshot().is_free(), "frame {index}: {word:?}");
+impl<L: Layout, R: ReadSide + Sync> Plug for Kernel<'_, L, R> {
+    fn entries(&self, table: Pfn, places: u64) -> Vec<(EntryAddr, u64)> {
+        let word = |index: u64| self.phys_map().word(table, index as usize).load(Ordering::Relaxed);
+        let used = (0..places).map(|index| (EntryAddr::new(table, index), word(index)));
+        used.filter(|(_, bits)| *bits != 0).collect()
     }
-    let mut free = kernel.source().frames.lock().clone();
-    free.sort_unstable();
-    free.dedup();
-    assert_eq!(free.len(), FRAMES - 1, "frames were lost, or freed twice");
-    let zero = Pfn::new(FIRST);
-    assert!((0..WORDS).all(|index| kernel.phys_map().word(zero, index).load(Ordering::Relaxed) == 0), "INV-6");
+
+    fn snapshot(&self, frame: Pfn) -> Snapshot {
+        Env::frames(self).frame(frame).expect("a frame of this memory").snapshot()
+    }
+
+    fn frames(&self) -> Vec<Pfn> {
+        (FIRST..FIRST + FRAMES as u64).map(Pfn::new).collect()
+    }
+
+    fn allocated(&self) -> Vec<Pfn> {
+        let free = self.source().frames.lock();
+        let mut used = vec![true; FRAMES];
+        used[0] = false;
+        for frame in &*free {
+            let index = (frame - FIRST) as usize;
+            assert!(std::mem::replace(&mut used[index], false), "a frame was freed twice");
+        }
+        (FIRST..).map(Pfn::new).zip(used).filter(|(_, used)| *used).map(|(frame, _)| frame).collect()
+    }
+
+    fn zero_frame(&self) -> Option<(Pfn, bool)> {
+        let zero = Pfn::new(FIRST);
+        Some((zero, (0..WORDS).all(|index| self.phys_map().word(zero, index).load(Ordering::Relaxed) == 0)))
+    }
+
+    fn counters(&self) -> CounterValues {
+        self.statistics()
+    }
 }

@@ -6,6 +6,9 @@
 //! threads but that of the frame source's lock, which every kernel has.
 
 mod kernel;
+#[path = "../kit/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "no thread plays a user; the host tests do")]
+mod kit;
 mod marks;
 mod worker;
 
@@ -20,7 +23,7 @@ use pagepin::pin::{PhysRun, PinnedRange, Write};
 use pagepin::space::{SpaceOptions, UserSpace};
 use pagepin::{Env, Levels, ReadSide, Rights};
 
-use kernel::{Memory, NoGrace, THREADS, check_balance, epochs, frame_words, kernel};
+use kernel::{Memory, NoGrace, THREADS, epochs, frame_words, kernel};
 use worker::{Space, Worker};
 
 /// Operations between two looks at the clock.
@@ -83,8 +86,11 @@ fn stress<L: Layout, R: ReadSide + Sync>(memory: &Memory, read_side: R) {
             worker.join().unwrap();
         }
     });
+    // All have ended: what is left is what the shared spaces map.
+    let roots: Vec<_> = shared.iter().map(Space::root).collect();
+    kit::audit(&kernel, &roots, &kit::Held::new());
     drop(shared);
-    check_balance(&kernel, &words);
+    kit::check_balance(&kernel, (0, 0));
     let counters = kernel.statistics();
     println!(
         "{THREADS} threads, seed {seed}: {} operations, {} pages pinned, {} referenced",
@@ -122,7 +128,7 @@ fn two_holders(write: impl Fn(&Pinned<'_, '_>, [u8; 8]) + Sync) {
         }
     });
     drop(space);
-    check_balance(&kernel, &words);
+    kit::check_balance(&kernel, (0, 0));
 }
 
 type Pinned<'s, 'k> = PinnedRange<&'s UserSpace<&'k kernel::Kernel<'k, Wide, kernel::Epochs>>, Write, [PhysRun; 1]>;

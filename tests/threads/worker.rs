@@ -8,9 +8,10 @@ use pagepin::fault::{Fault, FaultError};
 use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{self, PhysRun, PinError, PinFlags, RawPins, Read, Write};
 use pagepin::space::{SpaceError, SpaceOptions, UserSpace};
-use pagepin::{Env, PAGE_SIZE, Pfn, ReadSide, Rights, Unlimited, UserRange};
+use pagepin::{AddressSpace, Env, PAGE_SIZE, Pfn, ReadSide, Rights, Unlimited, UserRange};
 
 use crate::kernel::{Kernel, THREADS, run_as_cpu};
+use crate::kit::Root;
 use crate::marks::{MARKED_PAGES, Marks};
 
 /// Pages that stay mapped: their contents are known.
@@ -36,6 +37,10 @@ impl<'k, L: Layout, R: ReadSide + Sync> Space<'k, L, R> {
         space.map(QUIET, MARKED_PAGES as u64 * PAGE_SIZE, RW).unwrap();
         space.map(NOISY, NOISY_PAGES * PAGE_SIZE, RW).unwrap();
         Self { space, marks: Marks::default() }
+    }
+
+    pub(crate) fn root(&self) -> Root {
+        Root { table: self.space.root(), levels: self.space.mm().levels() }
     }
 
     pub(crate) fn fork(&self) -> Self {

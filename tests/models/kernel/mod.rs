@@ -12,13 +12,18 @@ use std::sync::Arc;
 
 use pagepin::Access;
 use pagepin::fault::{Fault, FaultError};
+use pagepin::frame::Snapshot;
 use pagepin::space::UserSpace;
-use pagepin::{CpuCounters, CurrentCpu, Entry, Env, EpochReadSide, Extras, LeafSize, Pfn, ReadSide};
+use pagepin::{
+    AddressSpace, CounterValues, CpuCounters, CurrentCpu, Entry, EntryAddr, Env, EpochReadSide, Extras, FrameSource,
+    LeafSize, Pfn, PhysMap, ReadSide,
+};
 use spin::relax::RelaxStrategy;
 
 pub(crate) use crate::checker::Tables;
 use crate::checker::thread::{self, JoinHandle};
-use crate::checker::{CPUS, MOST_FAULTS, PAGES, thread_local};
+use crate::checker::{CPUS, ENTRIES, MOST_FAULTS, WORDS, thread_local};
+use crate::kit::{self, Attempt, Plug, Root};
 pub(crate) use cpus::{Cpus, InterruptsOff};
 pub(crate) use memory::Memory;
 
@@ -108,7 +113,7 @@ pub(crate) fn with_kernel<R: Side>(frames: u32, tables: Tables, model: impl FnOn
     // SAFETY: just made, and freed only below.
     let shared: &'static Kernel<R> = unsafe { &*kernel };
     model(shared);
-    shared.check_balance();
+    kit::check_balance(shared, (0, 0));
     // SAFETY: made by `into_raw` above; the model has dropped its spaces and joined its threads.
     drop(unsafe { Box::from_raw(kernel) });
 }
@@ -139,15 +144,14 @@ impl<R: Side> Kernel<R> {
         access: Access,
         touch: impl Fn(Pfn) -> T,
     ) -> Result<T, FaultError> {
-        for _ in 0..MOST_FAULTS {
+        let attempt = || {
             let cpu = CPU.with(Cell::get);
             let walk = || self.memory.walk(space.root(), page);
-            if let Some(done) = self.cpus.translate(cpu, space.root(), page, access, walk, &touch) {
-                return Ok(done);
-            }
-            space.fault(Fault { address: page * PAGE, access, key_denied: false, malformed_table: false })?;
-        }
-        panic!("a fault was resolved and came back");
+            let done = self.cpus.translate(cpu, space.root(), page, access, walk, &touch);
+            let fault = Fault { address: page * PAGE, access, key_denied: false, malformed_table: false };
+            done.map_or(Attempt::Fault(fault), Attempt::Done)
+        };
+        kit::access(MOST_FAULTS, attempt, |fault| space.fault(fault))
     }
 
     /// The frame that `page` maps now.
@@ -160,30 +164,45 @@ impl<R: Side> Kernel<R> {
         self.memory.walk(space.root(), page).filter(|entry| entry.has_frame())
     }
 
-    /// INV-1 to INV-3 over all address spaces there are, and that their entries and `pinned`, frame by frame, explain
-    /// every reference.
+    /// See [`kit::audit`]: over all address spaces there are, whose entries and `pinned`, frame by frame, explain every
+    /// reference.
     pub(crate) fn audit(&self, spaces: &[&UserSpace<&'static Self>], pinned: &[Pfn]) {
-        let entries = || spaces.iter().flat_map(|space| PAGES.iter().filter_map(|page| self.entry(space, *page)));
-        for entry in entries().filter(|entry| !entry.is_special()) {
-            let frame = entry.leaf_frame(LeafSize::Size4KiB);
-            let mappers = entries().filter(|other| other.leaf_frame(LeafSize::Size4KiB) == frame).count();
-            let word = self.memory.snapshot(frame);
-            let pins = pinned.iter().filter(|pinned| **pinned == frame).count() as u64;
-            assert!(
-                word.exclusive || !entry.is_writable(),
-                "INV-1: a writable entry maps a frame that is not exclusive"
-            );
-            assert!(!word.exclusive || mappers == 1, "INV-2: an exclusive frame is mapped by {mappers} spaces");
-            assert!(word.exclusive || pins == 0, "INV-3: a pinned frame is not exclusive");
-            assert_eq!((word.refs, word.pins), (mappers as u64 + pins, pins), "references without a holder");
+        let roots: Vec<_> =
+            spaces.iter().map(|space| Root { table: space.root(), levels: space.mm().levels() }).collect();
+        let mut held = kit::Held::new();
+        for frame in pinned {
+            let counts = held.entry(*frame).or_default();
+            *counts = (counts.0 + 1, counts.1 + 1);
         }
+        kit::audit(self, &roots, &held);
+    }
+}
+
+impl<R: Side> Plug for Kernel<R> {
+    fn entries(&self, table: Pfn, places: u64) -> Vec<(EntryAddr, u64)> {
+        // SAFETY: the caller is the only thread.
+        let bits = |at| unsafe { self.memory.load_entry(at) }.bits();
+        let kept = (0..places.min(ENTRIES as u64)).map(|index| EntryAddr::new(table, index));
+        kept.map(|at| (at, bits(at))).filter(|(_, bits)| *bits != 0).collect()
     }
 
-    fn check_balance(&self) {
-        self.memory.check_all_free();
-        let counted = self.statistics();
-        assert_eq!(counted.pins_acquired, counted.pins_released, "INV-10: pins");
-        assert_eq!(counted.gets_acquired, counted.gets_released, "INV-10: gets");
-        assert_eq!(counted.bugs_caught, 0, "a count was caught below zero");
+    fn snapshot(&self, frame: Pfn) -> Snapshot {
+        self.memory.snapshot(frame)
+    }
+
+    fn frames(&self) -> Vec<Pfn> {
+        self.memory.frames()
+    }
+
+    fn allocated(&self) -> Vec<Pfn> {
+        self.memory.allocated()
+    }
+
+    fn zero_frame(&self) -> Option<(Pfn, bool)> {
+        self.memory.zero_frame().map(|zero| (zero, (0..WORDS).all(|word| self.memory.load(zero, word) == 0)))
+    }
+
+    fn counters(&self) -> CounterValues {
+        self.statistics()
     }
 }

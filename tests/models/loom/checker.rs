@@ -9,8 +9,6 @@ use pagepin::{Entry, EntryCell};
 pub(crate) const CPUS: usize = 3;
 /// Entries that are kept of each table: 0, by which upper tables lead to the one lowest table, and pages 1 and 2.
 pub(crate) const ENTRIES: usize = 3;
-/// The pages that there can be.
-pub(crate) const PAGES: &[u64] = &[1, 2];
 /// 8-byte words that are kept of each page.
 pub(crate) const WORDS: usize = 1;
 pub(crate) const ZERO_FRAME: bool = false;

@@ -12,6 +12,9 @@ mod copy_on_write;
 mod faults;
 #[path = "../kernel/mod.rs"]
 mod kernel;
+#[path = "../../kit/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the host tests use all of it")]
+mod kit;
 mod ledger;
 mod mm_lock;
 mod noted_readers;

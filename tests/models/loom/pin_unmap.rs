@@ -69,13 +69,13 @@ fn pin_and_recycle(pages: u64) {
         mine.discard(PAGE, pages * PAGE).expect("pages");
         (1..=pages).for_each(|page| kernel.write(&other, page, 2));
         let pins = pinner.join().expect("no panic");
-        for frame in
-            pins.iter().flat_map(|pins| pins.runs()).flat_map(|run| (0..run.pages()).map(|i| run.first().offset(i)))
-        {
-            let taken = (1..=pages).any(|page| kernel.mapped(&other, page) == Some(frame));
+        let runs = pins.iter().flat_map(|pins| pins.runs());
+        let pinned: Vec<_> = runs.flat_map(|run| (0..run.pages()).map(|i| run.first().offset(i))).collect();
+        for frame in &pinned {
+            let taken = (1..=pages).any(|page| kernel.mapped(&other, page) == Some(*frame));
             assert!(!taken, "{RECYCLED}");
         }
-        kernel.audit(&[&mine, &other], &[]);
+        kernel.audit(&[&mine, &other], &pinned);
         kernel.unpin(pins);
     });
 }

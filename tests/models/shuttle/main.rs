@@ -11,6 +11,9 @@ mod checker;
 mod family;
 #[path = "../kernel/mod.rs"]
 mod kernel;
+#[path = "../../kit/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the host tests use all of it")]
+mod kit;
 mod mix;
 mod mm;
 mod pins;

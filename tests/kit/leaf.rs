@@ -1,0 +1,74 @@
+//! Leaves and tables, by a descent that is not the library's.
+
+use pagepin::{EntryAddr, LeafSize, Levels, Pfn, SOFTWARE_BITS};
+
+use super::{Plug, Root};
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const LARGE: u64 = 1 << 7;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+const SPECIAL: u64 = 1 << SOFTWARE_BITS[0];
+const PROT_NONE: u64 = 1 << SOFTWARE_BITS[1];
+
+/// A leaf entry, present or prot-none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    /// First virtual address.
+    pub(crate) address: u64,
+    pub(crate) at: EntryAddr,
+    pub(crate) bits: u64,
+    pub(crate) size: LeafSize,
+}
+
+impl Leaf {
+    pub(crate) fn frame(&self) -> Pfn {
+        Pfn::containing(self.bits & ADDRESS & !(self.size.bytes() - 1))
+    }
+
+    pub(crate) fn is_special(&self) -> bool {
+        self.bits & SPECIAL != 0
+    }
+
+    pub(crate) fn is_present(&self) -> bool {
+        self.bits & PRESENT != 0
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.bits & WRITABLE != 0
+    }
+}
+
+/// The leaves of an address space by their addresses, and its tables, the top one first.
+pub(crate) fn leaves(kernel: &(impl Plug + ?Sized), root: Root) -> (Vec<Leaf>, Vec<Pfn>) {
+    let (mut leaves, mut tables) = (Vec::new(), Vec::new());
+    let top = if root.levels == Levels::Four { 4 } else { 5 };
+    descend(kernel, (root.table, top, 0), &mut leaves, &mut tables);
+    (leaves, tables)
+}
+
+fn descend(
+    kernel: &(impl Plug + ?Sized),
+    (table, level, base): (Pfn, u32, u64),
+    leaves: &mut Vec<Leaf>,
+    tables: &mut Vec<Pfn>,
+) {
+    // The kernel's half of the top table is its own business.
+    let places = if tables.is_empty() { 256 } else { 512 };
+    tables.push(table);
+    for (at, bits) in kernel.entries(table, places) {
+        let address = base + ((at.address() % 4096 / 8) << (12 + 9 * (level - 1)));
+        assert!(bits & (PRESENT | PROT_NONE) != 0, "a broken entry was left behind: {bits:#x} at level {level}");
+        if level != 1 && bits & LARGE == 0 {
+            descend(kernel, (Pfn::containing(bits & ADDRESS), level - 1, address), leaves, tables);
+            continue;
+        }
+        let size = match level {
+            1 => LeafSize::Size4KiB,
+            2 => LeafSize::Size2MiB,
+            3 => LeafSize::Size1GiB,
+            _ => panic!("a leaf at level {level}"),
+        };
+        leaves.push(Leaf { address, at, bits, size });
+    }
+}
