@@ -67,7 +67,7 @@ pub struct MapOptions {
     max_rights: Rights,
     key: u8,
     flags: VmaFlags,
-    data: u64,
+    data: u16,
 }
 
 impl MapOptions {
@@ -95,10 +95,11 @@ impl MapOptions {
         Self { flags, ..self }
     }
 
-    /// A number of the kernel's own: what the mapping is for, or where more is written about it. It stays with the VMA through
-    /// splits and forks, and VMAs with different numbers are not joined.
+    /// A number of the kernel's own: what the mapping is for, or the place in a table where more is written about it; there are as
+    /// many as an address space may have VMAs. It stays with the VMA through splits and forks, and VMAs with different
+    /// numbers are not joined.
     #[must_use]
-    pub const fn data(self, data: u64) -> Self {
+    pub const fn data(self, data: u16) -> Self {
         Self { data, ..self }
     }
 }
@@ -223,7 +224,7 @@ impl Vma {
 
     /// The kernel's own number: see [`MapOptions::data`].
     #[must_use]
-    pub const fn data(&self) -> u64 {
+    pub const fn data(&self) -> u16 {
         self.options.data
     }
 

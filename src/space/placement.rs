@@ -114,7 +114,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// # use pagepin::{*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();
-    /// const STACK: u64 = 1;
+    /// const STACK: u16 = 1;
     /// space.map(0x10000, 8192, Rights::READ)?;
     /// space.map(0x12000, 4096, MapOptions::new(Rights::READ).data(STACK))?;
     /// let seen = space.vmas().map(|vma| vma.map(|vma| (vma.start().address(), vma.pages(), vma.data())));

@@ -49,7 +49,7 @@ fn frame(space: &Space<'_>, address: u64) -> Pfn {
 
 fn findings<'k>(kernel: &'k Kernel, spaces: &[&Space<'k>]) -> (Audited, Vec<Finding>) {
     let mut found = Vec::new();
-    let audited = audit(&kernel, spaces.iter().copied(), &mut |finding| found.push(finding)).unwrap();
+    let audited = audit(kernel, spaces.iter().copied(), &mut |finding| found.push(finding)).unwrap();
     assert_eq!(audited.bugs, found.iter().filter(|finding| finding.is_bug()).count() as u64);
     (audited, found)
 }
@@ -122,7 +122,7 @@ fn an_audit_explains_all_that_is_in_use<L: Layout>() {
     let again = parent.pin(Read, parent.range(A + PAGE, PAGE).unwrap(), [PhysRun::default(); 1]).unwrap();
     let pinned = [1, 2].map(|page| machine.frame_at(&parent, A + page * PAGE).0);
     let mut held = BTreeMap::new();
-    let audited = audit(&&machine, [&parent, &child, &parent], &mut |finding| match finding {
+    let audited = audit(&machine, [&parent, &child, &parent], &mut |finding| match finding {
         Finding::Held { frame, references, pins } => _ = held.insert(frame, (references, pins)),
         bug => panic!("{bug}"),
     });
@@ -131,7 +131,7 @@ fn an_audit_explains_all_that_is_in_use<L: Layout>() {
     assert_eq!(held, BTreeMap::from([(pinned[0], (0, 2)), (pinned[1], (0, 1))]));
     // Without the child, what it alone has is unexplained, and what both have is held once more.
     let mut held = 0;
-    let alone = audit(&&machine, [&parent], &mut |finding| held += u64::from(!finding.is_bug())).unwrap();
+    let alone = audit(&machine, [&parent], &mut |finding| held += u64::from(!finding.is_bug())).unwrap();
     assert_eq!((alone.bugs, alone.mappings), (0, 4));
     assert!(held > 4, "{held}");
     drop((pins, again));

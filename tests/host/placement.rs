@@ -34,7 +34,7 @@ proptest! {
         for (hint, pages, align, guard, unmap) in asks {
             let (hint, length, align) = (hint * PAGE + 7, pages * PAGE - 5, PAGE << align);
             let placement = Placement::new().near(hint).aligned(align).guarded(guard);
-            let range = process.map_anywhere(length, placement, MapOptions::new(RW).data(pages)).unwrap();
+            let range = process.map_anywhere(length, placement, MapOptions::new(RW).data(pages as u16)).unwrap();
             let from = (hint / PAGE * PAGE).max(LOWEST);
             prop_assert_eq!(Some(range.start()), first_free(&taken, from, pages * PAGE, align, guard * PAGE));
             prop_assert_eq!(range.length(), pages * PAGE);
@@ -49,7 +49,7 @@ proptest! {
         prop_assert_eq!(mapped, taken.iter().map(|(start, end)| (end - start) / PAGE).sum::<u64>());
         for (start, end) in taken {
             let pages = (end - start) / PAGE;
-            prop_assert!(process.vma_at(end - 1).unwrap().is_some_and(|vma| vma.data() == pages && vma.start().address() <= start));
+            prop_assert!(process.vma_at(end - 1).unwrap().is_some_and(|vma| u64::from(vma.data()) == pages && vma.start().address() <= start));
         }
     }
 }

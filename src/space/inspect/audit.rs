@@ -134,7 +134,7 @@ struct Mapping {
 /// # let kernel = &doc_kernel::kernel();
 /// # let parent = UserSpace::new(kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();
 /// # let child = parent.fork().unwrap();
-/// let audited = audit(&kernel, [&parent, &child], &mut |finding| println!("{finding}"))?;
+/// let audited = audit(kernel, [&parent, &child], &mut |finding| println!("{finding}"))?;
 /// assert_eq!((audited.tables, audited.bugs), (2, 0));
 /// # Ok::<(), SpaceError>(())
 /// ```
@@ -142,7 +142,7 @@ struct Mapping {
 /// # Errors
 /// [`SpaceError::NoMemory`]: the list of all mappings does not fit the heap. [`SpaceError::Reentered`].
 pub fn audit<'a, K: Env + 'a, C: 'a>(
-    kernel: &K,
+    kernel: &impl Env,
     spaces: impl IntoIterator<Item = &'a UserSpace<K, C>>,
     found: &mut dyn FnMut(Finding),
 ) -> Result<Audited, SpaceError> {
@@ -224,7 +224,7 @@ impl Seen {
         room
     }
 
-    fn judge<K: Env>(mut self, kernel: &K, found: &mut dyn FnMut(Finding)) -> Audited {
+    fn judge(mut self, kernel: &impl Env, found: &mut dyn FnMut(Finding)) -> Audited {
         self.mappings.sort_unstable_by_key(|mapping| mapping.frame);
         self.tables.sort_unstable();
         let (mappings, tables) = (core::mem::take(&mut self.mappings), core::mem::take(&mut self.tables));

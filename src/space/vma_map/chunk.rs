@@ -8,7 +8,7 @@ use super::note_moves;
 use crate::addr::PageAddr;
 use crate::vma::Vma;
 
-/// Most VMAs in a chunk: 2 KiB. To move half of that costs about as much as one miss of the cache, of which a search
+/// Most VMAs in a chunk: 1.5 KiB. To move half of that costs about as much as one miss of the cache, of which a search
 /// through many VMAs has several; and an address space at the limit has a list of about a thousand chunks.
 pub(super) const CAPACITY: usize = 64;
 

@@ -12,7 +12,7 @@ use alloc::sync::Arc;
 
 use pagepin::space::{KernelHalf, KernelHalfError, SpaceOptions, UserSpace};
 use pagepin::{
-    CurrentSpace, Env as _, HasSpace, PageAddr, PageFault, Pfn, Rights,
+    CurrentSpace, Env as _, FrameTable as _, HasSpace, PageAddr, PageFault, Pfn, Rights,
     fault::{FaultError, FaultOutcome},
     fault_from_error_code,
     paging::Tables,
@@ -215,13 +215,14 @@ pub fn leftovers() -> Result<(), alloc::string::String> {
     {
         return Err(alloc::format!("{counters:?}"));
     }
-    let free = memory::free_frames();
-    let table = pagepin::Env::frames(kernel());
-    let used = (free.start..free.end).map(Pfn::new).find_map(|pfn| {
-        let frame = pagepin::FrameTable::frame(table, pfn)?;
-        (!frame.snapshot().is_free()).then(|| alloc::format!("{pfn:?}: {frame:?}"))
+    let mut first = Ok(());
+    let leaks = kernel().frames().leaks(&mut |frame, word| {
+        if first.is_ok() {
+            first = Err(alloc::format!("{frame:?}: {word:?}"));
+        }
     });
-    used.map_or(Ok(()), Err)
+    assert!(leaks.is_some(), "the table cannot be listed");
+    first
 }
 
 /// Whether anyone refers to this frame of the pool; frames outside of it always are.
