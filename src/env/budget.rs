@@ -131,3 +131,55 @@ impl PinBudget for PinLimit {
         }
     }
 }
+
+/// Two limits: for pins that end with their transfer, and for those that last as long as user space wants. A process that may lend
+/// much for a moment need not be one that may keep it.
+///
+/// ```
+/// use pagepin::{PinBudget, PinLimits, PinTerm};
+/// let limits = PinLimits::new(1024, 16);
+/// assert!(limits.charge(17, PinTerm::Long).is_err());
+/// assert!(limits.charge(17, PinTerm::Short).is_ok());
+/// assert_eq!((limits.used(PinTerm::Short), limits.used(PinTerm::Long)), (17, 0));
+/// ```
+#[derive(Debug)]
+pub struct PinLimits {
+    short: PinLimit,
+    long: PinLimit,
+}
+
+impl PinLimits {
+    const_fn! {
+        /// At most so many base pages of each; `u64::MAX` means no limit, and then nothing is counted.
+        #[must_use]
+        pub const fn new(short: u64, long: u64) -> Self {
+            Self { short: PinLimit::new(short), long: PinLimit::new(long) }
+        }
+    }
+
+    /// Base pages charged now.
+    #[must_use]
+    pub fn used(&self, term: PinTerm) -> u64 {
+        self.of(term).used()
+    }
+
+    #[inline(always)]
+    const fn of(&self, term: PinTerm) -> &PinLimit {
+        match term {
+            PinTerm::Short => &self.short,
+            PinTerm::Long => &self.long,
+        }
+    }
+}
+
+impl PinBudget for PinLimits {
+    #[inline]
+    fn charge(&self, pages: u64, term: PinTerm) -> Result<(), BudgetExceeded> {
+        self.of(term).charge(pages, term)
+    }
+
+    #[inline]
+    fn uncharge(&self, pages: u64, term: PinTerm) {
+        self.of(term).uncharge(pages, term);
+    }
+}

@@ -8,7 +8,7 @@
 //! | [`ReadSide`] | keep table pages alive during a lockless walk | `SingleCpu`, [`IpiShootdown`](crate::IpiShootdown), [`EpochReadSide`](crate::EpochReadSide) |
 //! | [`Shootdown`] | flush TLBs and wait for the acknowledgement | `SingleCpu`, [`IpiShootdown`](crate::IpiShootdown) over [`Cpus`] |
 //! | [`SwitchMm`] | load roots, and know which CPU uses which | the same |
-//! | [`PinBudget`] | limit what an mm pins | [`PinLimit`], [`Unlimited`] |
+//! | [`PinBudget`] | limit what an mm pins | [`PinLimit`], [`PinLimits`], [`Unlimited`] |
 //! | [`NoPreempt`] | keep a thread on its CPU | `()` |
 //! | [`PinLedger`] | know who pins what | `()`, [`LedgerTable`] |
 //! | [`Quarantine`] | keep pins whose device may be at work | `()`, [`QuarantineTable`](crate::pin::QuarantineTable) |
@@ -43,7 +43,7 @@ use core::marker::PhantomData;
 use crate::primitive::const_fn;
 
 pub use address_space::{AddressSpace, ForeignFault, NotReady, Reentered, Vmas};
-pub use budget::{BudgetExceeded, PinBudget, PinLimit, PinTerm, Unlimited};
+pub use budget::{BudgetExceeded, PinBudget, PinLimit, PinLimits, PinTerm, Unlimited};
 pub(crate) use counters::{Counted, bug_caught, count};
 pub use counters::{CounterValues, Counters, CpuCounters, Statistics};
 pub use cpus::{Cpus, LocalCpu};

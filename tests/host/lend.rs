@@ -131,3 +131,37 @@ fn without_a_quarantine_a_lost_loan_is_a_bug_that_is_counted() {
     unsafe { pagepin::pin::unpin_user_run(&&kernel, run, pagepin::frame::Dirty::No) };
     budget.uncharge(0, pagepin::PinTerm::Short);
 }
+
+/// One budget may serve many address spaces, terms have limits of their own, and every way back gives back what was charged.
+#[test]
+fn terms_are_charged_apart_and_exactly_on_every_path() {
+    use pagepin::pin::{PinError, PinFlags, PinnedPages, pin_user_pages};
+    use pagepin::{PinLimits, PinTerm};
+    let machine = scattered();
+    let budget = PinLimits::new(6, 3);
+    let used = || (budget.used(PinTerm::Short), budget.used(PinTerm::Long));
+    let options = SpaceOptions::new(KernelHalf::none(Levels::Four));
+    let spaces = [(); 2].map(|()| UserSpace::with_budget(&machine, options, &budget).unwrap());
+    for space in &spaces {
+        space.map(A, 4 * PAGE, RW).unwrap();
+    }
+    let pin = |space: usize, pages: u64, flags| {
+        let range = spaces[space].range(A, pages * PAGE).unwrap();
+        pin_user_pages(&spaces[space], Write, range, flags, [PhysRun::default(); 4])
+    };
+    let long = pin(0, 2, PinFlags::LONGTERM).unwrap();
+    assert_eq!(pin(1, 2, PinFlags::LONGTERM).err(), Some(PinError::BudgetExceeded), "two mms, one budget");
+    let short = pin(1, 4, PinFlags::empty()).unwrap();
+    let child = spaces[0].fork().unwrap();
+    assert_eq!(used(), (4, 2), "fork inherits no charge");
+    // SAFETY: what was just taken, in this kernel.
+    drop(unsafe { PinnedPages::from_raw(&spaces[1], short.into_raw()) });
+    assert_eq!(used(), (0, 2));
+    let again = pin(1, 4, PinFlags::LONGTERM | PinFlags::NOFAULT);
+    assert_eq!((again.err(), used()), (Some(PinError::BudgetExceeded), (0, 2)));
+    drop(long.into_owned());
+    assert_eq!(used(), (0, 0));
+    budget.uncharge(5, PinTerm::Long);
+    assert_eq!(used(), (0, 0), "it does not wrap");
+    drop(child);
+}
