@@ -20,6 +20,7 @@ documents! {
     assurance: "ASSURANCE.md";
     bug_hall: "BUGS.md";
     evidence: "EVIDENCE.md";
+    layouts: "LAYOUTS.md";
     mutants: "MUTANTS.md";
     coverage: "COVERAGE.md";
 }

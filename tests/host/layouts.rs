@@ -1,6 +1,8 @@
 //! What is true of `Biased10` and `Split23x4x4` alone: the price of one count for both kinds, and of three small ones.
 
-use pagepin::frame::{Biased10, CountError, Dirty, FrameKind, FrameWord, Layout, Ownership, Released, Split23x4x4};
+use pagepin::frame::{
+    Biased10, CountError, Dirty, FrameKind, FrameWord, Layout, Ownership, Released, Split23x4x4, Split23x8, Wide,
+};
 use pagepin::pin::{PinError, PinFlags, Read, Write};
 
 use crate::machine::{A, Machine, PAGE};
@@ -146,4 +148,62 @@ fn the_other_kind_is_an_error_of_its_own() {
     assert_eq!(machine.pin_slow::<Read>(&process, A, PAGE, PinFlags::empty()).err(), Some(PinError::OtherKind));
     assert_eq!(word().refs, 2);
     drop(got);
+}
+
+/// Whether a frame with a mapping and so many more references, and no pin, reads as pinned; and whether fork copies it.
+fn needless<L: Layout>(more: u64) -> (bool, bool) {
+    let machine = Machine::<L>::new(64);
+    let process = machine.populated(1, 1);
+    let frame = machine.frame_at(&process, A).0;
+    let word = machine.word(frame);
+    word.try_freeze(1).unwrap();
+    word.unfreeze(1 + more).unwrap();
+    let pinned = word.snapshot().pins != 0;
+    let child = process.fork().unwrap();
+    let copied = machine.frame_at(&child, A).0 != frame;
+    drop(child);
+    (0..more).for_each(|_| assert!(word.put().is_ok()));
+    (pinned, copied)
+}
+
+/// One line of the page.
+fn row<L: Layout>() -> String {
+    let pinned_from = [1, 2, 1023, 1024, 5000].into_iter().find(|refs| needless::<L>(refs - 1).0);
+    let copies = [1, 2, 1023, 1024, 5000].into_iter().filter(|refs| needless::<L>(refs - 1).1).count();
+    let from = pinned_from.map_or_else(|| "never".to_owned(), |refs| format!("{refs} references"));
+    let (bytes, pins) = (size_of::<FrameWord<L>>(), FrameWord::<L>::MAX_PINS);
+    let (refs, gets) = (FrameWord::<L>::MAX_REFS, FrameWord::<L>::MAX_GETS);
+    let gets = if L::SEPARATE_GETS { gets.to_string() } else { "as references".to_owned() };
+    let yes = |yes| if yes { "yes" } else { "no" };
+    let refused = referenced::<L>(refs - 1).try_get().unwrap_err();
+    let kinds = yes(L::EXACT && !L::SEPARATE_GETS);
+    format!(
+        "| `{}` | {bytes} | {refs} | {gets} | {pins} | {refused} | {from} | {copies} of 5 | {kinds} | {} |\n",
+        L::NAME,
+        yes(L::HAS_SOLE),
+    )
+}
+
+#[test]
+fn the_page_of_layouts_is_up_to_date() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/LAYOUTS.md");
+    let committed = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = committed.split_once("<!-- host -->\n").unwrap();
+    let (_, after) = rest.split_once("<!-- host end -->\n").unwrap();
+    let heading = "| layout | bytes a frame | references | gets | pins | one more | reads as pinned | fork copies for 1, 2, 1023, 1024, \
+                   5000 references | gets beside pins | sole pins |\n|---|---:|---:|---:|---:|---|---|---|---|---|\n";
+    let rows = [row::<Wide>(), row::<Split23x8>(), row::<Split23x4x4>(), row::<Biased10>()].concat();
+    let page = format!("{before}<!-- host -->\n{heading}{rows}<!-- host end -->\n{after}");
+    if std::env::var_os("PAGEPIN_BLESS").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    assert!(committed == page, "docs/LAYOUTS.md differs from the code; PAGEPIN_BLESS=1 rewrites it");
+    let measured =
+        committed.split_once("<!-- measured -->\n").and_then(|(_, rest)| rest.split_once("<!-- end -->\n")).unwrap().0;
+    let listed: Vec<&str> = measured.lines().skip(2).filter_map(|line| line.split(' ').nth(1)).collect();
+    assert_eq!(
+        listed,
+        [Wide::NAME, Split23x8::NAME, Split23x4x4::NAME, Biased10::NAME],
+        "`cargo xtask layouts` writes them"
+    );
 }

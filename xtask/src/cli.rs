@@ -125,6 +125,10 @@ pub(crate) enum Task {
     ///
     /// Takes some minutes. Needs a nightly toolchain.
     Coverage,
+    /// Measure the test kernel with each layout of the frame words; writes docs/LAYOUTS.md
+    ///
+    /// Takes ten minutes: four kernels are built and run their scenes.
+    Layouts,
     /// Run the demo and draw what it looks like; writes docs/demo.svg
     ///
     /// Takes as long as the demo.
@@ -174,6 +178,7 @@ impl Task {
             Self::Shuttle { .. } => "shuttle",
             Self::Mutants { .. } => "mutants",
             Self::Coverage => "coverage",
+            Self::Layouts => "layouts",
             Self::Picture => "picture",
             Self::Example { .. } => "example",
             Self::Kernel { .. } => "kernel",

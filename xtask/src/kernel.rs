@@ -102,9 +102,14 @@ impl KernelToolchain {
 
     /// Builds everything into a disk image.
     pub(crate) fn build_image(&self, profile: Profile) -> Result<Image> {
+        self.build_image_with(profile, "Wide")
+    }
+
+    /// With frame words of this layout.
+    pub(crate) fn build_image_with(&self, profile: Profile, layout: &str) -> Result<Image> {
         let user = self.build_user(profile)?;
         let mut bootimage = self.bootimage(profile);
-        self.make_image(bootimage.env("PAGEPIN_USER_ELF", user))
+        self.make_image(bootimage.env("PAGEPIN_USER_ELF", user).env("PAGEPIN_LAYOUT", layout))
     }
 
     /// Builds one of the kernels in `examples` into a disk image.

@@ -8,7 +8,7 @@
 //!
 //! [`check`], [`mod@loom`], [`mod@shuttle`], [`storm`] and [`mod@bench`] are the commands that judge the result;
 //! [`mod@fuzz`] and [`tsan`] are campaigns that run for as long as one likes, with the [`nightly`] compiler. [`mutants`] and
-//! [`coverage`] judge the tests, and write down what they find.
+//! [`coverage`] judge the tests, and write down what they find, as [`layouts`] does for the layouts of the frame words.
 // Standard output may belong to a program (`--json`), and below it may be a bar: all goes through `screen`.
 #![deny(clippy::print_stdout)]
 
@@ -26,6 +26,7 @@ mod fuzz;
 mod host_tests;
 mod image;
 mod kernel;
+mod layouts;
 mod linux;
 mod loom;
 mod models;
@@ -105,6 +106,7 @@ fn run(cli: Cli, root: &Path) -> Result<bool> {
         Task::Shuttle { scenarios, schedules, .. } => plain(shuttle::run(root, &scenarios, &schedules)),
         Task::Mutants { places, jobs } => plain(mutants::run(root, &places, jobs)),
         Task::Coverage => plain(coverage::run(root)),
+        Task::Layouts => plain(layouts::run(root)),
         Task::Example { kernels } => plain(example::run(root, &kernels)),
         Task::Kernel { mode, smp, release: _, debug } => {
             let profile = if debug { kernel::Profile::Debug } else { kernel::Profile::Release };

@@ -80,6 +80,8 @@ pub(super) use sealed::Fields;
 /// | 0 | all ones but the last | 0 | frozen, was shared |
 /// | otherwise | | 0 or 1 | in use |
 ///
+/// [Layouts](crate::documents::layouts) has them side by side, measured.
+///
 /// So `EXCLUSIVE` by itself says that the frame is in use and not frozen. (In [`Split23x4x4`] a frozen frame has the most gets
 /// beside these pins, which no other has.)
 pub trait Layout: Fields + 'static {

@@ -1,12 +1,13 @@
 //! What a process's devices may use.
 
 use alloc::{vec, vec::Vec};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use pagepin::pin::{
     GotPages, Lent, Owner, PhysRun, PinAccess, PinFlags, PinnedPages, RawGets, Read, Write, get_user_pages_fast,
     get_user_pages_remote, pin_user_pages_fast, pin_user_pages_remote, put_user_pages,
 };
-use pagepin::{Unlimited, UserRange};
+use pagepin::{Env, FrameTable, Unlimited, UserRange};
 use pagepin_abi::{Error, PIN_KEEP_CACHED, PIN_LONGTERM, PIN_PLAIN, PIN_READ, PIN_WRITE};
 
 use super::{AddressSpace, Kernel, errors, kernel};
@@ -43,6 +44,25 @@ enum Held {
     Write(Owned<Write>),
     /// What a kernel without pins takes: the frame stays allocated, and that is all.
     Plain(RawGets<Vec<PhysRun>>),
+}
+
+/// The most pins that any frame had right after it was pinned.
+static HIGHEST: AtomicU64 = AtomicU64::new(0);
+
+/// Looks at the words of what was pinned just now.
+fn note_pins(runs: &[PhysRun]) {
+    for run in runs {
+        let first = run.first().block_start(run.order());
+        for index in (0..run.pages()).step_by(1 << run.order()) {
+            let pins = kernel().frames().frame(first.offset(index)).map_or(0, |frame| frame.snapshot().pins);
+            HIGHEST.fetch_max(pins, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The most pins that a frame ever had at once.
+pub fn highest_pins() -> u64 {
+    HIGHEST.load(Ordering::Relaxed)
 }
 
 impl Pin {
@@ -90,6 +110,7 @@ impl Pin {
             Whose::Others => pin_user_pages_remote(&space.space, A::default(), range, flags, buffer),
         };
         let pinned = pinned.and_then(PinnedPages::complete).map_err(errors::pin)?;
+        note_pins(pinned.runs());
         let segments = pinned.byte_runs().map(|run| (run.address, run.length)).collect();
         Ok((pinned.into_owned().lend(), segments))
     }

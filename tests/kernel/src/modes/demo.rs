@@ -44,6 +44,7 @@ pub fn run(options: &str, report: &mut dyn FnMut(&str, Outcome)) {
     if wanted('f') {
         results.push(play_storm());
     }
+    println!("@bench highest_pins {}.00", mm::highest_pins());
     println!("\n{RULE}\n");
     mm::print_memory("memory after");
     let after = mm::free_frame_count();
