@@ -3,13 +3,19 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use pagepin::{
-    Env, FlatFrameTable, FlushRange, FrameSource, FrameTable, OffsetPhysMap, Pfn, Platform, ReadSide, Region,
-    Shootdown, SwitchMm, frame::Released, frames_from_regions,
+    CpuCounters, CpuReaders, Env, Extras, FlatFrameTable, FlushRange, FrameSource, FrameTable, OffsetPhysMap, Pfn,
+    Platform, ReadSide, Region, Shootdown, SwitchMm, frame::Released, frames_from_regions,
 };
 use spin::Once;
 
 use super::frames::Frames;
-use crate::{memory, poll::Poll, shootdown::SMP, time};
+use crate::{
+    memory,
+    percpu::MAX_CPUS,
+    poll::Poll,
+    shootdown::{Machine, SMP},
+    time,
+};
 
 /// How the frames' words are packed: what `PAGEPIN_LAYOUT` names at build time, or the default.
 #[cfg(layout = "Biased10")]
@@ -21,7 +27,10 @@ pub type Words = pagepin::frame::Split23x8;
 #[cfg(layout = "Wide")]
 pub type Words = pagepin::frame::Wide;
 
-pub type Kernel = Platform<OffsetPhysMap, FlatFrameTable<'static, Words>, Frames, InterruptsOff, Ipi, Poll>;
+pub type Kernel = Platform<OffsetPhysMap, FlatFrameTable<'static, Words>, Frames, InterruptsOff, Ipi, Poll, PerCpu>;
+
+/// What each CPU keeps for itself.
+type PerCpu = Extras<(), CpuCounters<Machine, MAX_CPUS>, (), (), CpuReaders<Machine, MAX_CPUS>>;
 
 static KERNEL: Once<Kernel> = Once::new();
 
@@ -35,7 +44,9 @@ pub fn init() {
         let (table, source) = unsafe { frames_from_regions(&map, regions) }.unwrap_or_else(|error| panic!("{error}"));
         let table = table.into_flat().expect("all of it is one region");
         // SAFETY: table and source were made for each other and for the map.
-        unsafe { Platform::with_relax(map, table, Frames(source), InterruptsOff, Ipi) }
+        let platform = unsafe { Platform::with_relax(map, table, Frames(source), InterruptsOff, Ipi) };
+        let counters = CpuCounters::new(Machine);
+        platform.with_extras(Extras::new().counters(counters).mm_readers(CpuReaders::new(Machine)))
     });
 }
 
