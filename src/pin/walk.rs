@@ -234,12 +234,29 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
         } else {
             take_entries::<K, PIN, WRITE, false>(map, frames, self.env(), self.demand, places, runs)
         };
+        if stop == Some(Stop::Contended) {
+            let at = places.first.offset(runs.pages() - before);
+            stop =
+                Some(self.look_again::<PIN>(Leaf { seen: self.see(at), above: Some(above), size: LeafSize::Size4KiB }));
+        }
         if safeguard!(AboveReread => !self.unchanged(above)) {
             runs.roll_back(before, |run| undo::<K, PIN>(self.env(), run));
             stop = Some(Stop::Raced);
         }
         *page = page.offset(runs.pages() - before);
         stop
+    }
+
+    /// Why a frame could not be counted that nobody has, or that somebody holds for a change, now that its entry was loaded again.
+    #[cold]
+    fn look_again<const PIN: bool>(&self, leaf: Leaf) -> Stop {
+        match self.hold_leaf::<PIN>(&leaf) {
+            Err(stop) => stop,
+            Ok(()) => {
+                undo::<K, PIN>(self.env(), PhysRun::from_parts(leaf.seen.entry.leaf_frame(leaf.size), 1, 0));
+                Stop::Raced
+            }
+        }
     }
 
     /// One large leaf, or as much of it as lies in the range.
@@ -361,7 +378,8 @@ fn take_entries<K: Env, const PIN: bool, const WRITE: bool, const KEYS: bool>(
             break Some(Stop::Full);
         }
         if let Err(error) = hold::<_, PIN>(frame) {
-            break Some(refused(error, || load(done).same_mapping(entry)));
+            // Whether the entry is what it was is for the caller to find out: here it would cost each page a register.
+            break Some(refused(error, || true));
         }
         if safeguard!(LeafReread => load(done) != entry && !load(done).same_mapping(entry)) {
             undo::<K, PIN>(env, PhysRun::from_parts(pfn, 1, 0));

@@ -125,6 +125,9 @@ impl<K: Env, C> UserSpace<K, C> {
         let end = PageAddr::containing(self.range_of_user_half().end());
         let mut next = PageAddr::containing(0);
         core::iter::from_fn(move || {
+            if next >= end {
+                return None;
+            }
             let vma = self.vmas.read(self.env().extras()).map(|vmas| vmas.touching(next, end).next().copied());
             next = vma.ok().flatten().map_or(end, |vma| vma.end());
             vma.transpose()

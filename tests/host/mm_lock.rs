@@ -4,12 +4,15 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
+use pagepin::fault::{Fault, FaultError, handle_fault};
 use pagepin::frame::Wide;
-use pagepin::space::{SpaceOptions, UserSpace};
-use pagepin::{AddressSpace, PageAddr, Platform};
+use pagepin::pin::{PinError, PinFlags, Read, Write};
+use pagepin::space::{Advice, ForkError, Placement, SpaceError, SpaceOptions, UserSpace};
+use pagepin::{Access, AddressSpace, PageAddr, Platform, Reentered};
 use spin::relax::RelaxStrategy;
 
-use crate::machine::{A, Machine, PAGE, RW};
+use crate::forms::{self, Form};
+use crate::machine::{A, Machine, PAGE, Process, R, RW, range};
 
 thread_local! {
     /// Where this thread notes that it has waited.
@@ -69,4 +72,45 @@ fn a_fault_that_comes_after_a_waiting_map_lets_it_go_first() {
             .unwrap();
         assert!(late.unwrap().join().unwrap(), "it got in before the map that had waited longer");
     });
+}
+
+/// Whatever asks for an mm lock inside a section of one is told so, and changes nothing: of the same mm or another.
+#[test]
+fn a_section_in_a_section_is_an_error_that_names_it() {
+    let machine = Machine::<Wide>::new(64);
+    let process = machine.populated(2, 7);
+    let other = machine.populated(1, 9);
+    let before = machine.image(&[&process, &other]);
+    let inside = |space: &Process<'_, Wide>| {
+        let fault = Fault { address: A, access: Access::Write, key_denied: false, malformed_table: false };
+        assert_eq!(space.fault(fault), Err(FaultError::Reentered));
+        assert_eq!(handle_fault(space, fault), Err(FaultError::Reentered));
+        for form in [Form::Slow, Form::Remote] {
+            let pins = forms::pin::<Write, Wide>(form, space, range(space, A, 1), PinFlags::empty(), 1);
+            assert_eq!(pins.err(), Some(PinError::Reentered));
+        }
+        // What is there and this mm's own needs no lock.
+        assert!(forms::pin::<Read, Wide>(Form::Fast, space, range(space, A, 1), PinFlags::empty(), 1).is_ok());
+        assert_eq!(space.map(A + 8 * PAGE, PAGE, RW), Err(SpaceError::Reentered));
+        assert_eq!(space.map_anywhere(PAGE, Placement::new(), RW), Err(SpaceError::Reentered));
+        assert_eq!(space.unmap(A, PAGE), Err(SpaceError::Reentered));
+        assert_eq!(space.discard(A, PAGE), Err(SpaceError::Reentered));
+        assert_eq!(space.protect(A, PAGE, R), Err(SpaceError::Reentered));
+        assert_eq!(space.advise(A, PAGE, Advice::DontFork), Err(SpaceError::Reentered));
+        assert_eq!(space.fork().err(), Some(ForkError::Reentered));
+        assert_eq!(space.resident(), Err(SpaceError::Reentered));
+        assert_eq!(space.vma_at(A), Err(Reentered));
+        assert_eq!(space.vmas().collect::<Vec<_>>(), [Err(Reentered)]);
+        assert_eq!(space.with_vmas(&mut |_| unreachable!("a section in a section")), Err(Reentered));
+        assert_eq!(Reentered.errno(), 35, "EDEADLK");
+    };
+    process
+        .with_vmas(&mut |_| {
+            inside(&process);
+            inside(&other);
+        })
+        .unwrap();
+    machine.image(&[&process, &other]).assert_same(&before, "after refusals");
+    assert_eq!(machine.get(&process, A), 7);
+    process.unmap(A, 2 * PAGE).unwrap();
 }

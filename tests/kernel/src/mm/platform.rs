@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use pagepin::{
-    CpuCounters, CpuReaders, Env, Extras, FlatFrameTable, FlushRange, FrameSource, FrameTable, OffsetPhysMap, Pfn,
+    Counters, CpuReaders, Env, Extras, FlatFrameTable, FlushRange, FrameSource, FrameTable, OffsetPhysMap, Pfn,
     Platform, ReadSide, Region, Shootdown, SwitchMm, frame::Released, frames_from_regions,
 };
 use spin::Once;
@@ -30,7 +30,7 @@ pub type Words = pagepin::frame::Wide;
 pub type Kernel = Platform<OffsetPhysMap, FlatFrameTable<'static, Words>, Frames, InterruptsOff, Ipi, Poll, PerCpu>;
 
 /// What each CPU keeps for itself.
-type PerCpu = Extras<(), CpuCounters<Machine, MAX_CPUS>, (), (), CpuReaders<Machine, MAX_CPUS>>;
+type PerCpu = Extras<(), Counters, (), (), CpuReaders<Machine, MAX_CPUS>>;
 
 static KERNEL: Once<Kernel> = Once::new();
 
@@ -45,8 +45,7 @@ pub fn init() {
         let table = table.into_flat().expect("all of it is one region");
         // SAFETY: table and source were made for each other and for the map.
         let platform = unsafe { Platform::with_relax(map, table, Frames(source), InterruptsOff, Ipi) };
-        let counters = CpuCounters::new(Machine);
-        platform.with_extras(Extras::new().counters(counters).mm_readers(CpuReaders::new(Machine)))
+        platform.with_extras(Extras::new().mm_readers(CpuReaders::new(Machine)))
     });
 }
 
