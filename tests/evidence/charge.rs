@@ -57,7 +57,7 @@ fn by_rule(rule: Rule) -> Option<String> {
                 state.charged[who] -= i32::from(refunds);
             }
             steps[who] += 1;
-            if steps == [1, 0] && state.charged[0] == 0 || steps == [1, 2] && state.charged[0] == 0 {
+            if (steps == [1, 0] || steps == [1, 2]) && state.charged[0] == 0 {
                 return Some(
                     "while a walker with an old entry holds the frame for a moment, its owner pins it for nothing"
                         .to_owned(),
