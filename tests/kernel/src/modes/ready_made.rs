@@ -157,19 +157,19 @@ fn work(cpu: u64, round: u64) {
     let Some(space) = SHARED.get() else { return };
     let page = VMA + cpu * APART;
     let text = (cpu << 32 | round).to_le_bytes();
-    let mut back = [0; 8];
-    let well = CURRENT.enter(space.clone()).is_ok()
+    let (mut copied, mut pinned) = ([0; 8], [0; 8]);
+    let stored = CURRENT.enter(space.clone()).is_ok()
         && space.map(page, memory::PAGE, Rights::READ | Rights::WRITE).is_ok()
-        && copy_to_user(&**space, page + 5, &text).is_ok()
-        && copy_from_user(&**space, &mut back, page + 5).is_ok()
-        && back == text
+        && copy_to_user(&**space, page + 5, &text).is_ok();
+    let read = stored
+        && copy_from_user(&**space, &mut copied, page + 5).is_ok()
         && space.range(page + 5, 8).is_ok_and(|range| {
-            let pinned = space.pin(Write, range, [PhysRun::default(); 1]);
-            pinned.is_ok_and(|pinned| pinned.copy_to(0, &mut back).is_ok())
+            let pins = space.pin(Write, range, [PhysRun::default(); 1]);
+            pins.is_ok_and(|pins| pins.copy_to(0, &mut pinned).is_ok())
         })
-        && back == text
-        && space.unmap(page, memory::PAGE).is_ok()
-        && copy_from_user(&**space, &mut back, page + 5).is_err();
+        && (copied, pinned) == (text, text);
+    let well =
+        read && space.unmap(page, memory::PAGE).is_ok() && copy_from_user(&**space, &mut copied, page + 5).is_err();
     CURRENT.leave();
     ROUNDS_DONE.fetch_add(well.into(), Ordering::Relaxed);
 }
