@@ -125,7 +125,8 @@ pub unsafe trait Vmas {
 /// # Implementation safety
 /// `mm` and `budget` are always the same values. `with_vmas` runs its argument exactly once, or says why it cannot, with a lock held that excludes changes
 /// to the VMAs and to what pages map (unmap, protect, fork), but not other callers of `with_vmas`. `with_vma_at` does the
-/// same for the VMA that contains the page; if none does, no VMA comes to be there meanwhile. The locks are not taken
+/// same for the VMA that contains the page; if none does, no VMA comes to be there meanwhile. Whoever frees tables excludes the
+/// sections of all VMAs, since one table may hold pages of several. The locks are not taken
 /// anywhere inside the crate's other traits.
 pub unsafe trait AddressSpace: Sync {
     /// The kernel, or a reference to it, as its mms hold it.
