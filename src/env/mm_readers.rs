@@ -33,6 +33,7 @@ impl MmReaders for () {
 #[repr(align(64))]
 pub struct ReaderSlot(AtomicU64);
 
+#[cfg_attr(not(feature = "alloc"), expect(dead_code, reason = "the mm lock that looks at it is that of `UserSpace`"))]
 impl ReaderSlot {
     /// In no section of an mm lock.
     pub(crate) const OUTSIDE: u64 = 0;
