@@ -182,6 +182,13 @@ unsafe impl PhysMap for Map<'_> {
         self.word(at.table(), (at.address() % PAGE_SIZE / 8) as usize).store(entry.bits(), order);
     }
 
+    unsafe fn exchange_entry(&self, at: EntryAddr, old: Entry, new: Entry) -> Result<(), Entry> {
+        let order = if self.0.relaxed_entries { Ordering::Relaxed } else { Ordering::AcqRel };
+        let word = self.word(at.table(), (at.address() % PAGE_SIZE / 8) as usize);
+        let exchanged = word.compare_exchange(old.bits(), new.bits(), order, Ordering::Acquire);
+        exchanged.map(drop).map_err(Entry::from_bits)
+    }
+
     unsafe fn copy_frames(&self, from: Pfn, to: Pfn, order: u8) {
         for i in 0..1 << order {
             // Whoever has the source pinned may write it meanwhile.
