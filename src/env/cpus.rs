@@ -38,7 +38,7 @@ pub unsafe trait Cpus: CurrentCpu {
     fn interrupt(&self, cpu: usize);
 
     /// CPU number `cpu` has still not acknowledged a flush. Called again and again, since nothing can go on without it: a kernel
-    /// can say which CPU it is, interrupt it once more, or stop. Interrupts are off, and the table lock is held.
+    /// can say which CPU it is, interrupt it once more, or stop. Interrupts are off, and the mm lock is held.
     fn late(&self, cpu: usize) {
         let _ = cpu;
     }

@@ -4,7 +4,7 @@ use super::{Env, ExtraParts};
 
 /// Keeps the calling thread on its CPU, and other threads off it.
 ///
-/// The crate holds a guard wherever other CPUs wait for it, in spinning: as long as tables are locked.
+/// The crate holds a guard wherever other CPUs wait for it, in spinning: as long as an mm lock is held or an entry is owned.
 ///
 /// # Implementation safety
 /// While a guard lives, the thread that made it runs on the same CPU, and no other thread runs there. Interrupt handlers may.

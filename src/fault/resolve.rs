@@ -4,6 +4,8 @@
 //! with nothing owned, and then takes its place by one exchange from the entry that was seen; who is late gives back what
 //! it made and looks again. A frame that is to be kept is judged once its entry is owned.
 
+use spin::relax::RelaxStrategy;
+
 use super::{Action, FrameView, Refusal, Request, State, decide};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize};
@@ -13,8 +15,6 @@ use crate::paging::{Slot, TableError, Tables};
 use crate::primitive::safeguard;
 use crate::rights::Rights;
 use crate::vma::Vma;
-
-use spin::relax::RelaxStrategy;
 
 /// How a fault was resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,14 +6,15 @@
 //!
 //! | form | locks | faults pages in | address space |
 //! |---|---|---|---|
-//! | [`pin_user_pages`] | mm, tables | yes | the caller's |
+//! | [`pin_user_pages`] | mm | yes | the caller's |
 //! | [`pin_user_pages_fast`] | none, then as above for what is left | yes | the caller's |
 //! | [`pin_user_pages_fast_only`] | none | no | the caller's |
-//! | [`pin_user_pages_remote`] | mm, tables | yes | any; protection keys do not apply |
+//! | [`pin_user_pages_remote`] | mm | yes | any; protection keys do not apply |
 //!
 //! `Pin` in this crate is never `core::pin::Pin`.
 
 mod access;
+mod acquire;
 mod any;
 mod buffer;
 mod collected;

@@ -48,15 +48,6 @@ impl<T, R: RelaxStrategy> FairRwLock<T, R> {
         Self { entered, left, tickets, served, relax: PhantomData, value: UnsafeCell::new(value) }
     }
 
-    /// Where the value is, if no writer is inside or next.
-    #[inline(always)]
-    fn value_if_open(&self) -> Option<NonNull<T>> {
-        // Acquire: pairs with the release of the writer that opened the lock last.
-        let entered = self.entered.load(safeguard!(RwLockOrdering: Ordering::Acquire));
-        let closed = safeguard!(ReadersWait => entered & (CLOSED | PHASE) != 0);
-        NonNull::new(self.value.get()).filter(|_| !closed)
-    }
-
     /// Waits for the writer that is inside or next, if there is one, and for no other.
     #[inline]
     pub(crate) fn read(&self) -> ReadGuard<'_, T, R> {
@@ -114,7 +105,10 @@ impl<T, R: RelaxStrategy> ReadWrite for FairRwLock<T, R> {
 
     #[inline(always)]
     fn if_open(&self) -> Option<NonNull<T>> {
-        self.value_if_open()
+        // Acquire: pairs with the release of the writer that opened the lock last.
+        let entered = self.entered.load(safeguard!(RwLockOrdering: Ordering::Acquire));
+        let closed = safeguard!(ReadersWait => entered & (CLOSED | PHASE) != 0);
+        NonNull::new(self.value.get()).filter(|_| !closed)
     }
 
     fn relax() {

@@ -161,7 +161,7 @@ impl<K: Env> Fork<'_, K> {
                 if entry.is_empty() {
                     continue;
                 }
-                // SAFETY: the child's lock is held, so its table is alive; it has never run, so no CPU knows the entry.
+                // SAFETY: nobody else has the child, so its table is alive; it has never run, so no CPU knows the entry.
                 unsafe { self.env.phys_map().store_entry(at, Entry::EMPTY) };
                 undo_entry(self.env, shared.at(i), self.parent.load(shared.at(i)), entry, chunk);
             }
@@ -207,7 +207,7 @@ impl<K: Env> Fork<'_, K> {
         self.forked.copied_pages += chunk.size.pages();
         let entry = entry.with_frame(copy.into_entry(), chunk.size);
         self.child.before_execute(Entry::EMPTY, entry, chunk.size);
-        // SAFETY: the child's lock is held, so the table just found is alive; the child is empty there; the entry owns the
+        // SAFETY: nobody else has the child, so the table just found is alive; the child is empty there; the entry owns the
         // copy, which is exclusive.
         unsafe { self.env.phys_map().store_entry(EntryAddr::new(table, chunk.index + i), entry) };
         Ok(())
@@ -230,8 +230,8 @@ fn undo_entry<K: Env>(env: &K, parent_at: EntryAddr, parent: Entry, child: Entry
         bug_caught(env);
     }
     if writable {
-        // SAFETY: the place was found under the parent's lock, which is held, and its frame is exclusive again, as it
-        // was when the entry was writable.
+        // SAFETY: the place was found under the parent's mm lock, which is held exclusively, and its frame is exclusive again, as
+        // it was when the entry was writable.
         unsafe { env.phys_map().change_entry(parent_at, Entry::PERMIT_WRITES) };
     }
 }
@@ -245,7 +245,8 @@ struct Shares {
     stopped: Option<(u64, Option<CountError>)>,
 }
 
-/// Shares the leaves of a chunk from place `first` on with the child, whose table is `table`. Both locks are held.
+/// Shares the leaves of a chunk from place `first` on with the child, whose table is `table`. The parent's mm lock is held
+/// exclusively, and nobody else has the child.
 ///
 /// A function of its own, as the walker's loop is: see there.
 #[inline(never)]
@@ -258,7 +259,7 @@ fn share_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, t
             break None;
         }
         let (at, child_at) = (chunk.at(i), EntryAddr::new(table, chunk.index + i));
-        // SAFETY: the parent's lock is held, so its table is alive; a chunk lies within one table.
+        // SAFETY: the parent's mm lock is held exclusively, so its table is alive; a chunk lies within one table.
         let entry = unsafe { map.load_entry(at) };
         if entry.has_frame() && !entry.is_special() {
             let Some(frame) = frames.frame(entry.leaf_frame(chunk.size)) else { break Some((i, None)) };
@@ -272,7 +273,7 @@ fn share_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, t
                 unsafe { map.change_entry(at, Entry::WRITE_PROTECT) };
             }
             rights = rights.mixed_with(entry);
-            // SAFETY: the child's lock is held, so its table is alive; the child is empty there; the entry is read-only and
+            // SAFETY: nobody else has the child, so its table is alive; the child is empty there; the entry is read-only and
             // owns the reference just taken.
             unsafe { map.store_entry(child_at, entry.for_child(shared)) };
         } else {

@@ -1,0 +1,250 @@
+//! [`Wanted`]: the pages of one call, collected without locks and, for what needs it, by faults under the mm lock.
+
+#![forbid(unsafe_code)]
+
+use super::collected::Acquired;
+use super::release::release_run;
+use super::run::Runs;
+use super::walk::{Stop, Walk};
+use super::{PhysRun, PinAccess, PinError, PinFlags};
+use crate::addr::{PageAddr, UserRange};
+use crate::arch::{Demand, KeyRights};
+use crate::env::{AddressSpace, Counted, Env, ReadSide, Vmas, count};
+use crate::fault::{self, Request};
+use crate::frame::Dirty;
+use crate::rights::{Access, Rights};
+use crate::vma::Vma;
+
+/// Which paths a form takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Path {
+    Fast,
+    FastThenSlow,
+    Slow,
+}
+
+/// What an acquisition asks for. Passed by value, so that the fast path needs none of it in memory.
+pub(super) struct Wanted<'a, S: ?Sized> {
+    pub(super) space: &'a S,
+    pub(super) range: UserRange,
+    pub(super) flags: PinFlags,
+    pub(super) keys: KeyRights,
+}
+
+/// A page is faulted in at most this often before the call gives up as contended. Under the mm lock one fault is
+/// enough; more means that the kernel's own VMAs are changing.
+const MAX_FAULTS_PER_PAGE: u32 = 16;
+
+impl<S: ?Sized> Clone for Wanted<'_, S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: ?Sized> Copy for Wanted<'_, S> {}
+
+impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
+    #[inline(always)]
+    pub(super) fn env(&self) -> &'a S::Kernel {
+        self.space.mm().env()
+    }
+
+    /// The whole range, if that is one page or lies in one large leaf.
+    #[inline(always)]
+    pub(super) fn acquire_one_run<A: PinAccess, const PIN: bool>(
+        self,
+        path: Path,
+        buffer: &mut [PhysRun],
+    ) -> Option<Acquired> {
+        let place = buffer.first_mut().filter(|_| path != Path::Slow)?;
+        let run = if A::WRITES { self.acquire_one_leaf::<true, PIN>() } else { self.acquire_one_leaf::<false, PIN>() }?;
+        *place = run;
+        count(self.env(), Counted::acquired(PIN), run.pages());
+        Some(Acquired { runs: 1, pages: run.pages(), stopped: None })
+    }
+
+    /// The whole range in any number of runs, without locks as far as that is possible and wanted.
+    #[inline(always)]
+    pub(super) fn acquire<A: PinAccess, const PIN: bool>(self, path: Path, buffer: &mut [PhysRun]) -> Acquired {
+        let mut runs = Runs::new(buffer);
+        let fast = match path {
+            Path::Slow => Some(Stop::Unready),
+            _ if A::WRITES => self.acquire_fast::<true, PIN>(&mut runs),
+            _ => self.acquire_fast::<false, PIN>(&mut runs),
+        };
+        let stopped = match fast {
+            // Whoever changes the page may be done by the time that the slow path looks.
+            Some(Stop::Contended) if path == Path::Fast => Some(PinError::WouldFault),
+            Some(stop) if path == Path::Fast || stop == Stop::Full => Some(stop.into()),
+            Some(_) => self.acquire_slow::<A, PIN>(&mut runs),
+            None => None,
+        };
+        count(self.env(), Counted::acquired(PIN), runs.pages());
+        Acquired { runs: runs.used(), pages: runs.pages(), stopped }
+    }
+
+    #[inline(always)]
+    fn acquire_one_leaf<const WRITE: bool, const PIN: bool>(self) -> Option<PhysRun> {
+        let walk = Walk::<S::Kernel, WRITE> { mm: self.space.mm(), demand: Demand::new(self.keys) };
+        let _inside = self.env().read_side().enter();
+        walk.one_leaf::<PIN>(self.range.first_page(), self.range.end_page())
+    }
+
+    #[inline(never)]
+    fn acquire_fast<const WRITE: bool, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<Stop> {
+        self.walk::<WRITE, PIN>(self.range.end_page(), runs)
+    }
+
+    /// Collects what is present up to `end`, beginning at the first missing page.
+    #[inline(always)]
+    fn walk<const WRITE: bool, const PIN: bool>(&self, end: PageAddr, runs: &mut Runs<'_>) -> Option<Stop> {
+        let walk = Walk::<S::Kernel, WRITE> { mm: self.space.mm(), demand: Demand::new(self.keys) };
+        let first = self.range.first_page();
+        loop {
+            let inside = self.env().read_side().enter();
+            let stop = walk.run::<PIN>(first.offset(runs.pages()), end, runs);
+            drop(inside);
+            if stop.is_some() || first.offset(runs.pages()) >= end {
+                return stop;
+            }
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn acquire_slow<A: PinAccess, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<PinError> {
+        while runs.pages() < self.range.pages() {
+            let page = self.range.first_page().offset(runs.pages());
+            let mut stopped = Some(PinError::NoVma);
+            let look = &mut |vmas: &dyn Vmas| stopped = self.acquire_in_vma::<A, PIN>(vmas, page, runs).err();
+            if let Err(reentered) = self.space.with_vma_at(page, look) {
+                return Some(reentered.into());
+            }
+            if stopped.is_some() {
+                return stopped;
+            }
+        }
+        None
+    }
+
+    /// As [`Wanted::acquire_slow`], with all pins of each frame. An ordinary pin makes each page ready, and is given back before
+    /// the sole one is tried.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn acquire_alone<A: PinAccess>(self, runs: &mut Runs<'_>) -> Option<PinError> {
+        let (first, end) = (self.range.first_page(), self.range.end_page());
+        let mut attempts = (first, 0);
+        while runs.pages() < self.range.pages() {
+            let page = first.offset(runs.pages());
+            attempts = if attempts.0 == page { (page, attempts.1 + 1) } else { (page, 1) };
+            if attempts.1 > MAX_FAULTS_PER_PAGE {
+                return Some(PinError::Contended);
+            }
+            if !self.flags.contains(PinFlags::NOFAULT) {
+                let (mut ready, one) = ([PhysRun::default()], UserRange::of_pages(page, page.offset(1)));
+                let one_page = Wanted { range: one, flags: PinFlags::empty(), ..self };
+                if let Some(error) = one_page.acquire_slow::<A, true>(&mut Runs::new(&mut ready)) {
+                    return Some(error);
+                }
+                release_run::<S::Kernel, true>(self.env(), ready[0], Dirty::No);
+            }
+            // The mm need not be one that runs, so its VMA keeps the tables.
+            let mut stop = None;
+            let look = &mut |_: &dyn Vmas| {
+                let _inside = self.env().read_side().enter();
+                let (mm, keys) = (self.space.mm(), self.keys);
+                stop = match A::WRITES {
+                    true => Walk::<_, true> { mm, demand: Demand::new(keys) }.leaf_alone(page, end, runs),
+                    false => Walk::<_, false> { mm, demand: Demand::new(keys) }.leaf_alone(page, end, runs),
+                };
+            };
+            if let Err(reentered) = self.space.with_vma_at(page, look) {
+                return Some(reentered.into());
+            }
+            match stop {
+                // Unready since it was made ready: once more.
+                None => {}
+                Some(Stop::Unready | Stop::Raced) if !self.flags.contains(PinFlags::NOFAULT) => {}
+                Some(stop) => return Some(stop.into()),
+            }
+        }
+        None
+    }
+
+    /// What of the range lies in the VMA of `page`, its first missing one.
+    fn acquire_in_vma<A: PinAccess, const PIN: bool>(
+        &self,
+        vmas: &dyn Vmas,
+        page: PageAddr,
+        runs: &mut Runs<'_>,
+    ) -> Result<(), PinError> {
+        let vma = vmas.vma_at(page).ok_or(PinError::NoVma)?;
+        let end = vma.end().min(self.range.end_page());
+        let request = self.request::<A>(&vma)?;
+        match request {
+            Request::Write => self.acquire_pages::<true, PIN>(vmas, &vma, end, request, runs),
+            // A forced write takes a page that is read-only for user code; the pin itself insists on EXCLUSIVE.
+            _ => self.acquire_pages::<false, PIN>(vmas, &vma, end, request, runs),
+        }
+    }
+
+    /// The pages up to `end`, all in `vma`, which permits `request`.
+    fn acquire_pages<const WRITE: bool, const PIN: bool>(
+        &self,
+        vmas: &dyn Vmas,
+        vma: &Vma,
+        end: PageAddr,
+        request: Request,
+        runs: &mut Runs<'_>,
+    ) -> Result<(), PinError> {
+        let first = self.range.first_page();
+        let mut faults = (first, 0);
+        loop {
+            let Some(stop) = self.walk::<WRITE, PIN>(end, runs) else { return Ok(()) };
+            let a_fault_mends_it = matches!(stop, Stop::Unready | Stop::Raced);
+            if !a_fault_mends_it || self.flags.contains(PinFlags::NOFAULT) {
+                return Err(stop.into());
+            }
+            let page = first.offset(runs.pages());
+            faults = if faults.0 == page { (page, faults.1 + 1) } else { (page, 1) };
+            if faults.1 > MAX_FAULTS_PER_PAGE {
+                return Err(PinError::Contended);
+            }
+            self.make_ready(vmas, vma, page, request)?;
+        }
+    }
+
+    /// A fault on `page` by the pin itself.
+    #[inline(always)]
+    fn make_ready(&self, vmas: &dyn Vmas, vma: &Vma, page: PageAddr, request: Request) -> Result<(), PinError> {
+        let (mm, access) = (self.space.mm(), if request == Request::Unshare { Access::Read } else { Access::Write });
+        vmas.make_ready(page, access).map_err(PinError::NotReady)?;
+        // Spelled out, so that each is compiled for its one request.
+        match request {
+            Request::Write => fault::resolve(mm, vma, page, Request::Write)?,
+            Request::Unshare => fault::resolve(mm, vma, page, Request::Unshare)?,
+            other => fault::resolve(mm, vma, page, other)?,
+        };
+        Ok(())
+    }
+
+    /// What is asked of the pages of `vma`, if it permits that.
+    fn request<A: PinAccess>(&self, vma: &Vma) -> Result<Request, PinError> {
+        if !self.keys.permits(vma.key(), A::WRITES) {
+            return Err(PinError::ProtectionKey);
+        }
+        let request = match A::WRITES {
+            true if vma.rights().contains(Rights::WRITE) => Request::Write,
+            true if self.flags.contains(PinFlags::FORCE) => Request::ForcedWrite,
+            true => return Err(PinError::AccessDenied),
+            // A read pin must see what its mm writes later; a plain reference need not, but the zero frame, which
+            // is never counted, cannot be given to either.
+            false => Request::Unshare,
+        };
+        // Asked here, because a page that is already there never reaches the fault handler.
+        if !fault::permits(vma, request) {
+            return Err(PinError::AccessDenied);
+        }
+        if vma.backing().is_foreign() { Err(PinError::NotPinnable) } else { Ok(request) }
+    }
+}
