@@ -32,8 +32,8 @@ pub(crate) struct Check {
 pub(crate) const CHECKS: &[Check] = &[
     Check { name: "set-up", about: "what the machine lacks for the kernel", run: |c| c.set_up() },
     Check { name: "format", about: "rustfmt on everything", run: |c| c.format() },
-    Check { name: "lint", about: "clippy on all but the kernel", run: |c| c.lint() },
-    Check { name: "lint-kernel", about: "clippy on the test kernel", run: |c| c.lint_kernel() },
+    Check { name: "lint", about: "clippy on all but the kernels", run: |c| c.lint() },
+    Check { name: "lint-kernel", about: "clippy on the test kernel and the examples", run: |c| c.lint_kernel() },
     Check { name: "host-tests", about: "unit tests and tests on an emulated machine", run: |c| c.host_tests() },
     Check { name: "moved-bits", about: "the same with other software bits in the entries", run: |c| c.moved_bits() },
     Check { name: "doc-tests", about: "the examples of the documentation", run: |c| c.doc_tests() },

@@ -136,10 +136,17 @@ impl KernelToolchain {
         }
     }
 
-    /// Lints kernel and ring-3 programs; without clippy, the compiler's own warnings are what is denied.
+    /// Lints the test kernel, its ring-3 programs and the example kernels; without clippy, the compiler's own warnings are
+    /// what is denied.
     pub(crate) fn lint(&self) -> Result<()> {
         let user = self.build_user(Profile::Release)?;
-        let mut cargo = self.command(&self.programs.cargo);
+        succeed(self.lint_of(&self.workspace()).env("PAGEPIN_USER_ELF", user))?;
+        succeed(&self.lint_of(&self.project.join("examples/machine")))
+    }
+
+    /// The command that lints the workspace in this folder.
+    fn lint_of(&self, workspace: &Path) -> Command {
+        let mut cargo = self.cargo_in(workspace);
         if self.clippy() {
             cargo.args(["clippy", "--workspace", "--release", "--", "-D", "warnings"]);
         } else {
@@ -147,7 +154,7 @@ impl KernelToolchain {
             let deny = ["-Zwarnings", "--config", "build.warnings='deny'"];
             cargo.args(["check", "--workspace", "--release"]).args(deny);
         }
-        succeed(cargo.env("PAGEPIN_USER_ELF", user))
+        cargo
     }
 }
 

@@ -124,12 +124,12 @@ pub fn start_others(count: usize, main: fn() -> !) {
     write_entry(root, 0, UPPER | 0b11);
     store(&raw const machine_ap_root, root);
     store(&raw const machine_ap_entry, start as *const () as u64);
-    for index in 1..count.min(cpu::MAX) {
+    for (index, apic_id) in APIC_IDS.iter().enumerate().take(count).skip(1) {
         let stack = Box::leak(Box::new([0_u128; 4096]));
         store(&raw const machine_ap_stack, stack.as_ptr_range().end as u64);
         store(&raw const machine_ap_index, index as u64);
         // QEMU numbers them one after the other.
-        APIC_IDS[index].store(index as u32, Ordering::Relaxed);
+        apic_id.store(index as u32, Ordering::Relaxed);
         apic::start(index as u32, (CODE >> 12) as u8);
         while cpus() != index + 1 {
             core::hint::spin_loop();

@@ -51,7 +51,7 @@ pub struct Context {
     ss: u64,
 }
 
-const _: () = assert!(size_of::<Context>() % 16 == 0);
+const _: () = assert!(size_of::<Context>().is_multiple_of(16));
 
 impl Context {
     /// Of a program that begins at `rip`.
