@@ -9,6 +9,9 @@ use super::Pfn;
 /// Runs are not merged beyond this, so that one more table's pages always fit the counter.
 pub(crate) const MAX_RUN_PAGES: u32 = 1 << 31;
 
+/// More than the largest leaf has, and little enough for sums.
+const MAX_ORDER: u8 = 32;
+
 /// Beside the order: all pins of each frame. What looks at runs of base pages passes these by without a test of its own.
 const SOLE: u8 = 1 << 7;
 
@@ -89,6 +92,16 @@ impl PhysRun {
         self.order == 0
     }
 
+    /// Base pages that its counts keep: all of each large leaf that it has a part of. What a budget is charged for it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn held_pages(&self) -> u64 {
+        // No leaf is larger; a run from elsewhere may say so.
+        let order = if self.order() < MAX_ORDER { self.order() } else { MAX_ORDER };
+        let block = 1u64 << order;
+        ((self.first & (block - 1)) + self.pages as u64).next_multiple_of(block)
+    }
+
     /// The frame after the last.
     #[must_use]
     #[inline(always)]
@@ -125,7 +138,7 @@ impl PhysRun {
             && self.pages < MAX_RUN_PAGES
     }
 
-    /// The part of a run of base pages after its first `pages`.
+    /// The part of a run after its first `pages`, which end at a leaf's edge.
     pub(crate) fn after(&self, pages: u32) -> Self {
         Self { first: self.first + u64::from(pages), pages: self.pages - pages, order: self.order }
     }

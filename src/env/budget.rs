@@ -37,6 +37,10 @@ impl core::error::Error for BudgetExceeded {}
 /// A limit on what an mm pins. Asked before anything is taken, so that a limit is an error and never a saturated
 /// counter that user space can probe.
 ///
+/// A pin keeps whole leaves: one page of a 2 MiB leaf costs 512 ([`PhysRun::held_pages`](crate::PhysRun::held_pages)). How large
+/// leaves are is found when they are pinned, so the rest of them is asked for then, and if it is refused everything is given back.
+/// Two pins of parts of a leaf cost it twice, as two pins of a page do.
+///
 /// Gets are short and are not charged.
 pub trait PinBudget: Sync {
     /// May `pages` base pages (more) be pinned?
@@ -45,7 +49,7 @@ pub trait PinBudget: Sync {
     /// [`BudgetExceeded`]: nothing was charged.
     fn charge(&self, pages: u64, term: PinTerm) -> Result<(), BudgetExceeded>;
 
-    /// `pages` of an earlier charge for the same term are no longer pinned. May be called from interrupt context.
+    /// `pages` of earlier charges for the same term are no longer pinned. May be called from interrupt context.
     fn uncharge(&self, pages: u64, term: PinTerm);
 }
 

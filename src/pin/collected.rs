@@ -28,6 +28,11 @@ impl<B: RunBuffer> Collected<B> {
         self.acquired.pages
     }
 
+    /// Base pages that a budget is charged: large leaves count as a whole.
+    pub(super) fn held_pages(&self) -> u64 {
+        self.runs().iter().map(PhysRun::held_pages).sum()
+    }
+
     pub(super) fn stopped(&self) -> Option<Stopped> {
         self.acquired.stopped.map(|reason| Stopped { page_index: self.acquired.pages, reason })
     }

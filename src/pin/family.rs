@@ -5,12 +5,14 @@
 use super::acquire::{Path, Wanted};
 use super::collected::{Acquired, Collected};
 use super::pinned::ledger;
+use super::release::{release_run, release_runs};
 use super::run::Runs;
 use super::{GotPages, PinAccess, PinError, PinFlags, Pinned, PinnedPages, RawPins, RunBuffer};
 use crate::addr::{RangeError, UserRange};
 use crate::arch::KeyRights;
-use crate::env::{AddressSpace, Counted, Env, ExtraParts, FrameTable, PinBudget, PinLedger, PinRecord, count};
-use crate::frame::Layout;
+use crate::env::{AddressSpace, BudgetExceeded, Counted, Env, ExtraParts, FrameTable, PinBudget};
+use crate::env::{PinLedger, PinRecord, PinTerm, count};
+use crate::frame::{Dirty, Layout};
 
 /// Refuses a range that this address space has no page of.
 #[inline(always)]
@@ -34,7 +36,7 @@ fn pin<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     budget.charge(pages, flags.term())?;
     // Returned from here, so that the usual result is not put together in memory first.
     if let Some(acquired) = wanted.acquire_one_run::<A, true>(path, buffer.as_mut()) {
-        return Ok(recorded::<S, A, B>(space, flags, Collected { buffer, range, acquired }));
+        return paid::<S, A, B>(space, flags, pages, Collected { buffer, range, acquired });
     }
     if path == Path::Slow { pin_slow(wanted, buffer) } else { pin_many(wanted, path, buffer) }
 }
@@ -93,14 +95,42 @@ fn pinned<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     acquired: Acquired,
 ) -> Result<PinnedPages<'_, S, A, B>, PinError> {
     let Wanted { space, range, flags, .. } = wanted;
-    let (budget, pages) = (space.budget(), range.pages());
-    if acquired.pages < pages {
-        budget.uncharge(pages - acquired.pages, flags.term());
-    }
     match acquired {
-        Acquired { pages: 0, stopped: Some(reason), .. } => Err(reason),
-        _ => Ok(recorded::<S, A, B>(space, flags, Collected { buffer, range, acquired })),
+        Acquired { pages: 0, stopped: Some(reason), .. } => {
+            space.budget().uncharge(range.pages(), flags.term());
+            Err(reason)
+        }
+        _ => paid::<S, A, B>(space, flags, range.pages(), Collected { buffer, range, acquired }),
     }
+}
+
+/// A guard of what was pinned after `charged` base pages were charged for it, if the budget has enough for what is held.
+#[inline(always)]
+fn paid<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
+    space: &S,
+    flags: PinFlags,
+    charged: u64,
+    collected: Collected<B>,
+) -> Result<PinnedPages<'_, S, A, B>, PinError> {
+    if let Err(error) = settle(space.budget(), flags.term(), charged, collected.held_pages()) {
+        release_runs::<S::Kernel, true>(space.mm().env(), collected.runs(), Dirty::No);
+        space.budget().uncharge(charged, flags.term());
+        return Err(error.into());
+    }
+    Ok(recorded::<S, A, B>(space, flags, collected))
+}
+
+/// Makes the charge for an acquisition, which was for the pages asked for, one for the pages held: large leaves cost more, and pages
+/// that are missing cost nothing. How large the leaves are is known only now.
+#[inline(always)]
+fn settle(budget: &impl PinBudget, term: PinTerm, charged: u64, held: u64) -> Result<(), BudgetExceeded> {
+    if held > charged {
+        return budget.charge(held - charged, term);
+    }
+    if held < charged {
+        budget.uncharge(charged - held, term);
+    }
+    Ok(())
 }
 
 /// Pins what is missing, under the mm lock, into the rest of the buffer.
@@ -111,19 +141,23 @@ fn resume<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     let (space, RawPins { collected: Collected { mut buffer, range, acquired }, flags, ticket, .. }) =
         pins.into_parts();
     let before = acquired.pages;
-    let (budget, missing) = (space.budget(), range.pages() - acquired.pages);
+    let (env, budget, missing) = (space.mm().env(), space.budget(), range.pages() - acquired.pages);
     let acquired = if let Err(error) = budget.charge(missing, flags.term()) {
         Acquired { stopped: Some(error.into()), ..acquired }
     } else {
         let mut runs = Runs::resumed(buffer.as_mut(), acquired.runs, acquired.pages);
+        let held = runs.held_pages();
         let wanted = Wanted { space, range, flags, keys };
-        let stopped = match flags.contains(PinFlags::SOLE) {
+        let mut stopped = match flags.contains(PinFlags::SOLE) {
             false => wanted.acquire_slow::<A, true>(&mut runs),
             true => wanted.acquire_alone::<A>(&mut runs),
         };
-        let gained = runs.pages() - acquired.pages;
-        count(space.mm().env(), Counted::acquired(true), gained);
-        budget.uncharge(missing - gained, flags.term());
+        if let Err(error) = settle(budget, flags.term(), missing, runs.held_pages() - held) {
+            runs.roll_back(before, |run| release_run::<S::Kernel, true>(env, run, Dirty::No));
+            budget.uncharge(missing, flags.term());
+            stopped = Some(error.into());
+        }
+        count(env, Counted::acquired(true), runs.pages() - before);
         Acquired { runs: runs.used(), pages: runs.pages(), stopped }
     };
     let collected = Collected { buffer, range, acquired };

@@ -29,7 +29,7 @@ pub struct PinHandle {
     pub start: u64,
     /// Its length in bytes.
     pub length: u64,
-    /// Base pages pinned, and charged to the budget.
+    /// Base pages pinned.
     pub pages: u64,
     /// Runs in use, from the first of the buffer on.
     pub runs: u32,

@@ -101,7 +101,7 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> Drop for Lent<L, A, B> {
         } else {
             bug_caught(kernel)
         }
-        lender.budget().uncharge(pins.pages(), term);
+        lender.budget().uncharge(pins.charged_pages(), term);
     }
 }
 

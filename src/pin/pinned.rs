@@ -160,7 +160,7 @@ pub(super) fn ledger<K: Env>(kernel: &K) -> &<K::Extras as ExtraParts>::Ledger {
 fn give_back<L: Lender, A: PinAccess, B: RunBuffer>(lender: &L, pins: &RawPins<A, B, Ticket<L::Kernel>>, dirty: Dirty) {
     ledger(lender.kernel()).forget(pins.ticket);
     release_runs::<L::Kernel, true>(lender.kernel(), pins.runs(), dirty);
-    lender.budget().uncharge(pins.pages(), pins.flags.term());
+    lender.budget().uncharge(pins.charged_pages(), pins.flags.term());
 }
 
 impl<L: Lender, A: PinAccess, B: RunBuffer> Drop for Pinned<L, A, B> {
@@ -193,10 +193,16 @@ impl<A: PinAccess, B: RunBuffer, T> RawPins<A, B, T> {
         self.collected.runs()
     }
 
-    /// Base pages pinned, and charged to the budget.
+    /// Base pages pinned.
     #[must_use]
     pub fn pages(&self) -> u64 {
         self.collected.pages()
+    }
+
+    /// Base pages charged to the budget: those pinned, and the rest of each large leaf that they are a part of.
+    #[must_use]
+    pub fn charged_pages(&self) -> u64 {
+        self.collected.held_pages()
     }
 
     /// How they were pinned: the term is the one charged.

@@ -91,7 +91,7 @@ pub(super) fn release_runs<K: Env, const PIN: bool>(env: &K, runs: &[PhysRun], d
 
 /// Unpins what one run holds: Linux's `unpin_user_page`, `unpin_user_page_range` and their `_dirty` forms.
 ///
-/// The charge on a budget, if there is one, stays the caller's business. A ledger finds no ticket: a record that has these frames
+/// The charge on a budget, if there is one, stays the caller's business ([`PhysRun::held_pages`]). A ledger finds no ticket: a record that has these frames
 /// is *orphaned*, and says so.
 ///
 /// # Safety
@@ -114,7 +114,7 @@ pub unsafe fn unpin_user_pages<K: Env, A: PinAccess, B: RunBuffer>(
 ) -> B {
     ledger(kernel).forget(pins.ticket);
     release_runs::<K, true>(kernel, pins.runs(), if A::WRITES { dirty } else { Dirty::No });
-    budget.uncharge(pins.pages(), pins.flags().term());
+    budget.uncharge(pins.charged_pages(), pins.flags().term());
     pins.collected.buffer
 }
 

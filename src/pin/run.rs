@@ -66,6 +66,11 @@ impl<'b> Runs<'b> {
         self.pages
     }
 
+    /// Base pages that the runs in use keep: see [`PhysRun::held_pages`].
+    pub(super) fn held_pages(&self) -> u64 {
+        self.buffer.iter().take(self.used).map(PhysRun::held_pages).sum()
+    }
+
     #[inline(always)]
     fn last(&self) -> Option<&PhysRun> {
         if self.used == 0 { None } else { self.buffer.get(self.used - 1) }
@@ -135,7 +140,7 @@ impl<'b> Runs<'b> {
         self.pages += run.pages();
     }
 
-    /// Forgets the base pages that were collected after the first `pages`, handing them to `give_back` in runs.
+    /// Forgets what was collected after the first `pages` base pages, in one table or from a leaf's edge on, handing them to `give_back` in runs.
     #[cold]
     pub(super) fn roll_back(&mut self, pages: u64, mut give_back: impl FnMut(PhysRun)) {
         while self.pages > pages {

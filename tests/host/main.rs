@@ -32,6 +32,7 @@ macro_rules! every_layout {
 }
 
 mod adapters;
+mod block_charges;
 mod boot_memory;
 mod bug_hall;
 mod decision_driven;

@@ -15,7 +15,13 @@ use crate::machine::{A, Machine, PAGE, Process, R, RW, range};
 
 /// What was charged and given back, in order.
 #[derive(Default)]
-struct Terms(Mutex<Vec<(i64, PinTerm)>>);
+pub(crate) struct Terms(Mutex<Vec<(i64, PinTerm)>>);
+
+impl Terms {
+    pub(crate) fn take(&self) -> Vec<(i64, PinTerm)> {
+        core::mem::take(&mut self.0.lock().unwrap())
+    }
+}
 
 impl PinBudget for Terms {
     fn charge(&self, pages: u64, term: PinTerm) -> Result<(), BudgetExceeded> {
@@ -28,7 +34,7 @@ impl PinBudget for Terms {
 }
 
 /// A process with a budget of the test's own.
-struct Charged<'p, 'm, L: Layout>(&'p Process<'m, L>, Terms);
+pub(crate) struct Charged<'p, 'm, L: Layout>(pub(crate) &'p Process<'m, L>, pub(crate) Terms);
 
 // SAFETY: forwards.
 unsafe impl<'m, L: Layout> AddressSpace for Charged<'_, 'm, L> {
@@ -60,8 +66,7 @@ fn the_term_is_that_of_the_flags<L: Layout>() {
             } else {
                 drop(pins);
             }
-            assert_eq!(*space.1.0.lock().unwrap(), [(1, term), (-1, term)]);
-            space.1.0.lock().unwrap().clear();
+            assert_eq!(space.1.take(), [(1, term), (-1, term)]);
         }
     }
 }

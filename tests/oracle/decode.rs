@@ -58,8 +58,9 @@ pub(crate) const DEVICES: [(Pfn, MemoryType); 3] = [
 ];
 const ADVICE: [Advice; 6] =
     [Advice::DontFork, Advice::DontFork, Advice::WipeOnFork, Advice::WipeOnFork, Advice::DoFork, Advice::KeepOnFork];
-/// Pages that a process may pin where that is limited.
+/// Pages that a process may pin where that is limited: on a machine with large leaves two of them more.
 const PIN_LIMIT: u64 = 12;
+const PIN_LIMIT_WITH_LARGE: u64 = PIN_LIMIT + 2 * LARGE / PAGE;
 
 /// The arguments of a pin or a get.
 #[derive(Clone, Debug)]
@@ -136,7 +137,11 @@ impl Script {
             split_words: bit(2),
             protect_policy: if bit(3) { ProtectPolicy::RefusePinned } else { ProtectPolicy::Allow },
             zero_frame: !bit(4),
-            pin_limit: if bit(5) { PIN_LIMIT } else { u64::MAX },
+            pin_limit: match (bit(5), large) {
+                (false, _) => u64::MAX,
+                (true, false) => PIN_LIMIT,
+                (true, true) => PIN_LIMIT_WITH_LARGE,
+            },
             large,
             steps: records.chunks(RECORD).take(MAX_OPS).map(|record| decode(record, large)).collect(),
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{self, PhysRun, PinAccess, PinError, PinFlags, RawGets, RawPins, Read, Write};
-use pagepin::{Pfn, PinLimit, Rights, UserRange};
+use pagepin::{LeafSize, Pfn, PinLimit, Rights, UserRange};
 
 use super::contents::Bytes;
 use super::decode::Acquire;
@@ -72,6 +72,11 @@ pub(super) fn frames(runs: &[PhysRun]) -> impl Iterator<Item = Pfn> {
     runs.iter().flat_map(|run| run.first().number()..run.end().number()).map(Pfn::new)
 }
 
+/// What pins of `runs` are charged: each leaf that they have a part of, as a whole.
+fn cost(runs: &[PhysRun]) -> u64 {
+    runs.iter().map(|run| (super::check::heads(&[*run]).count() as u64) << run.order()).sum()
+}
+
 /// Whether `next` could be part of `run`. Large leaves are joined at their edges only.
 fn continues(run: &PhysRun, next: &PhysRun) -> bool {
     let at_an_edge = next.first() == next.first().block_start(next.order());
@@ -95,11 +100,21 @@ impl<L: Layout> World<'_, L> {
             assert_eq!(result.err(), Some(PinError::BudgetExceeded));
             return Effect::Nothing;
         }
+        if result.as_ref().err() == Some(&PinError::BudgetExceeded) {
+            // Pages were made ready before it was known what their leaves cost.
+            let leaves = self.seen.leaves(who).iter().filter(|leaf| leaf.size != LeafSize::Size4KiB);
+            let touched =
+                leaves.filter(|leaf| leaf.address < range.end() && range.start() < leaf.address + leaf.size.bytes());
+            let most = range.pages() + touched.map(|leaf| leaf.size.pages()).sum::<u64>();
+            assert!(self.limited() && model.charged + most > self.pin_limit, "refused within the limit");
+            return Effect::Anything;
+        }
         let (pages, effect) = self.judge_acquired(who, range, wanted, true, &result);
-        let Ok((raw, ..)) = result else { return effect };
+        let Ok((raw, runs, _)) = result else { return effect };
         let (process, model) = &mut self.processes[who];
         let budget = process.budget().clone();
-        model.charged += pages.len() as u64;
+        model.charged += cost(&runs);
+        assert!(model.charged <= self.pin_limit);
         let owner = model.id;
         self.pins.push(Dma { raw, pages, owner, budget });
         effect
@@ -210,9 +225,9 @@ impl<L: Layout> World<'_, L> {
         if self.pins.is_empty() {
             return Effect::Nothing;
         }
-        let Dma { raw, pages, owner, budget } = self.pins.swap_remove(index % self.pins.len());
+        let Dma { raw, owner, budget, .. } = self.pins.swap_remove(index % self.pins.len());
         if let Some((_, model)) = self.processes.iter_mut().find(|(_, model)| model.id == owner) {
-            model.charged -= pages.len() as u64;
+            model.charged -= cost(raw.runs());
         }
         match raw {
             // SAFETY: pinned through this machine, and given back once.
