@@ -56,7 +56,12 @@ pub(crate) enum Task {
     /// Count instructions per page in QEMU and compare with Linux; writes target/bench.json
     ///
     /// Takes ten seconds once the kernel is built, and as much of the disk as the demo.
-    Bench,
+    Bench {
+        /// Measure nanoseconds on this machine instead, beside a bare loop and this host's Linux, without QEMU; writes
+        /// target/bench-host.json
+        #[arg(long)]
+        host: bool,
+    },
     /// Random operations on four CPUs at once, for as long as asked; any wrong byte, count or frame fails
     ///
     /// Takes as long as it is told once the kernel is built, and as much of the disk as the demo.
@@ -170,7 +175,7 @@ impl Task {
             Self::Setup { .. } => "setup",
             Self::Demo { .. } => "demo",
             Self::Test { .. } => "test",
-            Self::Bench => "bench",
+            Self::Bench { .. } => "bench",
             Self::Storm { .. } => "storm",
             Self::Fuzz { .. } => "fuzz",
             Self::Tsan { .. } => "tsan",
