@@ -60,15 +60,17 @@
 //!
 //! # In which order
 //!
+//! The tutorial makes a kernel [from nothing](documents::tutorial_1_boot); [Into your kernel](documents::embedding) is for one that is
+//! there.
+//!
 //! | step | with | page |
 //! |---|---|---|
-//! | all of the kernel in the upper half | `KernelHalf` | [Before you load a root](documents::layout) |
-//! | frames | [`Platform::from_regions`], [`Region`] | [Into your kernel](documents::embedding) |
-//! | processes | `UserSpace`, `Placement` | |
-//! | page faults | `CurrentSpace`, [`fault`] | |
-//! | system calls | `uaccess` | |
-//! | devices | [`pin`], [`AnyPinned`](pin::AnyPinned) | |
-//! | more CPUs | [`IpiShootdown`] | |
+//! | all of the kernel in the upper half | `KernelHalf` | [2](documents::tutorial_2_layout) |
+//! | frames | [`Platform::from_regions`], [`Region`] | [3](documents::tutorial_3_frames) |
+//! | processes, page faults, system calls | `UserSpace`, `CurrentSpace`, `uaccess` | [4](documents::tutorial_4_process) |
+//! | fork | `UserSpace::fork` | [5](documents::tutorial_5_fork) |
+//! | devices | [`pin`], [`AnyPinned`](pin::AnyPinned) | [6](documents::tutorial_6_dma) |
+//! | more CPUs | [`IpiShootdown`] | [7](documents::tutorial_7_more_cpus) |
 //! | when something is wrong | [`FrameTable::leaks`], `audit`, `UserSpace::dump` | [by symptom](documents::embedding#when-something-is-wrong) |
 //!
 //! Functions by [their names in Linux](documents::embedding#for-who-knows-linux).

@@ -13,6 +13,13 @@ macro_rules! documents {
 
 documents! {
     embedding: "EMBEDDING.md";
+    tutorial_1_boot: "tutorial/1-boot.md";
+    tutorial_2_layout: "tutorial/2-layout.md";
+    tutorial_3_frames: "tutorial/3-frames.md";
+    tutorial_4_process: "tutorial/4-process.md";
+    tutorial_5_fork: "tutorial/5-fork.md";
+    tutorial_6_dma: "tutorial/6-dma.md";
+    tutorial_7_more_cpus: "tutorial/7-more-cpus.md";
     layout: "LAYOUT.md";
     model: "MODEL.md";
     decision_table: "decision-table.md";

@@ -16,7 +16,7 @@ use crate::qemu::{IOMMU_MODE, Image};
 use crate::screen::Show;
 use crate::setup::Need;
 use crate::steps::{Steps, Summary};
-use crate::{example, loom, shuttle};
+use crate::{example, loom, shuttle, tutorial};
 
 /// How long a run of the kernel's tests may take.
 const KERNEL_LIMIT: Duration = Duration::from_secs(600);
@@ -47,6 +47,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check { name: "scenarios", about: "the shuttle scenarios and their twins", run: |c| shuttle::check(&c.project) },
     Check { name: "kernel-tests", about: "the test kernel in QEMU", run: |c| c.kernel_tests("test") },
     Check { name: "examples", about: "the example kernels in QEMU", run: |c| example::check(c.toolchain()?) },
+    Check { name: "tutorial", about: "the kernels that the tutorial makes", run: |c| c.tutorial() },
     Check { name: "iommu-tests", about: "the same kernel behind an IOMMU", run: |c| c.kernel_tests(IOMMU_MODE) },
 ];
 
@@ -161,6 +162,11 @@ impl Checkout {
     fn elsewhere(&mut self) -> Result<Summary> {
         let project = self.project.clone();
         published::elsewhere(&project, self.toolchain()?)
+    }
+
+    fn tutorial(&mut self) -> Result<Summary> {
+        let project = self.project.clone();
+        tutorial::check(&project, self.toolchain()?)
     }
 
     fn kernel_tests(&mut self, mode: &str) -> Result<Summary> {

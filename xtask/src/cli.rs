@@ -146,6 +146,13 @@ pub(crate) enum Task {
         #[arg(value_parser = PossibleValuesParser::new(example::KERNELS.iter().map(|(name, _)| *name)))]
         kernels: Vec<String>,
     },
+    /// Type in what the pages of docs/tutorial say, boot it, and compare what they say will be seen
+    ///
+    /// Takes two minutes on two CPUs. What was typed stays in target/tutorial/kernel.
+    Tutorial {
+        /// The last page to do; none: all
+        step: Option<usize>,
+    },
     /// Build and boot the test kernel, its output untouched (for working on the kernel)
     ///
     /// Takes what the mode takes, and as much of the disk as the demo.
@@ -186,6 +193,7 @@ impl Task {
             Self::Layouts => "layouts",
             Self::Picture => "picture",
             Self::Example { .. } => "example",
+            Self::Tutorial { .. } => "tutorial",
             Self::Kernel { .. } => "kernel",
         }
     }

@@ -118,6 +118,17 @@ impl KernelToolchain {
         self.make_image(bootimage.current_dir(self.project.join("examples").join(name)))
     }
 
+    /// Builds the kernel of the tutorial, which has the examples' boot loader and need not build it again.
+    pub(crate) fn build_typed(&self, directory: &Path) -> Result<Image> {
+        let mut bootimage = self.bootimage(Profile::Debug);
+        self.make_image(bootimage.current_dir(directory).env("CARGO_TARGET_DIR", self.built_examples()))
+    }
+
+    /// What the examples are built into.
+    pub(crate) fn built_examples(&self) -> PathBuf {
+        self.project.join("examples/machine/target")
+    }
+
     fn bootimage(&self, profile: Profile) -> Command {
         let mut bootimage = self.command(&setup::bootimage(&self.project));
         bootimage.arg("bootimage").args(profile.flag()).args(["--manifest-path", "Cargo.toml"]);
@@ -145,7 +156,7 @@ impl KernelToolchain {
     }
 
     /// The command that lints the workspace in this folder.
-    fn lint_of(&self, workspace: &Path) -> Command {
+    pub(crate) fn lint_of(&self, workspace: &Path) -> Command {
         let mut cargo = self.cargo_in(workspace);
         if self.clippy() {
             cargo.args(["clippy", "--workspace", "--release", "--", "-D", "warnings"]);

@@ -4,7 +4,7 @@
 //! test kernel into a bootable image, [`qemu`] boots it and [`protocol`] understands what it prints. Every program is
 //! started by [`child`]. A command is a row of [`steps`], shown on the [`screen`], and ends in a [`report`].
 //!
-//! [`example`] boots the kernels that are examples. [`published`] looks at the library as others get it.
+//! [`example`] boots the kernels that are examples, [`tutorial`] those that its pages make. [`published`] looks at the library as others get it.
 //!
 //! [`check`], [`mod@loom`], [`mod@shuttle`], [`storm`] and [`mod@bench`] are the commands that judge the result;
 //! [`mod@fuzz`] and [`tsan`] are campaigns that run for as long as one likes, with the [`nightly`] compiler. [`mutants`] and
@@ -46,6 +46,7 @@ mod steps;
 mod storm;
 mod table;
 mod tsan;
+mod tutorial;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -109,6 +110,7 @@ fn run(cli: Cli, root: &Path) -> Result<bool> {
         Task::Coverage => plain(coverage::run(root)),
         Task::Layouts => plain(layouts::run(root)),
         Task::Example { kernels } => plain(example::run(root, &kernels)),
+        Task::Tutorial { step } => plain(tutorial::run(root, step)),
         Task::Kernel { mode, smp, release: _, debug } => {
             let profile = if debug { kernel::Profile::Debug } else { kernel::Profile::Release };
             plain(develop::run(root, &mode, smp, profile))
