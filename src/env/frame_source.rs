@@ -170,8 +170,29 @@ pub(crate) struct FreedRun<'k, K: Env> {
 }
 
 impl<'k, K: Env> FreedRun<'k, K> {
+    /// No leaf names it.
+    const NONE: Pfn = Pfn::containing(u64::MAX);
+
     pub(crate) fn new(env: &'k K) -> Self {
-        Self { env, first: Pfn::new(0), count: 0 }
+        Self { env, first: Self::NONE, count: 0 }
+    }
+
+    /// The kernel.
+    #[inline(always)]
+    pub(crate) fn env(&self) -> &'k K {
+        self.env
+    }
+
+    /// The frame that would be the next of the run.
+    #[inline(always)]
+    pub(crate) fn next(&self) -> Pfn {
+        self.first.offset(self.count)
+    }
+
+    /// The `count` frames from `next` on have no reference left: each was a block of its own.
+    #[inline(always)]
+    pub(crate) fn extend(&mut self, count: u64) {
+        self.count += count;
     }
 
     /// As [`release`], of a frame that may be one of many.
@@ -180,7 +201,7 @@ impl<'k, K: Env> FreedRun<'k, K> {
         match outcome {
             Ok(Released::Held { pinned }) => pinned,
             Ok(Released::Last { order: 0 }) => {
-                if frame != self.first.offset(self.count) {
+                if frame != self.next() {
                     self.give_back();
                     self.first = frame;
                 }
@@ -193,12 +214,13 @@ impl<'k, K: Env> FreedRun<'k, K> {
 
     #[inline(never)]
     fn give_back(&mut self) {
+        let first = core::mem::replace(&mut self.first, Self::NONE);
         match core::mem::take(&mut self.count) {
             0 => {}
             // SAFETY: as in `release`, for each.
-            1 => unsafe { self.env.source().free(self.first, 0) },
+            1 => unsafe { self.env.source().free(first, 0) },
             // SAFETY: as in `release`, for each.
-            count => unsafe { self.env.source().free_run(self.first, count) },
+            count => unsafe { self.env.source().free_run(first, count) },
         }
     }
 }

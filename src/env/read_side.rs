@@ -23,8 +23,8 @@ pub unsafe trait ReadSide {
     #[must_use = "the walk ends when its guard is dropped"]
     fn enter(&self) -> Self::Guard<'_>;
 
-    /// Waits until every walk that is in progress has ended. Called with the mm lock held exclusively, without a guard, after
-    /// the flush that follows the unlinking.
+    /// Waits until every walk that is in progress has ended. Called without a guard, after the flush that follows the unlinking;
+    /// the mm lock may be held exclusively.
     fn synchronize(&self);
 }
 

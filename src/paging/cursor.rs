@@ -125,16 +125,6 @@ impl Cursor {
         Ok(None)
     }
 
-    /// The next malformed entry.
-    pub(crate) fn next_malformed<K: Env>(&mut self, tables: &Tables<'_, K>) -> Option<EntryAddr> {
-        while self.next < self.end {
-            if self.next_chunk(tables).is_err() {
-                return Some(tables.descend(self.next, Level::LOWEST, self.follow).at);
-            }
-        }
-        None
-    }
-
     fn descend<K: Env>(&self, tables: &Tables<'_, K>, floor: Level) -> Result<Slot, TableError> {
         let slot = tables.descend(self.next, floor, self.follow);
         let malformed = slot.level != floor && self.meaning(&slot) == Upper::Malformed;

@@ -8,8 +8,8 @@
 //!
 //! Why the re-read is enough: a frame is recycled only after its entry was broken, so a walker that counted a recycled
 //! frame sees a changed entry; and exclusivity is tested in the very step that counts the pin, so fork either sees
-//! the pin or the pinner sees the frame shared. Entries further up need no second look: a table leaves the tree only
-//! after its own entries were emptied, which the re-read of the leaf, or of the entry just above it, notices.
+//! the pin or the pinner sees the frame shared. Entries further up need no second look: of a table that leaves the tree with
+//! all below it, nothing is given back before the walkers that are in it have left.
 
 use super::run::Runs;
 use super::{PhysRun, PinError};

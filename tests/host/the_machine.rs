@@ -5,7 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pagepin::Access;
 use pagepin::frame::{Layout, Released};
 use pagepin::pin::Write;
-use pagepin::{Entry, EntryChange, FrameRequest, FrameSource, MemoryType, Pfn, PhysMap, ReadSide, Shootdown};
+use pagepin::{
+    Entry, EntryAddr, EntryChange, FrameRequest, FrameSource, MemoryType, Pfn, PhysMap, ReadSide, Shootdown,
+};
 
 use crate::machine::{A, Machine, NONE, PAGE, Process, RX};
 
@@ -43,21 +45,58 @@ fn publish_before_flush_is_caught<L: Layout>() {
     assert!(text.contains("INV-8"), "{text}");
 }
 
+/// The place of the entry that leads to the table of `at`.
+fn above<L: Layout>(machine: &Machine<L>, process: &Process<'_, L>, at: EntryAddr) -> EntryAddr {
+    let path = machine.path(process, A);
+    path.iter().find(|(_, _, bits)| Entry::from_bits(*bits).table_frame() == at.table()).unwrap().1
+}
+
 fn table_freed_without_waiting_for_walkers_is_caught<L: Layout>() {
     let text = caught::<L>(|machine, process| {
         let leaf = machine.leaf(process, A).unwrap();
-        let (_, tables) = machine.leaves(process);
-        let above = tables.iter().find_map(|table| {
-            (0..512).map(|index| pagepin::EntryAddr::new(*table, index)).find(|at| {
-                // SAFETY: the tables are in use.
-                unsafe { machine.load_entry(*at) }.table_frame() == leaf.at.table()
-            })
-        });
         // SAFETY: wrong on purpose: flushed, but no grace period.
-        unsafe { machine.change_entry(above.unwrap(), EntryChange::Clear(1)) };
+        unsafe { machine.change_entry(above(machine, process, leaf.at), EntryChange::Clear(1)) };
         machine.flush(process.root(), pagepin::FlushRange::Everything);
         assert_eq!(machine.word(leaf.at.table()).put(), Ok(Released::Last { order: 0 }));
         // SAFETY: wrong on purpose.
+        unsafe { machine.free(leaf.at.table(), 0) };
+    });
+    assert!(text.contains("INV-13"), "{text}");
+}
+
+/// A table that left the tree takes what is below it along: who is in it may find all of it.
+fn what_a_detached_table_names_is_watched<L: Layout>() {
+    // Two levels up, where a walker does not look again.
+    let detach = |machine: &Machine<L>, process: &Process<'_, L>| {
+        let leaf = machine.leaf(process, A).unwrap();
+        let (_, at, _) = machine.path(process, A)[1];
+        // SAFETY: the table is in use.
+        unsafe { machine.change_entry(at, EntryChange::Clear(u64::MAX)) };
+        leaf
+    };
+    let text = caught::<L>(|machine, process| {
+        let leaf = detach(machine, process);
+        machine.flush(process.root(), pagepin::FlushRange::Everything);
+        machine.synchronize();
+        assert_eq!(machine.word(leaf.frame()).put(), Ok(Released::Last { order: 0 }));
+        // SAFETY: wrong on purpose: the leaf still names it.
+        unsafe { machine.free(leaf.frame(), 0) };
+    });
+    assert!(text.contains("may find it in a table that left the tree"), "{text}");
+    let text = caught::<L>(|machine, process| {
+        let leaf = detach(machine, process);
+        // SAFETY: wrong on purpose: not flushed.
+        unsafe { machine.store_entry(leaf.at, Entry::EMPTY) };
+        assert_eq!(machine.word(leaf.frame()).put(), Ok(Released::Last { order: 0 }));
+        // SAFETY: as above.
+        unsafe { machine.free(leaf.frame(), 0) };
+    });
+    assert!(text.contains("INV-12"), "{text}");
+    let text = caught::<L>(|machine, process| {
+        let leaf = detach(machine, process);
+        machine.flush(process.root(), pagepin::FlushRange::Everything);
+        assert_eq!(machine.word(leaf.at.table()).put(), Ok(Released::Last { order: 0 }));
+        // SAFETY: wrong on purpose: a walker may be two tables above it.
         unsafe { machine.free(leaf.at.table(), 0) };
     });
     assert!(text.contains("INV-13"), "{text}");
@@ -168,6 +207,7 @@ every_layout!(
     free_before_flush_is_caught,
     publish_before_flush_is_caught,
     table_freed_without_waiting_for_walkers_is_caught,
+    what_a_detached_table_names_is_watched,
     use_after_free_double_free_and_leak_are_caught,
     device_access_to_freed_memory_is_caught,
     instructions_that_nobody_announced_are_caught,

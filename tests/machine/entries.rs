@@ -34,6 +34,8 @@ pub(crate) struct Protocol {
     broken_frames: RefCell<HashMap<Pfn, Unlinked>>,
     /// The table above each table.
     above: RefCell<HashMap<Pfn, Pfn>>,
+    /// What leaves name in tables that have left the tree, and where: a walker may still read them.
+    detached: RefCell<HashMap<Pfn, u64>>,
     /// Roots that some CPU has run on: before that nothing of them can be cached.
     ran: RefCell<HashSet<Pfn>>,
 }
@@ -51,6 +53,7 @@ impl Protocol {
         self.broken_frames.borrow_mut().remove(&frame);
         self.broken_places.borrow_mut().retain(|place, _| Pfn::containing(*place) != frame);
         self.above.borrow_mut().remove(&frame);
+        self.detached.borrow_mut().remove(&frame);
         self.ran.borrow_mut().remove(&frame);
     }
 
@@ -69,10 +72,20 @@ impl Protocol {
         self.above.borrow_mut().insert(table, at.table());
     }
 
+    /// When the table, or one above it, left the tree: from then on nobody finds what is in it any more.
+    fn left(&self, table: Pfn) -> Option<Unlinked> {
+        let (above, broken) = (self.above.borrow(), self.broken_frames.borrow());
+        let tables = std::iter::successors(Some(table), |table| above.get(table).copied());
+        tables.filter_map(|table| broken.get(&table)).filter(|unlinked| unlinked.table).last().copied()
+    }
+
     /// INV-12 and INV-13 in their strict form: not only is no stale translation there, the flush (and the wait for
     /// walkers) did happen between the break and the free. Whether the frame was a table.
     pub(super) fn check_free(&self, frame: Pfn) -> bool {
-        let Some(unlinked) = self.broken_frames.borrow_mut().remove(&frame) else { return false };
+        let place = self.detached.borrow_mut().remove(&frame);
+        assert_eq!(place, None, "INV-13: {frame:?} freed, and a walker may find it in a table that left the tree");
+        let left = self.left(frame);
+        let Some(unlinked) = self.broken_frames.borrow_mut().remove(&frame).or(left) else { return false };
         let flushed = self.flushes.get() > unlinked.flushes;
         assert!(flushed || !unlinked.ran, "INV-12: {frame:?} freed before the flush");
         let waited = self.grace_periods.get() > unlinked.grace_periods;
@@ -86,6 +99,13 @@ impl Protocol {
     fn broken(&self, at: EntryAddr, old: u64, table: bool) {
         let (flushes, grace_periods) = (self.flushes.get(), self.grace_periods.get());
         let ran = self.ran.borrow().contains(&self.root_of(at.table()));
+        if let Some(left) = self.left(at.table()) {
+            // Nobody could come to it since its table left.
+            let frame = Pfn::containing(old & ADDRESS);
+            self.detached.borrow_mut().remove(&frame);
+            self.broken_frames.borrow_mut().insert(frame, Unlinked { table, ..left });
+            return;
+        }
         if ran {
             self.broken_places.borrow_mut().insert(at.address(), (flushes, old));
         }
@@ -132,6 +152,19 @@ impl<L: Layout> Machine<L> {
         }
     }
 
+    /// Notes what is found from `table` on, which has left the tree.
+    fn note_detached(&self, table: Pfn) {
+        for at in (0..512).map(|index| EntryAddr::new(table, index)) {
+            let bits = self.slot(at).load(Ordering::Acquire);
+            let frame = Pfn::containing(bits & ADDRESS);
+            match self.table().frame(frame).filter(|_| bits & PRESENT != 0) {
+                Some(word) if word.kind() == FrameKind::Table => self.note_detached(frame),
+                Some(_) => _ = self.protocol().detached.borrow_mut().insert(frame, at.address()),
+                None => {}
+            }
+        }
+    }
+
     /// What becomes of the order of things when an entry changes from `old` to `new`.
     fn watch(&self, at: EntryAddr, old: u64, new: u64) {
         let target = |bits: u64| Pfn::containing(bits & ADDRESS);
@@ -148,6 +181,9 @@ impl<L: Layout> Machine<L> {
         }
         if was && !is {
             protocol.broken(at, old, is_table(old));
+            if is_table(old) {
+                self.note_detached(target(old));
+            }
         }
         if !was && is {
             protocol.published(at, new);

@@ -44,6 +44,14 @@ impl<L: Layout> FrameWord<L> {
         Ok(Self::released(word, Self::REF))
     }
 
+    /// The usual case of [`FrameWord::put_mapping`] at the end of a page in few instructions: the only reference to a single frame,
+    /// which is free now. False: nothing was changed, and `put_mapping` must decide.
+    #[inline(always)]
+    pub(crate) fn put_sole(&self) -> bool {
+        let word = self.load(Ordering::Relaxed);
+        word & (Self::COUNTS | L::ORDER.mask()) == Self::REF && self.exchange(word, Self::FREE).is_ok()
+    }
+
     /// Takes a reference for the get family: a plain one, but in a layout that counts them by themselves.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pagepin::Access;
+use pagepin::fault::FaultError;
 use pagepin::frame::Dirty;
 use pagepin::pin::{
     PhysRun, PinAccess, PinFlags, PinnedPages, RawPins, Read, get_user_pages_fast_only, pin_user_pages_fast,
@@ -45,6 +46,17 @@ impl<R: Side> Kernel<R> {
     pub(crate) fn read(&self, space: &UserSpace<&'static Self>, page: u64) -> u64 {
         let value = self.access(space, page, Access::Read, |frame| self.memory.load(frame, 0));
         value.expect("the page can be faulted in")
+    }
+
+    /// The same, where there may be no such page.
+    pub(crate) fn try_read(&self, space: &UserSpace<&'static Self>, page: u64) -> Option<u64> {
+        match self.access(space, page, Access::Read, |frame| self.memory.load(frame, 0)) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                assert_eq!(error, FaultError::NoVma);
+                None
+            }
+        }
     }
 
     /// User code stores to `page`, through this CPU's TLB.

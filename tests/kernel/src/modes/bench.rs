@@ -223,6 +223,13 @@ fn operations() {
         }),
     );
     report(
+        "exit_4k",
+        per_page(|pages| {
+            let subject = Subject::touched(pages, in_order);
+            ticks(|| drop(black_box(subject)))
+        }),
+    );
+    report(
         "protect_4k",
         per_page(|pages| {
             let subject = Subject::touched(pages, in_order);
