@@ -2,6 +2,7 @@
 
 mod asked_page;
 mod assurance_page;
+mod bench_page;
 mod bug_hall_page;
 mod changelog;
 mod commands;

@@ -53,14 +53,18 @@ pub(crate) enum Task {
         #[arg(long)]
         list: bool,
     },
-    /// Count instructions per page in QEMU and compare with Linux; writes target/bench.json
+    /// Count instructions per page in QEMU and compare with Linux; writes target/bench.json and target/bench.html
     ///
-    /// Takes ten seconds once the kernel is built, and as much of the disk as the demo.
+    /// Takes ten seconds once the kernel is built, and as much of the disk as the demo. On the host it takes half a minute, or two
+    /// where other programs are at work.
     Bench {
         /// Measure nanoseconds on this machine instead, beside a bare loop and this host's Linux, without QEMU; writes
         /// target/bench-host.json
         #[arg(long)]
         host: bool,
+        /// Commit what was counted: writes docs/bench.json, docs/bench.svg and the table in README.md
+        #[arg(long, conflicts_with = "host")]
+        publish: bool,
     },
     /// Random operations on four CPUs at once, for as long as asked; any wrong byte, count or frame fails
     ///

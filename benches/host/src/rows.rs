@@ -150,7 +150,7 @@ const LINUX: [&str; 8] = [
     "a store to memory shared with a child: the trap and the flush too",
     "the end of a process with this memory, less the end of one without",
     "a store after the child's exit: the trap too",
-    "of pages shared with a child, for writing, which copies them as well; the flushes too",
+    "of pages shared with a child, for writing, which copies them as well: the flushes too",
     "mprotect to read-only: the flush too",
     "munmap: the flush too",
 ];
@@ -211,8 +211,10 @@ fn pins(machine: &Machine, host: &Host) -> Vec<Row> {
         };
         let compared = in_turns(&mut [&mut || pins.turn(units), limit, &mut host_turn]);
         let why = linux.as_ref().err().cloned();
-        for (about, compared) in abouts.iter().zip(compared).filter(|(about, _)| !about.title.is_empty()) {
-            rows.push(row(about, unit, &compared, why.clone(), host.pins.contains()));
+        for ((about, compared), by_host) in abouts.iter().zip(compared).zip(host.pins.contains()) {
+            if !about.title.is_empty() {
+                rows.push(row(about, unit, &compared, why.clone(), by_host));
+            }
         }
         drop(pins);
         pagepin::Env::source(kernel).tidy();
@@ -241,7 +243,7 @@ fn operations(machine: &Machine, host: &Host) -> Vec<Row> {
     let mut rows = Vec::new();
     for (index, (about, compared)) in OPERATIONS.iter().zip(&whole).enumerate() {
         let refused = compared.medians[2].is_nan().then(|| "it cannot pin that much".to_owned());
-        let how = if about.key == "unshare" { host.pins.contains() + ", " } else { String::new() };
+        let how = if about.key == "unshare" { format!("{}, ", host.pins.contains()[0]) } else { String::new() };
         rows.push(row(about, "page", compared, refused, how + LINUX[index]));
         if let Some((_, key, title)) = NET.iter().find(|(of, ..)| *of == index) {
             let about = About { key, title, goal: None, ..*about };

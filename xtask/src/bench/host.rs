@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::number;
+use super::{draw, number};
 use crate::child;
 use crate::childenv::host_cargo;
 use crate::report::Details;
@@ -20,16 +20,17 @@ const FILE: &str = "target/bench-host.json";
 const EXPLAINED: &str = "\
 Nanoseconds for a page (2 MiB leaves: for a leaf), lower is better. The limit is a bare loop of the loads, stores and locked
 instructions that the operation cannot do without; Linux's figures are those of a program, with system call, trap and flush.
-The file says of each row what it contains.";
+target/bench.html says of each row what it contains.";
 
 /// A goal that is missed is a result, not a failure.
 pub(crate) fn run(project: &Path) -> (Steps, Details) {
-    let mut steps = Steps::new(project, 2);
+    let mut steps = Steps::new(project, 3);
     let mut details = Details::new();
     let build = || child::succeed(&cargo(project, "build")).map(|()| Summary::default());
     let built = steps.run("build", Show::Last, build);
     if let Some(measured) = built.then(|| steps.value("measure", Show::Last, || measure(project))).flatten() {
         details.insert("host".to_owned(), measured);
+        steps.run("page", Show::Last, || draw(project, false));
     }
     (steps, details)
 }

@@ -1,4 +1,6 @@
 //! `cargo xtask bench`: instructions per page, beside Linux's. [`host`] measures nanoseconds instead.
+//!
+//! `benches/page` draws what was measured, and publishes it in the README.
 
 pub(crate) mod host;
 
@@ -8,6 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
+use crate::child;
+use crate::childenv::host_cargo;
 use crate::image;
 use crate::kernel::Profile;
 use crate::linux::{self, FIGURES, Figure};
@@ -23,14 +27,27 @@ const LIMIT: Duration = Duration::from_secs(600);
 type Measured = [(String, f64)];
 
 /// A missed target is a result, not a failure; a missing or unbelievable measurement is one.
-pub(crate) fn run(project: &Path) -> (Steps, Details) {
-    let mut steps = Steps::new(project, image::STEPS + 1);
+///
+/// What is published is what was just measured.
+pub(crate) fn run(project: &Path, publish: bool) -> (Steps, Details) {
+    let mut steps = Steps::new(project, image::STEPS + 2);
     let mut details = Details::new();
     if let Some(image) = image::build(&mut steps, project, Profile::Release) {
         let measured = steps.value("measure", Show::Last, || measure(project, &image));
+        if measured.is_some() {
+            steps.run("page", Show::Last, || draw(project, publish));
+        }
         details.insert("figures".to_owned(), object(&measured.unwrap_or_default()).into());
     }
     (steps, details)
+}
+
+/// Draws the last runs on one page, and with `publish` writes the README's table and picture.
+fn draw(project: &Path, publish: bool) -> Result<Summary> {
+    let mut cargo = host_cargo(project);
+    cargo.args(["run", "--package", "pagepin-bench-page", "--"]).args(publish.then_some("publish"));
+    child::succeed(&cargo)?;
+    Ok(Summary::note(if publish { "README.md, docs/bench.svg, target/bench.html" } else { "target/bench.html" }))
 }
 
 fn measure(project: &Path, image: &Image) -> Result<(Summary, Vec<(String, f64)>)> {

@@ -48,17 +48,17 @@ impl Pins {
     }
 
     /// What the two figures contain.
-    pub(crate) fn contains(&self) -> String {
+    pub(crate) fn contains(&self) -> [String; 2] {
         match self {
-            Self::IoUring(_) => {
-                "io_uring_register: REGISTER_BUFFERS of one buffer, and UNREGISTER_BUFFERS; the system calls, \
-                the buffer's table and its accounting too"
-                    .to_owned()
-            }
-            Self::Vmsplice(why) => format!(
-                "vmsplice into a pipe, at most {PIPE_PAGES} pages a call, and closing it: a plain reference a page; the system \
-                 calls too (io_uring: {why})"
-            ),
+            Self::IoUring(_) => [
+                "io_uring_register, REGISTER_BUFFERS of one buffer: the system call, the buffer's table and accounting too",
+                "io_uring_register, UNREGISTER_BUFFERS: the same",
+            ]
+            .map(str::to_owned),
+            Self::Vmsplice(why) => [
+                format!("vmsplice into a pipe, at most {PIPE_PAGES} pages a call: a plain reference a page (io_uring: {why})"),
+                "closing the pipe".to_owned(),
+            ],
         }
     }
 
