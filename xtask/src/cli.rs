@@ -142,7 +142,7 @@ pub(crate) enum Task {
     ///
     /// Takes as long as the demo.
     Picture,
-    /// Build and boot the example kernels: one with one CPU, one with four
+    /// Build and boot the example kernels: one with one CPU, one with four, one with a disk
     ///
     /// Takes ten seconds once they are built, and some minutes the first time.
     Example {
