@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::plot::{Axis, Mark, Plot, Point, Row, thousands};
+use crate::plot::{Axis, Mark, Plot, Point, Row, thousands, told};
 use crate::report::{Figure, Report};
 
 pub(crate) const MEASURED: &str = "target/bench-host.json";
@@ -20,15 +20,6 @@ pub(crate) fn read(project: &Path) -> Result<Option<Report>> {
 
 fn point(mark: Mark, value: f64, label: impl Into<String>) -> Point {
     Point { mark, value, label: label.into() }
-}
-
-fn told(rows: &[Row]) -> String {
-    let row = |row: &Row| {
-        let labels = row.points.iter().map(|point| point.label.as_str()).filter(|label| !label.is_empty());
-        let labels: Vec<&str> = labels.chain(row.note.as_deref()).collect();
-        format!("{}: {}", row.label, labels.join(" and "))
-    };
-    rows.iter().map(row).collect::<Vec<_>>().join("; ")
 }
 
 /// How far from the limit.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::host::{self, nanoseconds};
-use crate::instructions::{Figures, MEASURED};
+use crate::instructions::{Figures, MEASURED, Shown};
 use crate::plot::{self, Plot, thousands};
 use crate::report::{Figure, Report};
 
@@ -94,18 +94,18 @@ fn instructions(figures: &Figures) -> Result<Markup> {
             code { "xtask/src/linux.rs" } " says what its figures contain. Instructions are not time: a locked instruction and a move "
             "count the same."
         }
-        (figure(&figures.plot(true)?)?)
+        (figure(&figures.plot(Shown::All)?)?)
         div.scroll { table {
             caption { "Instructions per 4 KiB page; of a 2 MiB leaf, per leaf" }
             thead { tr { th { "operation" } th.n { "pagepin" } th.n { "Linux" } th.n { "Linux / pagepin" } th.n { "goal" } th { } } }
             tbody {
-                @for row in figures.rows()? {
+                @for row in figures.rows(Shown::All)? {
                     tr {
                         th scope="row" { (row.title) }
                         td.n { (thousands(row.pagepin, 1)) }
-                        td.n { (thousands(row.linux, 1)) }
-                        td.n { (thousands(row.linux / row.pagepin, 1)) }
-                        td.n { @if let Some(goal) = row.goal { "≤ " (thousands(goal, 0)) } }
+                        td.n { @if let Some(linux) = row.linux { (thousands(linux, 1)) } }
+                        td.n { @if let Some(linux) = row.linux { (thousands(linux / row.pagepin, 1)) } }
+                        td.n { @if let Some(goal) = row.goal { "≤ " (goal) } }
                         (verdict(row.goal.map(|goal| row.pagepin <= goal)))
                     }
                 }

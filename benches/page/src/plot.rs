@@ -189,12 +189,15 @@ fn rows_of(plot: &Plot, area: &Area<'_>, place: impl Fn(&(f64, f64)) -> (i32, i3
     Ok(())
 }
 
-/// The marks of a row, joined from the first to the last. What is written stands outside: on the right, but pagepin's on the
-/// left where Linux's is there too.
+/// The marks of a row, joined from the first to the last but for the goal. What is written stands outside: on the right, but
+/// pagepin's on the left where Linux's is there too.
 fn marks(row: &Row, area: &Area<'_>, y: i32, place: impl Fn(f64) -> i32) -> Painted {
+    let measured = || row.points.iter().filter(|point| point.mark != Mark::Goal).map(|point| place(point.value));
+    if let (Some(first), Some(last)) = (measured().min(), measured().max()) {
+        area.draw(&PathElement::new([(first, y), (last, y)], LINK.0.stroke_width(2)))?;
+    }
     let places = || row.points.iter().map(|point| place(point.value));
     let (Some(first), Some(last)) = (places().min(), places().max()) else { return Ok(()) };
-    area.draw(&PathElement::new([(first, y), (last, y)], LINK.0.stroke_width(2)))?;
     let has_linux = row.points.iter().any(|point| point.mark == Mark::Linux);
     for point in &row.points {
         shape(area, point.mark, (place(point.value), y))?;
@@ -233,6 +236,16 @@ fn shape(area: &Area<'_>, mark: Mark, (x, y): (i32, i32)) -> Painted {
 
 fn style_of(size: f64, colour: &Colour, side: HPos) -> TextStyle<'static> {
     (FONT, size).into_font().color(&colour.0).pos(Pos::new(side, VPos::Center))
+}
+
+/// What is written beside the marks, row by row.
+pub(crate) fn told(rows: &[Row]) -> String {
+    let row = |row: &Row| {
+        let labels = row.points.iter().map(|point| point.label.as_str()).filter(|label| !label.is_empty());
+        let labels: Vec<&str> = labels.chain(row.note.as_deref()).collect();
+        format!("{}: {}", row.label, labels.join(" and "))
+    };
+    rows.iter().map(row).collect::<Vec<_>>().join("; ")
 }
 
 /// With a comma before each three digits of the whole part.
