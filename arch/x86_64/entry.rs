@@ -207,6 +207,12 @@ impl Entry {
         Pfn::containing(self.0 & ADDRESS & !(size.bytes() - 1))
     }
 
+    /// The same in all but the frame, which is the next. The one after the last is not an entry that maps anything.
+    #[inline(always)]
+    pub(crate) const fn of_next_frame(self) -> Self {
+        Self(self.0.wrapping_add(1 << 12))
+    }
+
     /// The same up to the accessed and dirty bits, which hardware sets on its own.
     #[inline(always)]
     pub const fn same_mapping(self, other: Self) -> bool {

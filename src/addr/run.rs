@@ -13,7 +13,7 @@ pub(crate) const MAX_RUN_PAGES: u32 = 1 << 31;
 const MAX_ORDER: u8 = 32;
 
 /// Beside the order: all pins of each frame. What looks at runs of base pages passes these by without a test of its own.
-const SOLE: u8 = 1 << 7;
+const SOLE: u32 = 1 << 7;
 
 /// Consecutive frames that were acquired in the same way.
 ///
@@ -25,14 +25,15 @@ const SOLE: u8 = 1 << 7;
 pub struct PhysRun {
     pub(crate) first: u64,
     pub(crate) pages: u32,
-    pub(crate) order: u8,
+    /// And [`SOLE`]. As wide as the pages, so that one comparison looks at both.
+    pub(crate) order: u32,
 }
 
 impl PhysRun {
     /// `pages` frames from `first`, in leaves of `1 << order` pages. For runs that come back through a foreign ABI.
     #[must_use]
     pub const fn from_parts(first: Pfn, pages: u32, order: u8) -> Self {
-        Self { first: first.number(), pages, order }
+        Self { first: first.number(), pages, order: order as u32 }
     }
 
     /// All but the first frame, in the low 40 bits.
@@ -43,7 +44,7 @@ impl PhysRun {
 
     /// A run of this [`shape`](Self::shape); what is above is of no interest.
     pub(crate) const fn of_shape(first: Pfn, shape: u64) -> Self {
-        Self { first: first.number(), pages: shape as u32, order: (shape >> 32) as u8 }
+        Self { first: first.number(), pages: shape as u32, order: (shape >> 32) as u8 as u32 }
     }
 
     /// The first frame.
@@ -64,7 +65,7 @@ impl PhysRun {
     #[must_use]
     #[inline(always)]
     pub const fn order(&self) -> u8 {
-        self.order & !SOLE
+        (self.order & !SOLE) as u8
     }
 
     /// Whether it holds all pins of each frame ([`PinFlags::SOLE`](crate::pin::PinFlags::SOLE)).
@@ -83,7 +84,7 @@ impl PhysRun {
     /// Whether it holds one count on one base page.
     #[inline(always)]
     pub(crate) fn is_one_base_page(&self) -> bool {
-        (self.pages, self.order) == (1, 0)
+        self.shape() == 1
     }
 
     /// Whether it holds one count on each base page.

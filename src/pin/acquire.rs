@@ -146,7 +146,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
                 if let Some(error) = one_page.acquire_slow::<A, true>(&mut Runs::new(&mut ready)) {
                     return Some(error);
                 }
-                release_run::<S::Kernel, true>(self.env(), ready[0], Dirty::No);
+                release_run::<S::Kernel, true>(self.env(), &ready[0], Dirty::No);
             }
             // The mm need not be one that runs, so its VMA keeps the tables.
             let mut stop = None;

@@ -153,7 +153,7 @@ fn resume<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
             true => wanted.acquire_alone::<A>(&mut runs),
         };
         if let Err(error) = settle(budget, flags.term(), missing, runs.held_pages() - held) {
-            runs.roll_back(before, |run| release_run::<S::Kernel, true>(env, run, Dirty::No));
+            runs.roll_back(before, |run| release_run::<S::Kernel, true>(env, &run, Dirty::No));
             budget.uncharge(missing, flags.term());
             stopped = Some(error.into());
         }

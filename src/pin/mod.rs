@@ -52,7 +52,7 @@ pub use lender::{Lender, Owner};
 pub use parts::pin_user_pages_in_parts;
 pub use pinned::{OwnedPins, Pinned, PinnedPages, RawPins};
 pub use range::{ByteRun, OutOfRange, PinnedPage, PinnedRange};
-pub use release::{put_user_pages, unpin_user_pages, unpin_user_run};
+pub use release::{put_user_pages, unpin_user_pages, unpin_user_runs};
 pub use revoke::{Answer, Asked, Held, Outcome, PinGuard, RegisterError, Revocable, RevocableSet, Revoke};
 #[cfg(feature = "alloc")]
 pub use user_vec::{OwnedPinnedVec, PinnedVec, UserVec, UserVecError, pin_user_pages_in_vec};

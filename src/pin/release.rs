@@ -24,13 +24,15 @@ fn release_carefully<K: Env, const PIN: bool>(env: &K, pfn: Pfn, frame: &PageFra
 
 /// Gives back what a run holds: one count per frame, or per large leaf.
 #[inline(always)]
-pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: Dirty) {
-    if PIN
-        && run.is_one_base_page()
-        && env.frames().frame(run.first()).is_some_and(|frame| frame.word.unpin_mapped(dirty))
-    {
-        return;
+pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: &PhysRun, dirty: Dirty) {
+    if !(PIN && unpin_one_page(env.frames(), run, dirty)) {
+        release_pages::<K, PIN>(env, run, dirty);
     }
+}
+
+/// The same for more than one page, or with care.
+#[inline(never)]
+fn release_pages<K: Env, const PIN: bool>(env: &K, run: &PhysRun, dirty: Dirty) {
     let base_pages = if run.is_of_base_pages() { env.frames().run(run.first(), run.pages()) } else { None };
     if let Some(frames) = base_pages {
         let mut next = 0;
@@ -57,7 +59,7 @@ pub(crate) fn release_run<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty:
 /// Gives back a run that holds all pins of each frame.
 #[cold]
 #[inline(never)]
-fn release_sole<K: Env>(env: &K, run: PhysRun, dirty: Dirty) {
+fn release_sole<K: Env>(env: &K, run: &PhysRun, dirty: Dirty) {
     for head in run.heads() {
         match env.frames().frame(head) {
             Some(frame) => _ = release(env, head, frame.word.unpin_sole(dirty)),
@@ -68,7 +70,7 @@ fn release_sole<K: Env>(env: &K, run: PhysRun, dirty: Dirty) {
 
 /// As [`release_run`], asking the frame table for each word.
 #[inline(never)]
-fn release_heads<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: Dirty) {
+fn release_heads<K: Env, const PIN: bool>(env: &K, run: &PhysRun, dirty: Dirty) {
     for head in run.heads() {
         match env.frames().frame(head) {
             Some(frame) if PIN && frame.word.unpin_mapped(dirty) => {}
@@ -79,26 +81,64 @@ fn release_heads<K: Env, const PIN: bool>(env: &K, run: PhysRun, dirty: Dirty) {
 }
 
 /// Gives back every run and counts them.
-#[inline]
+#[inline(always)]
 pub(super) fn release_runs<K: Env, const PIN: bool>(env: &K, runs: &[PhysRun], dirty: Dirty) {
-    let mut pages = 0;
-    for run in runs {
-        pages += run.pages();
-        release_run::<K, PIN>(env, *run, dirty);
-    }
+    let pages = match runs {
+        [run] => {
+            release_run::<K, PIN>(env, run, dirty);
+            run.pages()
+        }
+        _ => release_many::<K, PIN>(env, runs, dirty),
+    };
     count(env, Counted::released(PIN), pages);
 }
 
-/// Unpins what one run holds: Linux's `unpin_user_page`, `unpin_user_page_range` and their `_dirty` forms.
+/// Gives back every run, and says how many pages they were.
+#[inline(never)]
+fn release_many<K: Env, const PIN: bool>(env: &K, runs: &[PhysRun], dirty: Dirty) -> u64 {
+    let (mut next, mut pages) = (0, 0);
+    while let Some(rest) = runs.get(next..).filter(|rest| !rest.is_empty()) {
+        if PIN {
+            let unpinned = match dirty {
+                Dirty::No => unpin_single_pages::<_, false>(env.frames(), rest),
+                Dirty::Yes => unpin_single_pages::<_, true>(env.frames(), rest),
+            };
+            next += unpinned;
+            pages += unpinned as u64;
+        }
+        if let Some(run) = runs.get(next) {
+            pages += run.pages();
+            release_run::<K, PIN>(env, run, dirty);
+            next += 1;
+        }
+    }
+    pages
+}
+
+/// [`unpin_mapped`] for runs of one page each; stops at the first that is none, or that needs a careful release.
+///
+/// A function of its own for the reason that the walker's loop is.
+#[inline(never)]
+fn unpin_single_pages<F: FrameTable, const DIRTY: bool>(frames: &F, runs: &[PhysRun]) -> usize {
+    runs.iter().position(|run| !unpin_one_page(frames, run, Dirty::when(DIRTY))).unwrap_or(runs.len())
+}
+
+/// Unpins a run of one page, if it is one and takes no care. False: nothing was changed.
+#[inline(always)]
+fn unpin_one_page<F: FrameTable>(frames: &F, run: &PhysRun, dirty: Dirty) -> bool {
+    run.is_one_base_page() && frames.frame(run.first()).is_some_and(|frame| frame.word.unpin_mapped(dirty))
+}
+
+/// Unpins what the runs hold: Linux's `unpin_user_page`, `unpin_user_page_range` and their `_dirty` forms.
 ///
 /// The charge on a budget, if there is one, stays the caller's business ([`PhysRun::held_pages`]). A ledger finds no ticket: a record that has these frames
 /// is *orphaned*, and says so.
 ///
 /// # Safety
-/// The caller owns the pins that the run stands for, taken through the same kernel.
-pub unsafe fn unpin_user_run<K: Env>(kernel: &K, run: PhysRun, dirty: Dirty) {
-    ledger(kernel).released_by_number(run);
-    release_runs::<K, true>(kernel, &[run], dirty);
+/// The caller owns the pins that the runs stand for, taken through the same kernel.
+pub unsafe fn unpin_user_runs<K: Env>(kernel: &K, runs: &[PhysRun], dirty: Dirty) {
+    runs.iter().for_each(|run| ledger(kernel).released_by_number(*run));
+    release_runs::<K, true>(kernel, runs, dirty);
 }
 
 /// Unpins what [`Pinned::into_raw`](super::Pinned::into_raw) gave away, and uncharges `budget`: Linux's

@@ -7,32 +7,61 @@ pub(super) struct Runs<'b> {
     buffer: &'b mut [PhysRun],
     used: usize,
     pages: u64,
+    /// What stands for the last run where there is none: cheaper than asking.
+    nowhere: PhysRun,
 }
 
-/// A run of base pages that is being extended, kept out of the buffer while it is. Only [`Runs`] makes and takes back
-/// one.
-pub(super) struct OpenRun {
-    first: Pfn,
+/// [`Runs`] while base pages are added to them one by one.
+pub(super) struct OpenRuns<'r> {
+    /// The last run, if base pages may continue it.
+    last: &'r mut PhysRun,
+    /// The frame that continues it.
     next: Pfn,
+    /// Places for more runs.
+    room: core::slice::IterMut<'r, PhysRun>,
+    used: &'r mut usize,
+    capacity: usize,
 }
 
-impl OpenRun {
-    /// A run that no frame continues.
-    const NONE: Self = Self { first: Pfn::new(u64::MAX), next: Pfn::new(u64::MAX) };
-
-    /// Whether `pfn` comes right after it.
+impl OpenRuns<'_> {
+    /// The frame that continues the last run.
     #[inline(always)]
-    pub(super) fn continues_at(&self, pfn: Pfn) -> bool {
-        self.next == pfn
+    pub(super) fn next(&self) -> Pfn {
+        self.next
     }
 
+    /// Adds one page. False: no room, and nothing changed.
     #[inline(always)]
-    pub(super) fn extend(&mut self) {
-        self.next = self.next.offset(1);
+    pub(super) fn add(&mut self, pfn: Pfn) -> bool {
+        if pfn == self.next {
+            self.last.pages += 1;
+        } else {
+            let Some(place) = self.room.next() else { return false };
+            *place = PhysRun { first: pfn.number(), pages: 1, order: 0 };
+            self.last = place;
+        }
+        self.next = pfn.offset(1);
+        true
     }
 
-    fn pages(&self) -> u32 {
-        (self.next.number() - self.first.number()) as u32
+    /// Adds the next `pages` frames, which continue a run.
+    #[inline(always)]
+    pub(super) fn extend(&mut self, pages: u64) {
+        self.last.pages += pages as u32;
+        self.next = self.next.offset(pages);
+    }
+
+    /// Takes back the page that was added last.
+    #[inline(always)]
+    pub(super) fn take_back(&mut self) {
+        self.last.pages -= 1;
+    }
+
+    /// Ends it.
+    #[inline(always)]
+    pub(super) fn close(self) {
+        // The last page may have been taken back, and the only one of its run.
+        *self.used = self.capacity - self.room.len() - usize::from(self.last.pages == 0);
     }
 }
 
@@ -47,12 +76,12 @@ pub(super) enum Room {
 
 impl<'b> Runs<'b> {
     pub(super) fn new(buffer: &'b mut [PhysRun]) -> Self {
-        Self { buffer, used: 0, pages: 0 }
+        Self::resumed(buffer, 0, 0)
     }
 
     /// With the first `used` runs of `buffer` in use, for `pages` base pages.
     pub(super) fn resumed(buffer: &'b mut [PhysRun], used: usize, pages: u64) -> Self {
-        Self { buffer, used, pages }
+        Self { buffer, used, pages, nowhere: PhysRun { first: 0, pages: 1, order: 0 } }
     }
 
     /// Runs in use.
@@ -76,42 +105,20 @@ impl<'b> Runs<'b> {
         if self.used == 0 { None } else { self.buffer.get(self.used - 1) }
     }
 
-    /// Opens the last run for base pages, or an empty one that nothing continues.
+    /// To add base pages, of which the caller says in the end how many they were ([`Runs::added`]).
     #[inline(always)]
-    pub(super) fn open(&self) -> OpenRun {
-        match self.last() {
-            Some(run) if run.order == 0 && run.pages < MAX_RUN_PAGES => OpenRun { first: run.first(), next: run.end() },
-            _ => OpenRun::NONE,
-        }
+    pub(super) fn open(&mut self) -> OpenRuns<'_> {
+        let capacity = self.buffer.len();
+        let (runs, room) = self.buffer.split_at_mut(self.used);
+        let last = runs.last_mut().filter(|run| run.order == 0 && run.pages < MAX_RUN_PAGES);
+        let next = last.as_ref().map_or(Pfn::new(u64::MAX), |run| run.end());
+        let last = last.unwrap_or(&mut self.nowhere);
+        OpenRuns { last, next, room: room.iter_mut(), used: &mut self.used, capacity }
     }
 
-    /// Stores the open run and begins another at `pfn`. False: no room, and nothing changed.
+    /// Notes that `pages` base pages were added to the open runs.
     #[inline(always)]
-    pub(super) fn begin(&mut self, open: &mut OpenRun, pfn: Pfn) -> bool {
-        if self.used == self.buffer.len() {
-            return false;
-        }
-        self.store(open);
-        self.used += 1;
-        *open = OpenRun { first: pfn, next: pfn };
-        true
-    }
-
-    #[inline(always)]
-    fn store(&mut self, open: &OpenRun) {
-        if let Some(run) = self.buffer.get_mut(self.used.wrapping_sub(1)).filter(|_| open.pages() != 0) {
-            *run = PhysRun { first: open.first.number(), pages: open.pages(), order: 0 };
-        }
-    }
-
-    /// Takes the open run back after `pages` base pages were added.
-    #[inline(always)]
-    pub(super) fn close(&mut self, open: OpenRun, pages: u64) {
-        self.store(&open);
-        if open.pages() == 0 && open.first != OpenRun::NONE.first {
-            // Begun, but its first page was refused.
-            self.used -= 1;
-        }
+    pub(super) fn added(&mut self, pages: u64) {
         self.pages += pages;
     }
 

@@ -13,7 +13,7 @@
 
 use super::run::Runs;
 use super::{PhysRun, PinError};
-use crate::addr::PageAddr;
+use crate::addr::{PageAddr, Pfn};
 use crate::arch::{self, Demand, Entry, LeafSize, Level};
 use crate::env::{EntryAddr, Env, FrameTable, Mm, PhysMap};
 use crate::frame::{CountError, Dirty, Layout, PageFrame};
@@ -73,10 +73,16 @@ fn hold<L: Layout, const PIN: bool>(frame: &PageFrame<L>) -> Result<(), CountErr
     if PIN { frame.word.try_pin_exclusive() } else { frame.word.try_get_user() }
 }
 
+/// [`hold`] if nothing is unusual. False: nothing was changed, and `hold` must say why.
+#[inline(always)]
+fn hold_usual<L: Layout, const PIN: bool>(frame: &PageFrame<L>) -> bool {
+    if PIN { frame.word.pin_usual() } else { frame.word.try_get_user().is_ok() }
+}
+
 /// Undoes [`hold`] for a run.
 #[inline(always)]
 fn undo<K: Env, const PIN: bool>(env: &K, run: PhysRun) {
-    release_run::<K, PIN>(env, run, Dirty::No)
+    release_run::<K, PIN>(env, &run, Dirty::No)
 }
 
 /// One walk's constant part: whose tables, and for reading or (`WRITE`) writing.
@@ -154,7 +160,7 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
         };
         let run = leaf.part(page, end).sole();
         let Some(room) = runs.room_for(&run) else { return Some(Stop::Full) };
-        let undo = |head: PhysRun| release_run::<K, true>(self.env(), head.sole(), Dirty::No);
+        let undo = |head: PhysRun| release_run::<K, true>(self.env(), &head.sole(), Dirty::No);
         if let Err(stop) = self.hold_leaf_by(&leaf, |frame| frame.word.try_pin_sole(), undo) {
             return Some(stop);
         }
@@ -359,14 +365,11 @@ fn take_entries<K: Env, const PIN: bool, const WRITE: bool, const KEYS: bool>(
     runs: &mut Runs<'_>,
 ) -> Option<Stop> {
     // SAFETY: the walk that found the table keeps it alive; the places end where the table does.
-    let load = |i: u64| unsafe { map.load_entry(places.first.offset(i)) };
+    let load = |at: EntryAddr| unsafe { map.load_entry(at) };
+    let Places { mut first, mut count } = places;
     let mut open = runs.open();
-    let mut done = 0;
+    let mut entry = load(first);
     let stop = loop {
-        if done == places.count {
-            break None;
-        }
-        let entry = load(done);
         if !demand.permits::<KEYS>(entry) {
             break Some(refusal::<WRITE>(demand, entry));
         }
@@ -374,22 +377,73 @@ fn take_entries<K: Env, const PIN: bool, const WRITE: bool, const KEYS: bool>(
         let Some(frame) = frames.frame(pfn) else {
             break Some(Stop::NotPinnable);
         };
-        if !open.continues_at(pfn) && !runs.begin(&mut open, pfn) {
+        if !open.add(pfn) {
             break Some(Stop::Full);
         }
         if let Err(error) = hold::<_, PIN>(frame) {
+            open.take_back();
             // Whether the entry is what it was is for the caller to find out: here it would cost each page a register.
             break Some(refused(error, || true));
         }
-        if safeguard!(LeafReread => load(done) != entry && !load(done).same_mapping(entry)) {
+        if safeguard!(LeafReread => load(first) != entry && !load(first).same_mapping(entry)) {
+            open.take_back();
             undo::<K, PIN>(env, PhysRun::from_parts(pfn, 1, 0));
             break Some(Stop::Raced);
         }
-        open.extend();
-        done += 1;
+        count -= 1;
+        if count == 0 {
+            break None;
+        }
+        first = first.offset(1);
+        // Most pages lie in memory behind the one before, with the same rights: one comparison says so.
+        let expected = entry.of_next_frame();
+        entry = load(first);
+        if entry == expected {
+            let taken = take_neighbours::<K, PIN>(map, frames, env, Places { first, count }, entry, open.next());
+            open.extend(taken);
+            count -= taken;
+            if count == 0 {
+                break None;
+            }
+            first = first.offset(taken);
+            entry = load(first);
+        }
     };
-    runs.close(open, done);
+    open.close();
+    runs.added(places.count - count);
     stop
+}
+
+/// The pages in `places` that map one frame after the other from `first`, by entries of which the first is `expected` and the
+/// others say the same of the next frame. Ends at whatever deserves a look of its own.
+#[inline(never)]
+fn take_neighbours<K: Env, const PIN: bool>(
+    map: &K::PhysMap,
+    frames: &K::Frames,
+    env: &K,
+    places: Places,
+    mut expected: Entry,
+    first: Pfn,
+) -> u64 {
+    let mut taken = 0;
+    while taken < places.count {
+        // SAFETY: as in `take_entries`.
+        let seen = || unsafe { map.load_entry(places.first.offset(taken)) };
+        if seen() != expected {
+            break;
+        }
+        let frame = first.offset(taken);
+        if !frames.frame(frame).is_some_and(hold_usual::<_, PIN>) {
+            break;
+        }
+        if safeguard!(LeafReread => seen() != expected) {
+            undo::<K, PIN>(env, PhysRun::from_parts(frame, 1, 0));
+            break;
+        }
+        expected = expected.of_next_frame();
+        taken += 1;
+    }
+    taken
 }
 
 /// Why a leaf does not permit the access.

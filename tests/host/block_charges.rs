@@ -122,7 +122,7 @@ fn a_leaf_is_uncharged_in_every_way_back<L: Layout>() {
     drop(lent);
     assert_eq!((used(), runs[0].held_pages()), (0, BLOCK));
     // SAFETY: there is no device.
-    unsafe { pin::unpin_user_run(&machine, runs[0], Dirty::No) };
+    unsafe { pin::unpin_user_runs(&machine, &runs, Dirty::No) };
     machine.expect_bugs(1);
     machine.expect_surplus(0);
 }

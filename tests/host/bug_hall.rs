@@ -164,9 +164,9 @@ fn every_way_to_give_back_frees_with_the_last_hold<L: Layout>() {
     type Way<L> = fn(&Machine<L>, RawPins<Read, Vec<PhysRun>>);
     let ways: [Way<L>; 4] = [
         // SAFETY: the run is one base page, pinned through this machine and not given back yet.
-        |machine, pins| unsafe { pin::unpin_user_run(machine, pins.runs()[0], Dirty::No) },
+        |machine, pins| unsafe { pin::unpin_user_runs(machine, &[pins.runs()[0]], Dirty::No) },
         // SAFETY: as above.
-        |machine, pins| unsafe { pin::unpin_user_run(machine, pins.runs()[0], Dirty::Yes) },
+        |machine, pins| unsafe { pin::unpin_user_runs(machine, &[pins.runs()[0]], Dirty::Yes) },
         // SAFETY: as above.
         |machine, pins| unsafe { drop(pin::unpin_user_pages(machine, &Unlimited, pins, Dirty::No)) },
         // SAFETY: as above.

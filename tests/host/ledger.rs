@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use pagepin::frame::{Dirty, Wide};
-use pagepin::pin::{PhysRun, PinFlags, PinnedPages, Read, Write, pin_user_pages, unpin_user_pages, unpin_user_run};
+use pagepin::pin::{PhysRun, PinFlags, PinnedPages, Read, Write, pin_user_pages, unpin_user_pages, unpin_user_runs};
 use pagepin::space::{KernelHalf, SpaceOptions, UserSpace};
 use pagepin::{
     AddressSpace, Env, Extras, LeafSize, LedgerEntry, LedgerTable, Levels, Pfn, PinLedger, PinRecord, PinTerm,
@@ -167,7 +167,7 @@ fn pins_released_by_number_leave_an_orphan() {
     let raw = pin().into_raw();
     let run = raw.runs()[0];
     // SAFETY: the pin is given back by its number, and not again.
-    unsafe { unpin_user_run(&&kernel, run, Dirty::No) };
+    unsafe { unpin_user_runs(&&kernel, &[run], Dirty::No) };
     assert_eq!(ledger.records().map(|entry| (entry.run, entry.orphaned)).collect::<Vec<_>>(), [(run, true)]);
     let another = pin();
     assert_eq!(ledger.who_pins(run.first()).filter(|entry| !entry.orphaned).count(), 1);
@@ -178,7 +178,7 @@ fn pins_released_by_number_leave_an_orphan() {
     let held = pin().into_raw();
     let gone = pin().into_raw();
     // SAFETY: the pins are given back by number, once for each.
-    unsafe { unpin_user_run(&&kernel, gone.runs()[0], Dirty::No) };
+    unsafe { unpin_user_runs(&&kernel, &[gone.runs()[0]], Dirty::No) };
     assert_eq!(ledger.strike_orphans(), 1);
     // SAFETY: not what the function asks for: the pins are gone, and so is what the ticket was for. It is of one of the two.
     unsafe { unpin_user_pages(&&kernel, &Unlimited, gone, Dirty::No) };

@@ -112,7 +112,7 @@ fn a_full_quarantine_loses_memory_and_nothing_else() {
     assert_eq!(pins(), 1);
     let lost = runs.iter().find(|run| machine.word(run.first()).snapshot().pins == 1).unwrap();
     // SAFETY: the test knows which run was lost, and plays the device that stopped.
-    unsafe { pagepin::pin::unpin_user_run(&&kernel, *lost, pagepin::frame::Dirty::No) };
+    unsafe { pagepin::pin::unpin_user_runs(&&kernel, &[*lost], pagepin::frame::Dirty::No) };
     assert_eq!(pins(), 0);
 }
 
@@ -128,7 +128,7 @@ fn without_a_quarantine_a_lost_loan_is_a_bug_that_is_counted() {
     assert_eq!((machine.word(run.first()).snapshot().pins, budget.used()), (1, 0));
     assert_eq!((kernel.statistics().bugs_caught, ledger.records().next().unwrap().quarantined), (1, true));
     // SAFETY: the test plays the device, and ends.
-    unsafe { pagepin::pin::unpin_user_run(&&kernel, run, pagepin::frame::Dirty::No) };
+    unsafe { pagepin::pin::unpin_user_runs(&&kernel, &[run], pagepin::frame::Dirty::No) };
     budget.uncharge(0, pagepin::PinTerm::Short);
 }
 

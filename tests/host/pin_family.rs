@@ -275,7 +275,7 @@ fn every_release_balances<L: Layout>() {
     balance();
     for run in raw().runs() {
         // SAFETY: as above.
-        unsafe { pin::unpin_user_run(&machine, *run, Dirty::No) };
+        unsafe { pin::unpin_user_runs(&machine, &[*run], Dirty::No) };
     }
     assert_eq!(dirty(), [false; 3]);
     balance();
@@ -285,14 +285,14 @@ fn every_release_balances<L: Layout>() {
         // SAFETY: as above.
         unsafe {
             let dirty = if index == 0 { Dirty::Yes } else { Dirty::No };
-            pin::unpin_user_run(&machine, PhysRun::from_parts(*frame, 1, 0), dirty);
+            pin::unpin_user_runs(&machine, &[PhysRun::from_parts(*frame, 1, 0)], dirty);
         }
     }
     assert_eq!(dirty(), [true, false, false]);
     balance();
     for run in raw().runs() {
         // SAFETY: as above.
-        unsafe { pin::unpin_user_run(&machine, *run, Dirty::Yes) };
+        unsafe { pin::unpin_user_runs(&machine, &[*run], Dirty::Yes) };
     }
     assert_eq!(dirty(), [true; 3]);
     balance();
@@ -323,11 +323,11 @@ fn a_release_too_many_is_counted_as_a_bug<L: Layout>() {
     let process = machine.populated(1, 1);
     let frame = machine.frame_at(&process, A).0;
     // SAFETY: wrong on purpose; the word refuses.
-    unsafe { pin::unpin_user_run(&machine, PhysRun::from_parts(frame, 1, 0), Dirty::No) };
+    unsafe { pin::unpin_user_runs(&machine, &[PhysRun::from_parts(frame, 1, 0)], Dirty::No) };
     assert_eq!(machine.statistics().bugs_caught, 1);
     assert!(machine.frame_at(&process, A).1.is_sole());
     // SAFETY: wrong on purpose: not a frame at all.
-    unsafe { pin::unpin_user_run(&machine, PhysRun::from_parts(Pfn::new(1), 1, 0), Dirty::No) };
+    unsafe { pin::unpin_user_runs(&machine, &[PhysRun::from_parts(Pfn::new(1), 1, 0)], Dirty::No) };
     assert_eq!(machine.statistics().bugs_caught, 2);
     // The books are even again with two pins that nobody releases through the family.
     drop(process);

@@ -170,7 +170,7 @@ fn what_is_given_up_under_a_device_is_quarantined() {
     process.unmap(A, PAGE).unwrap();
     assert_eq!(machine.word(frame).snapshot().pins, 1, "no later owner");
     // SAFETY: the device of this test has stopped.
-    unsafe { pagepin::pin::unpin_user_run(&machine, run, pagepin::frame::Dirty::No) };
+    unsafe { pagepin::pin::unpin_user_runs(&machine, &[run], pagepin::frame::Dirty::No) };
     // This kernel has no quarantine, so that the loss was counted as a bug.
     machine.expect_bugs(1);
     machine.expect_surplus(0);

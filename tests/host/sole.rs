@@ -4,7 +4,7 @@ use pagepin::LeafSize;
 use pagepin::frame::{CountError, Dirty, Layout};
 use pagepin::pin::{
     PhysRun, PinError, PinFlags, PinnedPages, Read, Stopped, Write, pin_user_pages_fast, unpin_user_pages,
-    unpin_user_run,
+    unpin_user_runs,
 };
 
 use crate::forms::{self, FORMS, Form};
@@ -72,7 +72,7 @@ fn sole_pins_come_back_in_every_way<L: Layout>() {
         let again = PhysRun::from_parts(run.first(), run.pages() as u32, run.order());
         assert_eq!((again != *run, again.sole()), (true, *run));
         // SAFETY: the pins of this run are given back once.
-        unsafe { unpin_user_run(&machine, *run, Dirty::Yes) };
+        unsafe { unpin_user_runs(&machine, &[*run], Dirty::Yes) };
     }
     assert_eq!(words(), [1; 3]);
     pagepin::PinBudget::uncharge(process.budget(), 3, pagepin::PinTerm::Short);
@@ -88,7 +88,7 @@ fn the_wrong_release_takes_nothing<L: Layout>() {
     let held = word();
     assert_eq!(machine.word(frame).unpin(Dirty::Yes), Err(CountError::Sole));
     // SAFETY: not what was taken, which the word bears: who has all pins has them still.
-    unsafe { unpin_user_run(&machine, ordinary, Dirty::No) };
+    unsafe { unpin_user_runs(&machine, &[ordinary], Dirty::No) };
     assert_eq!(word(), held);
     assert_eq!(machine.pin::<Read>(&process, A, PAGE).err(), Some(PinError::Sole));
     drop(sole);
@@ -96,7 +96,7 @@ fn the_wrong_release_takes_nothing<L: Layout>() {
     let pinned = machine.pin::<Read>(&process, A, PAGE).unwrap();
     let held = word();
     // SAFETY: as above.
-    unsafe { unpin_user_run(&machine, ordinary.sole(), Dirty::Yes) };
+    unsafe { unpin_user_runs(&machine, &[ordinary.sole()], Dirty::Yes) };
     assert_eq!(word(), held);
     drop(pinned);
     machine.expect_bugs(1);

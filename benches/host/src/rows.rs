@@ -43,7 +43,7 @@ const PIN_512: [About; 2] = [
         "pin_user_pages_fast for writing",
         "load the entry, exchange the word, load the entry again",
     ),
-    about("unpin_512", "unpin, 512 pages in a run", Some(1.05), "unpin_user_run", "exchange the word"),
+    about("unpin_512", "unpin, 512 pages in a run", Some(1.05), "unpin_user_runs", "exchange the word"),
 ];
 const PIN_SCATTERED: [About; 2] = [
     about(
@@ -53,7 +53,7 @@ const PIN_SCATTERED: [About; 2] = [
         "pin_user_pages_fast, a run a page",
         "as above, and store the run",
     ),
-    about("unpin_scattered", "unpin, a run a page", Some(1.15), "unpin_user_run", "load the run, exchange the word"),
+    about("unpin_scattered", "unpin, a run a page", Some(1.15), "unpin_user_runs", "load the run, exchange the word"),
 ];
 const PIN_ONE: [About; 2] = [
     about(
@@ -63,7 +63,7 @@ const PIN_ONE: [About; 2] = [
         "pin_user_pages_fast",
         "walk four levels, exchange the word, load two entries again, store the run, count",
     ),
-    about("unpin_one", "unpin, one page in a call", None, "unpin_user_run", "load the run, exchange the word, count"),
+    about("unpin_one", "unpin, one page in a call", None, "unpin_user_runs", "load the run, exchange the word, count"),
 ];
 const PIN_SLOW: [About; 2] = [
     about(
@@ -83,7 +83,7 @@ const LEAF: [About; 2] = [
         "pin_user_pages_fast of all 512 pages: one word",
         "walk three levels, exchange the word, load the entry again, store the run, count",
     ),
-    about("unpin_leaf", "unpin a 2 MiB leaf", None, "unpin_user_run", "load the run, exchange the word, count"),
+    about("unpin_leaf", "unpin a 2 MiB leaf", None, "unpin_user_runs", "load the run, exchange the word, count"),
 ];
 const OPERATIONS: [About; 8] = [
     about(

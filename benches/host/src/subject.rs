@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pagepin::fault::Fault;
 use pagepin::frame::{Dirty, FrameKind, Ownership};
 use pagepin::paging::Tables;
-use pagepin::pin::{PhysRun, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast, unpin_user_run};
+use pagepin::pin::{PhysRun, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast, unpin_user_runs};
 use pagepin::space::{KernelHalf, SpaceOptions, UserSpace};
 use pagepin::{
     Access, AddressSpace as _, Entry, Env, FrameRequest, FrameSource, FrameTable, LeafSize, Levels, PAGE_SIZE,
@@ -103,10 +103,9 @@ impl<M: Map> Pins<M> {
     #[inline(never)]
     pub(crate) fn unpin(&mut self) {
         for runs in self.runs.chunks_exact(self.per_call()) {
-            for run in runs.iter().take_while(|run| run.pages() != 0) {
-                // SAFETY: `pin` took these pins through this kernel; nobody else gives them back.
-                unsafe { unpin_user_run(self.space.env(), *run, Dirty::Yes) };
-            }
+            let used = runs.iter().take_while(|run| run.pages() != 0).count();
+            // SAFETY: `pin` took these pins through this kernel; nobody else gives them back.
+            unsafe { unpin_user_runs(self.space.env(), &runs[..used], Dirty::Yes) };
         }
     }
 

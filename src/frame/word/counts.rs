@@ -100,12 +100,16 @@ impl<L: Layout> FrameWord<L> {
     /// [`CountError::Overflow`]; [`CountError::OtherKind`]: see [`FrameWord::try_get_user`].
     #[inline(always)]
     pub fn try_pin_exclusive(&self) -> Result<(), CountError> {
+        if self.pin_usual() { Ok(()) } else { self.try_pin_carefully(true) }
+    }
+
+    /// The usual case of [`FrameWord::try_pin_exclusive`] in few instructions: no gets where they count, fewer than half of the
+    /// pins. False: nothing was changed, and `try_pin_exclusive` must decide.
+    #[inline(always)]
+    pub(crate) fn pin_usual(&self) -> bool {
         let word = self.load(Ordering::Relaxed);
         let usual = word & (L::EXCLUSIVE | L::GETS.mask() | L::PINS.top()) == L::EXCLUSIVE;
-        if usual && self.exchange(word, word + Self::PIN).is_ok() {
-            return Ok(());
-        }
-        self.try_pin_carefully(true)
+        usual && self.exchange(word, word + Self::PIN).is_ok()
     }
 
     /// Pins a frame of any kind. The caller makes sure that the frame cannot be recycled meanwhile (it holds a
@@ -213,9 +217,9 @@ impl<L: Layout> FrameWord<L> {
     #[inline(always)]
     pub(crate) fn unpin_mapped(&self, dirty: Dirty) -> bool {
         let word = self.load(Ordering::Relaxed);
-        let next = (word | Self::mark(dirty)).wrapping_sub(Self::PIN);
+        let next = word.wrapping_sub(Self::PIN) | Self::mark(dirty);
         // To whom all pins were given at once, one less is as much.
-        word & L::PINS.mask() != 0 && L::PLAIN.get(next) != 0 && self.exchange(word, next).is_ok()
+        word & L::PINS.mask() != 0 && next & L::PLAIN.mask() != 0 && self.exchange(word, next).is_ok()
     }
 
     /// What to set in the word to note that the frame was written.

@@ -7,7 +7,7 @@ use alloc::{sync::Arc, vec, vec::Vec};
 use core::{arch::asm, hint::black_box, mem};
 
 use pagepin::frame::{FrameKind, Ownership};
-use pagepin::pin::{PhysRun, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast, unpin_user_run};
+use pagepin::pin::{PhysRun, PinFlags, Read, Write, pin_user_pages, pin_user_pages_fast, unpin_user_runs};
 use pagepin::space::UserSpace;
 use pagepin::{
     Access, Entry, FrameRequest, FrameSource, FrameTable, LeafSize, Rights, UserRange, fault::Fault, frame::Dirty,
@@ -135,14 +135,12 @@ fn pin_all(space: &UserSpace<&'static Kernel>, ranges: &[UserRange], buffers: &m
     }
 }
 
-/// Gives back what `pin_all` took; each call's runs are at the front of its part of the buffers.
+/// Gives back what `pin_all` took, call by call.
 #[inline(never)]
-fn unpin_all(kernel: &Kernel, buffers: &[PhysRun], per_call: usize) {
-    for buffer in buffers.chunks_exact(per_call) {
-        for run in buffer.iter().take_while(|run| run.pages() != 0) {
-            // SAFETY: `pin_all` took these pins through this kernel; nobody else gives them back.
-            unsafe { unpin_user_run(kernel, *run, Dirty::Yes) };
-        }
+fn unpin_all(kernel: &Kernel, calls: &[&[PhysRun]]) {
+    for runs in calls {
+        // SAFETY: `pin_all` took these pins through this kernel; nobody else gives them back.
+        unsafe { unpin_user_runs(kernel, runs, Dirty::Yes) };
     }
 }
 
@@ -152,7 +150,10 @@ fn pin_and_unpin(subject: &Subject, ranges: &[UserRange], per_call: usize, slow:
     let pinned = ticks(|| pin_all(subject.space(), ranges, &mut buffers, slow));
     let held: u64 = buffers.iter().map(PhysRun::pages).sum();
     assert_eq!(held, ranges.iter().map(|range| range.pages()).sum::<u64>(), "everything was pinned");
-    (pinned, ticks(|| unpin_all(kernel(), &buffers, per_call)))
+    // Each call's runs are at the front of its part of the buffers.
+    let used = |buffer: &[PhysRun]| buffer.iter().take_while(|run| run.pages() != 0).count();
+    let calls: Vec<_> = buffers.chunks_exact(per_call).map(|buffer| &buffer[..used(buffer)]).collect();
+    (pinned, ticks(|| unpin_all(kernel(), &calls)))
 }
 
 /// The same for `pages` base pages in calls of `call`.
