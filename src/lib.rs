@@ -141,8 +141,8 @@ pub use env::{
     AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, CpuReaders, Cpus, CurrentCpu, EntryAddr, Env,
     ExtraParts, Extras, FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, LedgerEntry,
     LedgerTable, LedgerTicket, LocalCpu, LostLoan, Mm, MmReaders, NoPreempt, NotReady, OffsetPhysMap, PhysMap,
-    PinBudget, PinLedger, PinLimit, PinLimits, PinRecord, PinTerm, Platform, Quarantine, ReadSide, Reentered,
-    Shootdown, Statistics, SwitchMm, Ticket, Unlimited, Vmas, Zone,
+    PinBudget, PinLedger, PinLimit, PinLimits, PinRecord, PinTerm, PinnedRun, Platform, Quarantine, ReadSide,
+    Reentered, Shootdown, SpaceEnd, Statistics, StillPinned, SwitchMm, Ticket, Unlimited, Vmas, Zone,
 };
 pub use rights::{Access, Rights};
 pub use vma::{Backing, MapOptions, Vma, VmaError, VmaFlags};

@@ -46,9 +46,22 @@ bitflags! {
     pub struct VmaFlags: u8 {
         /// A child gets neither the VMA nor its pages (`VM_DONTCOPY` on Linux). A parent that lends pages to a device spares
         /// fork the copies.
-        const DONT_FORK = 1;
+        const DONT_FORK = 1 << 0;
         /// A child gets the VMA, and zeroes in it (`VM_WIPEONFORK`). For keys and the state of random generators.
-        const WIPE_ON_FORK = 2;
+        const WIPE_ON_FORK = 1 << 1;
+        /// Taking the right to write, or all rights, from a page that is pinned, for reading or writing, is refused. Without it rights
+        /// are user code's alone, and a device keeps what it was given, as on Linux. A pin that is being taken at the same
+        /// moment may come before or after.
+        const REFUSE_PROTECT_PINNED = 1 << 2;
+        /// Unmapping or discarding a page that is pinned is refused. Without it, and the next, the page goes, its frame
+        /// stays as long as the pin, and the caller is told which. As with protect, a pin may be taken at the same moment.
+        const REFUSE_UNMAP_PINNED = 1 << 3;
+        /// Unmapping a page that is pinned is deferred: nobody may access the VMA from then on, and no child gets it, but its addresses
+        /// stay taken and its pages stay where they are until none is pinned any more and the kernel calls
+        /// [`finish_deferred`](crate::space::UserSpace::finish_deferred). Discarding such a page is refused.
+        const DEFER_UNMAP_PINNED = 1 << 4;
+        /// An unmap of it waits. Set by the unmap, and by nobody else.
+        const UNMAP_DEFERRED = 1 << 5;
     }
 }
 
@@ -118,7 +131,7 @@ pub enum VmaError {
     RightsExceedMax,
     /// There are 16 protection keys.
     InvalidKey,
-    /// Only private memory can be wiped on fork.
+    /// Only private memory can be wiped on fork, an unmap is refused or deferred and not both, and nobody asks for one that waits.
     InvalidFlags,
 }
 
@@ -138,7 +151,7 @@ impl fmt::Display for VmaError {
         f.write_str(match self {
             Self::RightsExceedMax => "more rights than the VMA may be given",
             Self::InvalidKey => "there is no such protection key",
-            Self::InvalidFlags => "only private memory can be wiped on fork",
+            Self::InvalidFlags => "flags that contradict each other or the kind of memory",
         })
     }
 }
@@ -262,10 +275,20 @@ impl Vma {
     /// # Errors
     /// [`VmaError::InvalidFlags`].
     pub fn with_flags(self, flags: VmaFlags) -> Result<Self, VmaError> {
-        if flags.contains(VmaFlags::WIPE_ON_FORK) && self.backing != Backing::Anonymous {
+        let both = VmaFlags::REFUSE_UNMAP_PINNED.union(VmaFlags::DEFER_UNMAP_PINNED);
+        let wipes_foreign = flags.contains(VmaFlags::WIPE_ON_FORK) && self.backing != Backing::Anonymous;
+        if wipes_foreign || flags.contains(both) || flags.contains(VmaFlags::UNMAP_DEFERRED) {
             return Err(VmaError::InvalidFlags);
         }
         Ok(Self { options: MapOptions { flags, ..self.options }, ..self })
+    }
+
+    /// The same pages while their unmap waits for pins: for nobody to access or inherit.
+    #[must_use]
+    pub const fn with_unmap_deferred(self) -> Self {
+        let flags = self.options.flags.union(VmaFlags::UNMAP_DEFERRED).union(VmaFlags::DONT_FORK);
+        let options = MapOptions { rights: Rights::empty(), max_rights: Rights::empty(), flags, ..self.options };
+        Self { options, ..self }
     }
 
     /// The parts below `page` and from it on, if both have pages.

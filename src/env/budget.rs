@@ -37,7 +37,7 @@ impl core::error::Error for BudgetExceeded {}
 /// A limit on what an mm pins. Asked before anything is taken, so that a limit is an error and never a saturated
 /// counter that user space can probe.
 ///
-/// A pin keeps whole leaves: one page of a 2 MiB leaf costs 512 ([`PhysRun::held_pages`](crate::PhysRun::held_pages)). How large
+/// A pin keeps whole leaves: one page of a 2 MiB leaf costs 512 ([`PhysRun::held_pages`](crate::pin::PhysRun::held_pages)). How large
 /// leaves are is found when they are pinned, so the rest of them is asked for then, and if it is refused everything is given back.
 /// Two pins of parts of a leaf cost it twice, as two pins of a page do.
 ///

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Env, ExtraParts, PinTerm};
+use super::{Env, ExtraParts, PinTerm, StillPinned};
 use crate::addr::{Pfn, PhysRun, UserRange};
 
 /// One acquisition, as a [`PinLedger`] hears of it.
@@ -20,6 +20,19 @@ pub struct PinRecord<'a> {
     pub writes: bool,
     /// For how long.
     pub term: PinTerm,
+}
+
+/// How an address space ended.
+#[derive(Clone, Copy, Debug)]
+pub struct SpaceEnd<'a> {
+    /// Its top table, which is freed next.
+    pub space: Pfn,
+    /// Who it was for: [`AddressSpace::tag`](crate::AddressSpace::tag).
+    pub tag: u64,
+    /// Base pages that it had mapped and that stay pinned.
+    pub pinned_pages: u64,
+    /// Which.
+    pub still_pinned: &'a StillPinned,
 }
 
 /// A book about pins: each acquisition is entered when it is made, and struck out when it ends. Pins are counted all the same; a
@@ -55,9 +68,11 @@ pub trait PinLedger: Sync {
         let _ = run;
     }
 
-    /// The address space with this top table has ended. What is recorded of it was left behind.
-    fn space_ends(&self, space: Pfn) {
-        let _ = space;
+    /// An address space has ended: by [`UserSpace::exit`](crate::space::UserSpace::exit), or because it was dropped. What is recorded
+    /// of it was left behind. A kernel that keeps no records, and wants to hear of frames that stay pinned, has a ledger with
+    /// nothing else but this.
+    fn space_ends(&self, end: &SpaceEnd<'_>) {
+        let _ = end;
     }
 }
 
@@ -100,7 +115,7 @@ impl<T: PinLedger + ?Sized> PinLedger for &T {
         (**self).released_by_number(run);
     }
     #[inline(always)]
-    fn space_ends(&self, space: Pfn) {
-        (**self).space_ends(space);
+    fn space_ends(&self, end: &SpaceEnd<'_>) {
+        (**self).space_ends(end);
     }
 }

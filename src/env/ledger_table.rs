@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{PinLedger, PinRecord, PinTerm};
+use super::{PinLedger, PinRecord, PinTerm, SpaceEnd};
 use crate::addr::{Pfn, PhysRun};
 use crate::primitive::{AtomicU64, Ordering, const_fn, fence, safeguard};
 
@@ -390,7 +390,7 @@ impl<const N: usize> PinLedger for LedgerTable<N> {
         }
     }
 
-    fn space_ends(&self, space: Pfn) {
+    fn space_ends(&self, &SpaceEnd { space, .. }: &SpaceEnd<'_>) {
         for slot in self.slots() {
             if let Some((state, _)) = slot.read().filter(|(_, entry)| entry.space == space) {
                 slot.change(state & !NUMBER, |state| state | LEFT_BEHIND);

@@ -34,6 +34,7 @@ mod phys_map;
 mod quarantine;
 mod read_side;
 mod shootdown;
+mod still_pinned;
 mod switch_mm;
 
 use spin::relax::{RelaxStrategy, Spin};
@@ -51,7 +52,7 @@ pub use extras::{ExtraParts, Extras};
 pub use frame_source::{FrameRequest, FrameSource, Zone};
 pub(crate) use frame_source::{FreedRun, OwnedFrame, release};
 pub use frame_table::{FlatFrameTable, FrameTable};
-pub use ledger::{PinLedger, PinRecord, Ticket};
+pub use ledger::{PinLedger, PinRecord, SpaceEnd, Ticket};
 pub use ledger_table::{LedgerEntry, LedgerTable, LedgerTicket};
 pub use mm::Mm;
 #[cfg(feature = "alloc")]
@@ -63,6 +64,7 @@ pub use phys_map::{EntryAddr, EntryCell, OffsetPhysMap, PhysMap};
 pub use quarantine::{LostLoan, Quarantine};
 pub use read_side::ReadSide;
 pub use shootdown::{FlushRange, Shootdown};
+pub use still_pinned::{PinnedRun, StillPinned};
 pub use switch_mm::SwitchMm;
 
 /// Everything the operations need from a kernel, by part.

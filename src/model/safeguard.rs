@@ -58,6 +58,8 @@ pub enum Safeguard {
     FlushAfterProtect,
     /// Protect, before it refuses because of pins, waits for the walks that are under way.
     RefusalWaits,
+    /// An unmap that may be deferred waits for the walks that are under way before it looks for pins.
+    DeferralWaits,
     /// Unmap flushes before it releases.
     FlushBeforeRelease,
     /// Unmap waits for the walkers before it frees tables.

@@ -7,6 +7,8 @@
 #[cfg(feature = "alloc")]
 mod advice;
 #[cfg(feature = "alloc")]
+mod deferred;
+#[cfg(feature = "alloc")]
 mod error;
 mod fork;
 #[cfg(feature = "alloc")]
@@ -14,6 +16,7 @@ mod inspect;
 mod kernel_half;
 #[cfg(feature = "alloc")]
 mod mm_lock;
+mod pinned;
 #[cfg(feature = "alloc")]
 mod placement;
 mod protect;
@@ -34,9 +37,10 @@ pub use fork::{ForkError, Forked, fork_vmas};
 #[cfg(feature = "alloc")]
 pub use inspect::{Audited, Dump, Finding, Resident, audit};
 pub use kernel_half::{KernelHalf, KernelHalfError, OutOfTables, Vital};
+pub use pinned::first_pinned_page;
 #[cfg(feature = "alloc")]
 pub use placement::Placement;
-pub use protect::{ProtectError, ProtectPolicy, protect_pages};
+pub use protect::{ProtectError, protect_pages};
 #[cfg(feature = "alloc")]
 pub use user_space::{SpaceOptions, UserSpace};
 pub use zap::{EmptyTables, Unmapped, ZapError, free_tables, zap_pages};

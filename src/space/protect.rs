@@ -2,27 +2,16 @@
 
 use core::fmt;
 
+use super::pinned::first_pinned;
 use super::zap::reject_split_leaves;
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Entry, LeafSize};
-use crate::env::{Env, FlushRange, FrameTable, Mm, ReadSide};
+use crate::env::{Env, FlushRange, FrameTable, Mm};
 use crate::errno::{EBUSY, EFAULT, EINVAL};
 use crate::paging::{Chunk, Cursor, TableError, Tables};
 use crate::primitive::safeguard;
 use crate::rights::Rights;
-use crate::vma::{Backing, Vma};
-
-/// What protect does about pinned pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum ProtectPolicy {
-    /// Rights are user code's; a device keeps what it was given (as on Linux).
-    #[default]
-    Allow,
-    /// Taking the right to write, or all rights, from a VMA's page that is pinned, for reading or writing, is refused. A pin
-    /// that is being taken at the same moment may come before or after; what a walker of another mm holds for a moment
-    /// does not count.
-    RefusePinned,
-}
+use crate::vma::{Backing, Vma, VmaFlags};
 
 /// Why rights were not changed. Nothing was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +19,7 @@ pub enum ProtectPolicy {
 pub enum ProtectError {
     /// The range begins or ends inside a large leaf.
     LargeLeaf,
-    /// The page is pinned and the policy says no.
+    /// The page is pinned and its VMA refuses that ([`VmaFlags::REFUSE_PROTECT_PINNED`]).
     Pinned(PageAddr),
     /// Somebody else damaged the tables.
     MalformedTable,
@@ -83,16 +72,22 @@ impl From<TableError> for ProtectError {
 pub unsafe fn protect_pages<'a, K: Env>(
     mm: &Mm<K>,
     range: UserRange,
-    vmas: impl IntoIterator<Item = &'a Vma> + Clone,
+    vmas: impl IntoIterator<Item = &'a Vma, IntoIter: Clone> + Clone,
     rights: Rights,
-    policy: ProtectPolicy,
 ) -> Result<(), ProtectError> {
     let (first, end) = (range.first_page(), range.end_page());
     // SAFETY: the caller holds the mm lock.
     let mut tables = unsafe { Tables::under_mm_lock(mm) };
     reject_split_leaves(&tables, first, end)?;
-    if policy == ProtectPolicy::RefusePinned {
-        reject_pinned(&tables, (first, end), vmas.clone(), rights)?;
+    // The right is the VMA's. An entry may be read-only where the VMA is not: a read pin leaves it so.
+    let loses = |vma: &&Vma| {
+        let writes = vma.rights().contains(Rights::WRITE) && !rights.contains(Rights::WRITE);
+        writes || (rights.is_empty() && !vma.rights().is_empty())
+    };
+    let refuses = |vma: &&Vma| vma.flags().contains(VmaFlags::REFUSE_PROTECT_PINNED) && loses(vma);
+    let parts = vmas.clone().into_iter().filter(refuses).map(|vma| (vma.start().max(first), vma.end().min(end)));
+    if let Some(page) = first_pinned(&tables, parts)? {
+        return Err(ProtectError::Pinned(page));
     }
     let mut weakened = false;
     for vma in vmas {
@@ -108,53 +103,18 @@ pub unsafe fn protect_pages<'a, K: Env>(
     Ok(())
 }
 
-fn reject_pinned<'a, K: Env>(
-    tables: &Tables<'_, K>,
-    (first, end): (PageAddr, PageAddr),
-    vmas: impl IntoIterator<Item = &'a Vma> + Clone,
-    rights: Rights,
-) -> Result<(), ProtectError> {
-    if find_pinned(tables, (first, end), vmas.clone(), rights)?.is_none() {
-        return Ok(());
+#[cfg(feature = "alloc")]
+/// Takes all rights from the pages of a part, which begins and ends with leaves. Whether some had any, and a TLB may still grant them.
+pub(super) fn withdraw<K: Env>(tables: &mut Tables<'_, K>, (first, end): (PageAddr, PageAddr)) -> bool {
+    let change = Change { rights: Rights::empty(), key: 0, backing: Backing::Anonymous };
+    let (mut weakened, mut cursor) = (false, Cursor::new(first, end));
+    while let Ok(Some(chunk)) = cursor.next_chunk(tables) {
+        weakened |= change.apply(tables, chunk);
     }
-    // It may be no pin of this mm. A lockless walker that found the frame by an entry of its former mm holds it until it
-    // has read that entry again. Such a walk began before the frame was this mm's: one that begins now cannot find the old
-    // entry. So when all walks of this moment have ended, what is left are pins of those who keep them, and of walks of
-    // this mm that are under way, and those may come before or after.
-    safeguard!(RefusalWaits; {
-        tables.flush(FlushRange::Pages { first, pages: 1 });
-        tables.env().read_side().synchronize();
-    });
-    find_pinned(tables, (first, end), vmas, rights)?.map_or(Ok(()), |page| Err(ProtectError::Pinned(page)))
-}
-
-/// The first page of the range that is pinned and would lose a right with `rights`.
-fn find_pinned<'a, K: Env>(
-    tables: &Tables<'_, K>,
-    (first, end): (PageAddr, PageAddr),
-    vmas: impl IntoIterator<Item = &'a Vma>,
-    rights: Rights,
-) -> Result<Option<PageAddr>, TableError> {
-    // The right is the VMA's. An entry may be read-only where the VMA is not: a read pin leaves it so.
-    let loses = |vma: &&Vma| {
-        let writes = vma.rights().contains(Rights::WRITE) && !rights.contains(Rights::WRITE);
-        writes || (rights.is_empty() && !vma.rights().is_empty())
-    };
-    for vma in vmas.into_iter().filter(loses) {
-        let mut cursor = Cursor::new(vma.start().max(first), vma.end().min(end));
-        while let Some(chunk) = cursor.next_chunk(tables)? {
-            for i in 0..chunk.count {
-                let entry = tables.load(chunk.at(i));
-                let frames = tables.env().frames();
-                let counted = entry.has_frame() && !entry.is_special();
-                let frame = counted.then(|| frames.frame(entry.leaf_frame(chunk.size))).flatten();
-                if frame.is_some_and(|frame| frame.snapshot().pins != 0) {
-                    return Ok(Some(chunk.page_at(i)));
-                }
-            }
-        }
+    if weakened {
+        tables.flush(FlushRange::Leaves { first, pages: first.pages_to(end) });
     }
-    Ok(None)
+    weakened
 }
 
 struct Change {

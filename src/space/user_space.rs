@@ -2,33 +2,32 @@
 
 use core::fmt;
 
+use super::deferred;
 use super::mm_lock::MmLock;
 use super::vma_map::VmaMap;
 use super::zap::reject_split_leaves;
 use super::{
-    Advice, EmptyTables, ForkError, KernelHalf, KernelHalfError, ProtectPolicy, SpaceError, Unmapped, fork_vmas,
-    free_tables, protect_pages, zap_pages,
+    Advice, EmptyTables, ForkError, KernelHalf, KernelHalfError, SpaceError, Unmapped, fork_vmas, free_tables,
+    protect_pages, zap_pages,
 };
 use crate::addr::{Pfn, RangeError, UserRange};
 use crate::arch::{Entry, KeyRights, LeafSize, Levels, MemoryType};
 use crate::env::{AddressSpace, Mm, Reentered, Shootdown, Vmas};
 use crate::env::{EntryAddr, Env, ExtraParts, FrameTable, OwnedFrame, PhysMap, release};
-use crate::env::{PinBudget, PinLedger, Unlimited};
+use crate::env::{PinBudget, PinLedger, SpaceEnd, Unlimited};
 use crate::fault::{Fault, FaultError, FaultOutcome, fault_in_vmas};
 use crate::frame::FrameKind;
 use crate::paging::{TableError, Tables};
 use crate::pin::{PinAccess, PinError, PinFlags, PinnedRange, RunBuffer, pin_user_pages_fast};
 use crate::primitive::{AtomicU64, Ordering, RwLock};
 use crate::rights::Rights;
-use crate::vma::{Backing, MapOptions, Vma};
+use crate::vma::{Backing, MapOptions, Vma, VmaFlags};
 
 /// Choices that hold for an address space and its children.
 #[derive(Clone, Copy, Debug)]
 pub struct SpaceOptions {
     /// The kernel half that every new root gets, and how many levels it has.
     pub kernel_half: KernelHalf,
-    /// What protect does about pinned pages.
-    pub protect_policy: ProtectPolicy,
     /// Reads the rights of the running thread's protection keys (the PKRU register), where keys are in use.
     pub key_rights: Option<fn() -> KeyRights>,
 }
@@ -37,7 +36,7 @@ impl SpaceOptions {
     /// Spaces whose roots have this kernel half. Nothing else is out of the ordinary.
     #[must_use]
     pub const fn new(kernel_half: KernelHalf) -> Self {
-        Self { kernel_half, protect_policy: ProtectPolicy::Allow, key_rights: None }
+        Self { kernel_half, key_rights: None }
     }
 
     /// Spaces that no processor can run in: see [`KernelHalf::none`].
@@ -63,6 +62,9 @@ pub struct UserSpace<K: Env, C = Unlimited> {
     options: SpaceOptions,
     budget: C,
     tag: AtomicU64,
+    /// How often an unmap was deferred since none waited.
+    pub(super) deferrals: AtomicU64,
+    ended: bool,
 }
 
 impl<K: Env> UserSpace<K> {
@@ -95,7 +97,8 @@ impl<K: Env, C> UserSpace<K, C> {
         // SAFETY: the root was just made, cleared but for the kernel half, whose entries are not for user
         // code; it is freed only by `drop`, and its user half is reached only through `mm`.
         let mm = unsafe { Mm::new(kernel, root, options.levels()) };
-        Ok(Self { mm, vmas: MmLock::new(RwLock::new(vmas)), options, budget, tag: AtomicU64::new(0) })
+        let (vmas, tag, deferrals) = (MmLock::new(RwLock::new(vmas)), AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { mm, vmas, options, budget, tag, deferrals, ended: false })
     }
 
     /// The kernel.
@@ -197,14 +200,18 @@ impl<K: Env, C> UserSpace<K, C> {
         Ok(())
     }
 
-    /// Unmaps whole pages; holes are fine.
+    /// Unmaps whole pages; holes are fine. Pages that are pinned go, too, and are reported, unless their VMA
+    /// [refuses](VmaFlags::REFUSE_UNMAP_PINNED) or [defers](VmaFlags::DEFER_UNMAP_PINNED) that.
     ///
     /// # Errors
-    /// [`SpaceError::Range`], `LargeLeaf`, `TooManyVmas`, `NoMemory`.
+    /// [`SpaceError::Range`], `Pinned` (by policy), `LargeLeaf`, `TooManyVmas`, `NoMemory`.
     pub fn unmap(&self, start: u64, length: u64) -> Result<Unmapped, SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let mut vmas = self.vmas.write(self.env().extras())?;
         vmas.make_room_to_change(range.first_page(), range.end_page())?;
+        if deferred::asks_about_pins(&vmas, range) {
+            return self.unmap_by_policy(&mut vmas, range);
+        }
         // SAFETY: the range was checked against this mm's levels; the mm lock is held for writing.
         let unmapped = unsafe { zap_pages(&self.mm, range, EmptyTables::Free) }?;
         vmas.change(range.first_page(), range.end_page(), |_| None);
@@ -215,25 +222,27 @@ impl<K: Env, C> UserSpace<K, C> {
     /// memory and holes are left alone.
     ///
     /// # Errors
-    /// [`SpaceError::Range`], `LargeLeaf`.
+    /// [`SpaceError::Range`], `Pinned` (a VMA that [refuses](VmaFlags::REFUSE_UNMAP_PINNED) or
+    /// [defers](VmaFlags::DEFER_UNMAP_PINNED) the unmap), `LargeLeaf`.
     pub fn discard(&self, start: u64, length: u64) -> Result<Unmapped, SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let vmas = self.vmas.write(self.env().extras())?;
         let (first, end) = (range.first_page(), range.end_page());
-        let private = vmas.touching(first, end).filter(|vma| vma.backing() == Backing::Anonymous);
+        let has_contents =
+            |vma: &&Vma| vma.backing() == Backing::Anonymous && !vma.flags().contains(VmaFlags::UNMAP_DEFERRED);
+        let private = vmas.touching(first, end).filter(has_contents);
         let parts = private.map(|vma| UserRange::of_pages(vma.start().max(first), vma.end().min(end)));
         // SAFETY: the mm lock is held for writing, through `vmas`.
         let tables = unsafe { Tables::under_mm_lock(&self.mm) };
         for part in parts.clone() {
             reject_split_leaves(&tables, part.first_page(), part.end_page())?;
         }
+        deferred::reject_pinned(&tables, &vmas, range)?;
         drop(tables);
         let mut total = Unmapped::default();
         for part in parts {
             // SAFETY: a part of a range that was checked; the mm lock is held for writing.
-            let unmapped = unsafe { zap_pages(&self.mm, part, EmptyTables::Keep) }?;
-            total.pages += unmapped.pages;
-            total.pinned_pages += unmapped.pinned_pages;
+            total = total.and(unsafe { zap_pages(&self.mm, part, EmptyTables::Keep) }?);
         }
         Ok(total)
     }
@@ -254,9 +263,8 @@ impl<K: Env, C> UserSpace<K, C> {
             vma.with_rights(rights)?;
         }
         vmas.make_room_to_change(first, end)?;
-        let policy = self.options.protect_policy;
         // SAFETY: the VMAs are this mm's, whose mm lock is held for writing.
-        unsafe { protect_pages(&self.mm, range, vmas.touching(first, end), rights, policy) }?;
+        unsafe { protect_pages(&self.mm, range, vmas.touching(first, end), rights) }?;
         vmas.change(first, end, |vma| Some(vma.with_rights(rights).unwrap_or(vma)));
         Ok(())
     }
@@ -286,7 +294,7 @@ impl<K: Env, C> UserSpace<K, C> {
         Ok(())
     }
 
-    /// A child with the same VMAs, their memory copied on write but for what [`VmaFlags`](crate::VmaFlags) say, its pins charged to the same budget.
+    /// A child with the same VMAs, their memory copied on write but for what [`VmaFlags`] say, its pins charged to the same budget.
     ///
     /// # Errors
     /// [`ForkError`]: this address space is as it was.
@@ -385,15 +393,46 @@ unsafe impl<K: Env, C: PinBudget> AddressSpace for UserSpace<K, C> {
     }
 }
 
-impl<K: Env, C> Drop for UserSpace<K, C> {
-    fn drop(&mut self) {
+impl<K: Env, C> UserSpace<K, C> {
+    /// Ends the address space, as dropping it does: no CPU may be running on it. What it says, the kernel's
+    /// [`PinLedger`] hears as well ([`space_ends`](PinLedger::space_ends)), whichever way it ends. The policies of VMAs
+    /// and unmaps that wait hold nothing up: pins keep their frames, and no process is there to see more of them.
+    ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();
+    /// space.map(0x10000, 8192, Rights::READ | Rights::WRITE)?;
+    /// let pinned = space.pin(Write, space.range(0x11000, 4096)?, [PhysRun::default(); 1]).unwrap().into_owned();
+    /// let left = space.exit();
+    /// assert_eq!((left.pinned_pages, left.still_pinned.runs()[0].start), (1, 0x11000));
+    /// # drop(pinned);
+    /// # Ok::<(), SpaceError>(())
+    /// ```
+    pub fn exit(mut self) -> Unmapped {
+        self.end()
+    }
+
+    fn end(&mut self) -> Unmapped {
+        self.ended = true;
         self.env().shootdown().leave_mm(self.root());
         // SAFETY: nobody else has the mm any more.
-        unsafe { free_tables(&self.mm) };
-        let root = self.mm.root();
-        self.env().extras().ledger().space_ends(root);
-        if let Some(frame) = self.env().frames().frame(root) {
-            release(self.env(), root, frame.word.put());
+        let unmapped = unsafe { free_tables(&self.mm) };
+        let (space, tag) = (self.mm.root(), self.tag.load(Ordering::Relaxed));
+        let Unmapped { pinned_pages, still_pinned, .. } = &unmapped;
+        self.env().extras().ledger().space_ends(&SpaceEnd { space, tag, pinned_pages: *pinned_pages, still_pinned });
+        if let Some(frame) = self.env().frames().frame(space) {
+            release(self.env(), space, frame.word.put());
+        }
+        unmapped
+    }
+}
+
+impl<K: Env, C> Drop for UserSpace<K, C> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end();
         }
     }
 }

@@ -229,7 +229,7 @@ fn untouched_memory_can_be_changed_and_inherited<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.process();
     process.map(A, 600 * PAGE, RW).unwrap();
-    let nothing = Ok(Unmapped { pages: 0, pinned_pages: 0 });
+    let nothing = Ok(Unmapped::default());
     assert_eq!(process.discard(A, 600 * PAGE), nothing);
     assert_eq!(process.unmap(A + 100 * PAGE, PAGE), nothing);
     for rights in [NONE, R, RW] {

@@ -89,7 +89,7 @@ fn every_variant_of_spaces_and_pins_explains_itself() {
         (SpaceError::Pinned(page), "0x7000 is pinned"),
         (SpaceError::LargeLeaf, "large leaf"),
         (SpaceError::InvalidKey, "no such protection key"),
-        (SpaceError::InvalidFlags, "only private memory"),
+        (SpaceError::InvalidFlags, "contradict"),
         (SpaceError::TooManyVmas, "too many"),
         (SpaceError::NoRoom, "no free addresses"),
         (SpaceError::NoMemory, "out of memory"),
@@ -98,7 +98,7 @@ fn every_variant_of_spaces_and_pins_explains_itself() {
     explains(&[
         (VmaError::RightsExceedMax, "more rights"),
         (VmaError::InvalidKey, "no such protection key"),
-        (VmaError::InvalidFlags, "only private memory"),
+        (VmaError::InvalidFlags, "contradict"),
     ]);
     explains(&[
         (PinError::Range(RangeError::Empty), "empty"),

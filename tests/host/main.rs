@@ -59,6 +59,7 @@ mod memory_types;
 mod mm_lock;
 mod pin_family;
 mod pin_terms;
+mod pinned_policies;
 mod placement;
 mod protect;
 mod random;

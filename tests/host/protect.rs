@@ -6,8 +6,8 @@ use pagepin::Rights;
 use pagepin::fault::FaultError;
 use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{PinError, Read, Write};
-use pagepin::space::{ProtectPolicy, SpaceError, SpaceOptions};
-use pagepin::{LeafSize, Levels, MapOptions, MemoryType, PageAddr, Pfn, RangeError};
+use pagepin::space::SpaceError;
+use pagepin::{LeafSize, MapOptions, MemoryType, PageAddr, Pfn, RangeError, VmaFlags};
 
 use crate::machine::{A, CPUS, Machine, NONE, PAGE, Process, R, RW, RX};
 
@@ -95,12 +95,8 @@ fn zero_pages_without_rights_come_back<L: Layout>() {
 /// S4: with this policy a pinned page keeps its rights, the error names it, and nothing at all was changed.
 fn refusing_policy_names_the_pinned_page<L: Layout>() {
     let machine = Machine::<L>::new(64);
-    let options = SpaceOptions {
-        protect_policy: ProtectPolicy::RefusePinned,
-        ..SpaceOptions::without_kernel_half(pagepin::Levels::Four)
-    };
-    let process = machine.process_with(options);
-    process.map(A, 4 * PAGE, RW).unwrap();
+    let process = machine.process();
+    process.map(A, 4 * PAGE, refusing()).unwrap();
     machine.put_pages(&process, A, 4, 10);
     let pins = machine.pin::<Read>(&process, A + 2 * PAGE, 1).unwrap();
     let before = machine.image(&[&process]);
@@ -117,19 +113,16 @@ fn refusing_policy_names_the_pinned_page<L: Layout>() {
     assert_eq!(error.to_string(), format!("the page at {:#x} is pinned", A + 2 * PAGE));
 }
 
-fn refusing<L: Layout>(machine: &Machine<L>) -> Process<'_, L> {
-    machine.process_with(SpaceOptions {
-        protect_policy: ProtectPolicy::RefusePinned,
-        ..SpaceOptions::without_kernel_half(Levels::Four)
-    })
+fn refusing() -> MapOptions {
+    MapOptions::new(RW).flags(VmaFlags::REFUSE_PROTECT_PINNED)
 }
 
 /// The right is the VMA's: a read pin leaves the entry read-only, and still the page may not lose it.
 fn refusing_policy_goes_by_the_vma_not_the_entry<L: Layout>() {
     let machine = Machine::<L>::new(64);
-    let process = refusing(&machine);
+    let process = machine.process();
     let pinned = Err(SpaceError::Pinned(PageAddr::containing(A)));
-    process.map(A, PAGE, RW).unwrap();
+    process.map(A, PAGE, refusing()).unwrap();
     let pins = machine.pin::<Read>(&process, A, 1).unwrap();
     assert!(!Machine::<L>::is_writable(machine.leaf(&process, A).unwrap().bits));
     assert_eq!(process.protect(A, PAGE, R), pinned, "the right to write");
@@ -146,7 +139,7 @@ fn refusing_policy_goes_by_the_vma_not_the_entry<L: Layout>() {
 /// Foreign memory may be pinned by whoever owns it; that is no pin of a page of this mm.
 fn refusing_policy_does_not_ask_foreign_memory<L: Layout>() {
     let machine = Machine::<L>::new(64);
-    let (owner, user) = (machine.populated(1, 1), refusing(&machine));
+    let (owner, user) = (machine.populated(1, 1), machine.process());
     let pins = machine.pin::<Write>(&owner, A, 1).unwrap();
     // SAFETY: memory of the test.
     unsafe { user.map_foreign(A, PAGE, pins.runs()[0].first(), MemoryType::WRITE_BACK, RW).unwrap() };
@@ -159,8 +152,8 @@ fn refusing_policy_does_not_ask_foreign_memory<L: Layout>() {
 fn a_stale_walkers_momentary_pin_does_not_stop_protect<L: Layout>() {
     for rights in [R, NONE] {
         let machine = Machine::<L>::new(64);
-        let process = refusing(&machine);
-        process.map(A, 2 * PAGE, RW).unwrap();
+        let process = machine.process();
+        process.map(A, 2 * PAGE, refusing()).unwrap();
         machine.put_pages(&process, A, 2, 1);
         let (flushes, frame) = (machine.flushes(), machine.frame_at(&process, A + PAGE).0);
         machine.word(frame).try_pin_exclusive().unwrap();

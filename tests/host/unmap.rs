@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use pagepin::fault::FaultError;
 use pagepin::frame::Layout;
-use pagepin::pin::{Read, Write};
+use pagepin::pin::{PhysRun, Read, Write};
 use pagepin::space::{EmptyTables, SpaceError, Unmapped, zap_pages};
-use pagepin::{AddressSpace, Env, LeafSize, Levels, MemoryType, PageAddr, Pfn, RangeError};
+use pagepin::{AddressSpace, Env, LeafSize, Levels, MemoryType, PageAddr, Pfn, PinnedRun, RangeError};
 
 use crate::machine::{A, CPUS, FAR, Machine, NONE, PAGE, Process, R, RW, range};
 
-const NOTHING: Unmapped = Unmapped { pages: 0, pinned_pages: 0 };
+const NOTHING: fn() -> Unmapped = Unmapped::default;
 
 fn vmas<L: Layout>(process: &Process<'_, L>, first: u64, pages: u64) -> Vec<bool> {
     let mut found = Vec::new();
@@ -31,15 +31,15 @@ fn a_hole_splits_the_vma_and_frees_what_was_in_it<L: Layout>() {
     let machine = Machine::<L>::new(64);
     let process = machine.populated(5, 10);
     let before = machine.memory().allocated().len();
-    assert_eq!(process.unmap(A + PAGE, 2 * PAGE), Ok(Unmapped { pages: 2, pinned_pages: 0 }));
+    assert_eq!(process.unmap(A + PAGE, 2 * PAGE), Ok(Unmapped { pages: 2, ..Unmapped::default() }));
     assert_eq!(machine.memory().allocated().len(), before - 2);
     assert_eq!(vmas(&process, A, 5), [true, false, false, true, true]);
     for cpu in 0..CPUS {
         assert_eq!(machine.load(cpu, &process, A + PAGE, 1), Err(FaultError::NoVma));
         assert_eq!(machine.load(cpu, &process, A + 3 * PAGE, 1), Ok(13));
     }
-    assert_eq!(process.unmap(A - 4 * PAGE, 64 * PAGE), Ok(Unmapped { pages: 3, pinned_pages: 0 }), "over holes");
-    assert_eq!(process.unmap(A, 5 * PAGE), Ok(NOTHING));
+    assert_eq!(process.unmap(A - 4 * PAGE, 64 * PAGE), Ok(Unmapped { pages: 3, ..Unmapped::default() }), "over holes");
+    assert_eq!(process.unmap(A, 5 * PAGE), Ok(NOTHING()));
     process.map(A, 5 * PAGE, RW).unwrap();
     assert_eq!(machine.get(&process, A), 0, "nothing of the old contents");
 }
@@ -83,7 +83,10 @@ fn an_unmapped_pinned_page_survives_until_it_is_unpinned<L: Layout>() {
         let pins = machine.pin::<Write>(&process, A + PAGE, 1).unwrap();
         let frame = pins.runs()[0].first();
         let gone = if discard { process.discard(A, 3 * PAGE) } else { process.unmap(A, 3 * PAGE) };
-        assert_eq!(gone, Ok(Unmapped { pages: 3, pinned_pages: 1 }));
+        let gone = gone.unwrap();
+        assert_eq!((gone.pages, gone.pinned_pages, gone.deferred_pages), (3, 1, 0));
+        let left = PinnedRun { start: A + PAGE, run: PhysRun::from_parts(frame, 1, 0) };
+        assert_eq!((gone.still_pinned.runs(), gone.still_pinned.missed_pages()), (&[left][..], 0));
         assert!(machine.word(frame).snapshot().dirty, "what user code wrote is noted when its entry goes");
         if discard {
             assert_eq!(machine.get(&process, A + PAGE), 0);
@@ -128,13 +131,13 @@ fn discarded_pages_read_as_zero<L: Layout>() {
     machine.put(&process, A + 4 * PAGE, 44);
     let child = process.fork().unwrap();
     process.protect(A + 2 * PAGE, PAGE, NONE).unwrap();
-    assert_eq!(process.discard(A + PAGE, 8 * PAGE), Ok(Unmapped { pages: 2, pinned_pages: 0 }));
+    assert_eq!(process.discard(A + PAGE, 8 * PAGE), Ok(Unmapped { pages: 2, ..Unmapped::default() }));
     process.protect(A + 2 * PAGE, PAGE, RW).unwrap();
     let contents = [0, 1, 2, 4].map(|page| machine.get(&process, A + page * PAGE));
     assert_eq!(contents, [10, 0, 0, 44]);
     assert_eq!([0, 1, 2].map(|page| machine.get(&child, A + page * PAGE)), [10, 11, 12]);
     assert_eq!(process.discard(A, 0).err(), Some(SpaceError::Range(RangeError::Empty)));
-    assert_eq!(process.discard(A + 100 * PAGE, PAGE), Ok(NOTHING));
+    assert_eq!(process.discard(A + 100 * PAGE, PAGE), Ok(NOTHING()));
 }
 
 fn overlaps_and_bad_ranges_are_refused<L: Layout>() {
@@ -178,7 +181,7 @@ fn the_ends_of_the_user_half_work<L: Layout>() {
         assert_eq!(machine.get(&child, last + PAGE - 1), 7);
         process.protect(0, levels.user_half().end(), R).unwrap();
         assert!(machine.store(1, &process, last, 1, 1).is_err());
-        assert_eq!(process.unmap(0, levels.user_half().end()), Ok(Unmapped { pages: 3, pinned_pages: 0 }));
+        assert_eq!(process.unmap(0, levels.user_half().end()), Ok(Unmapped { pages: 3, ..Unmapped::default() }));
         assert_eq!(machine.leaves(&process).1.len(), 1);
         drop(child);
     }
@@ -194,7 +197,9 @@ fn large_leaves_are_unmapped_whole<L: Layout>() {
     (0..CPUS).for_each(|cpu| machine.store(cpu, &process, address + 9 * PAGE, 1, 1).unwrap());
     let pins = machine.pin::<Read>(&process, address + 3 * PAGE, PAGE).unwrap();
     let unmapped = process.unmap(address, size.bytes()).unwrap();
-    assert_eq!(unmapped, Unmapped { pages: 512, pinned_pages: 512 }, "the leaf counts as a whole");
+    assert_eq!((unmapped.pages, unmapped.pinned_pages), (512, 512), "the leaf counts as a whole");
+    let left = PinnedRun { start: address, run: PhysRun::from_parts(block, 512, 9) };
+    assert_eq!(unmapped.still_pinned.runs(), [left]);
     assert_eq!(machine.word(block).snapshot().pins, 1);
     drop(pins);
     assert!(machine.word(block).snapshot().is_free());
@@ -230,7 +235,7 @@ fn a_page_is_unmapped_if_one_byte_of_it_is<L: Layout>() {
         let range = range(&process, start, length);
         // SAFETY: checked by the process, and there is one thread.
         let unmapped = unsafe { zap_pages(process.mm(), range, EmptyTables::Keep) };
-        assert_eq!(unmapped, Ok(Unmapped { pages, pinned_pages: 0 }), "{start:#x} {length:#x}");
+        assert_eq!(unmapped, Ok(Unmapped { pages, ..Unmapped::default() }), "{start:#x} {length:#x}");
         let left = machine.leaves(&process).0;
         assert!(left.iter().all(|leaf| leaf.address + PAGE <= start || leaf.address >= start + length));
     }
@@ -252,7 +257,7 @@ fn the_limit_of_vmas_stops_what_adds_vmas_only() {
     assert_eq!(process.protect(vma(7), PAGE, R), Err(SpaceError::TooManyVmas), "a split");
     assert_eq!(vmas(&process, vma(7), 3), [true; 3], "unchanged");
     assert_eq!(process.protect(vma(7), 3 * PAGE, R), Ok(()));
-    assert_eq!(process.unmap(vma(8), 3 * PAGE), Ok(NOTHING));
+    assert_eq!(process.unmap(vma(8), 3 * PAGE), Ok(NOTHING()));
     assert_eq!(process.map(vma(count), PAGE, RW), Ok(()));
 }
 

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use pagepin::pin::PinFlags;
-use pagepin::space::{Advice, ProtectPolicy};
-use pagepin::{LeafSize, Levels, MemoryType, Pfn, Rights};
+use pagepin::space::Advice;
+use pagepin::{LeafSize, Levels, MemoryType, Pfn, Rights, VmaFlags};
 
 use crate::forms::{FORMS, Form};
 use crate::machine::{CPUS, NONE, PAGE, R, RW, RX};
@@ -50,6 +50,17 @@ const FLAGS: [PinFlags; 8] = [
     PinFlags::NOFAULT.union(PinFlags::LONGTERM),
     PinFlags::NOFAULT.union(PinFlags::LONGTERM).union(PinFlags::FORCE),
 ];
+/// What a VMA does about pinned pages.
+const POLICIES: [VmaFlags; 8] = [
+    VmaFlags::empty(),
+    VmaFlags::REFUSE_PROTECT_PINNED,
+    VmaFlags::REFUSE_UNMAP_PINNED,
+    VmaFlags::DEFER_UNMAP_PINNED,
+    VmaFlags::DEFER_UNMAP_PINNED,
+    VmaFlags::REFUSE_PROTECT_PINNED.union(VmaFlags::REFUSE_UNMAP_PINNED),
+    VmaFlags::REFUSE_PROTECT_PINNED.union(VmaFlags::DEFER_UNMAP_PINNED),
+    VmaFlags::DEFER_UNMAP_PINNED.union(VmaFlags::DONT_FORK),
+];
 /// First frames of the devices, by what they are accessed as. None is mapped over two of them.
 pub(crate) const DEVICES: [(Pfn, MemoryType); 3] = [
     (Pfn::new(0xfee0), MemoryType::UNCACHED),
@@ -76,8 +87,8 @@ pub(crate) struct Acquire {
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Map(u64, u64, Rights),
-    /// With an upper bound on later rights, and a protection key.
-    MapWithKey(u64, u64, Rights, Rights, u8),
+    /// With an upper bound on later rights, a protection key, and what is done about pinned pages.
+    MapWithKey(u64, u64, Rights, Rights, u8, VmaFlags),
     MapForeign(u64, u64, Rights, Pfn),
     /// One large leaf.
     MapLarge(u64, Rights, u8),
@@ -85,6 +96,7 @@ pub(crate) enum Op {
     Protect(u64, u64, Rights),
     Discard(u64, u64),
     Advise(u64, u64, Advice),
+    FinishDeferred,
     Load(u64, usize),
     Store(u64, usize, u8),
     Execute(u64, usize),
@@ -109,7 +121,8 @@ pub(crate) struct Script {
     pub(crate) scattered: bool,
     /// [`Split23x8`](pagepin::frame::Split23x8) rather than `Wide`.
     pub(crate) split_words: bool,
-    pub(crate) protect_policy: ProtectPolicy,
+    /// What every VMA does about pinned pages that is not mapped otherwise.
+    pub(crate) policy: VmaFlags,
     pub(crate) zero_frame: bool,
     pub(crate) pin_limit: u64,
     /// There is memory for large leaves. That takes time, so it takes two bits.
@@ -135,7 +148,7 @@ impl Script {
             levels: if bit(0) { Levels::Five } else { Levels::Four },
             scattered: bit(1),
             split_words: bit(2),
-            protect_policy: if bit(3) { ProtectPolicy::RefusePinned } else { ProtectPolicy::Allow },
+            policy: if bit(3) { VmaFlags::REFUSE_PROTECT_PINNED } else { VmaFlags::empty() },
             zero_frame: !bit(4),
             pin_limit: match (bit(5), large) {
                 (false, _) => u64::MAX,
@@ -170,7 +183,11 @@ fn decode(bytes: &[u8], large: bool) -> Step {
             Op::MapForeign(start, length, rights, device.offset(index as u64 % 8))
         }
         232..237 if large => Op::MapLarge(EDGE - LARGE + u64::from(place % 3) * LARGE, rights, byte),
-        237..241 => Op::MapWithKey(start, length, rights, RIGHTS[usize::from(byte % 8)], index as u8 % 8),
+        227 => Op::FinishDeferred,
+        237..241 => {
+            let (max_rights, key, policy) = (RIGHTS[usize::from(byte % 8)], index as u8 % 8, POLICIES[index / 8]);
+            Op::MapWithKey(start, length, rights, max_rights, key, policy)
+        }
         // Memory with key 0 can always be used, as nearly all of it has that key.
         241..245 => Op::Keys(cpu, number as u32 & !3),
         245..251 => Op::Pin(any_form()),

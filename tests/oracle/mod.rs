@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 
 use pagepin::frame::{Layout, Split23x8, Wide};
 use pagepin::space::SpaceOptions;
-use pagepin::{KeyRights, MemoryType, Pfn};
+use pagepin::{KeyRights, MapOptions, MemoryType, Pfn, Rights, Vma, VmaFlags};
 
 use crate::machine::{CPUS, Machine, Process};
 
@@ -70,6 +70,7 @@ enum Effect {
 struct World<'m, L: Layout> {
     machine: &'m Machine<L>,
     options: SpaceOptions,
+    policy: VmaFlags,
     pin_limit: u64,
     processes: Vec<(Process<'m, L>, Model)>,
     /// Processes there were so far.
@@ -97,9 +98,13 @@ impl<L: Layout> World<'_, L> {
 
     fn apply(&mut self, who: usize, op: Op) -> Effect {
         match op {
-            Op::Map(start, length, rights) => self.map(who, start, length, None, rights),
-            Op::MapWithKey(start, length, rights, max_rights, key) => {
-                self.map(who, start, length, Some((max_rights, key)), rights)
+            Op::Map(start, length, rights) => {
+                let usual = MapOptions::new(rights).flags(self.policy);
+                self.map(who, start, length, usual, (rights, Rights::all(), 0, self.policy))
+            }
+            Op::MapWithKey(start, length, rights, max_rights, key, policy) => {
+                let options = MapOptions::new(rights).max_rights(max_rights).key(key).flags(policy);
+                self.map(who, start, length, options, (rights, max_rights, key, policy))
             }
             Op::MapForeign(start, length, rights, first) => self.map_foreign(who, start, length, rights, first),
             Op::MapLarge(start, rights, seed) => self.map_large(who, start, rights, seed),
@@ -107,6 +112,7 @@ impl<L: Layout> World<'_, L> {
             Op::Discard(start, length) => self.discard(who, start, length),
             Op::Protect(start, length, rights) => self.protect(who, start, length, rights),
             Op::Advise(start, length, advice) => self.advise(who, start, length, advice),
+            Op::FinishDeferred => self.finish_deferred(who),
             Op::Fork => self.fork(who),
             Op::Exit => self.exit(who),
             Op::Load(address, cpu) => self.load(who, address, cpu),
@@ -147,7 +153,7 @@ pub(crate) fn run(bytes: &[u8]) {
 }
 
 fn run_in<L: Layout>(script: Script) {
-    let Script { levels, protect_policy, pin_limit, .. } = script;
+    let Script { levels, policy, pin_limit, .. } = script;
     let machine = Machine::<L>::new(if script.large { FRAMES_WITH_LARGE } else { FRAMES });
     machine.memory().scatter(script.scattered);
     if !script.zero_frame {
@@ -159,10 +165,11 @@ fn run_in<L: Layout>(script: Script) {
     PKRU.set(0);
     let key_rights: fn() -> KeyRights = || KeyRights::from_pkru(PKRU.get());
     let key_rights = Some(key_rights);
-    let options = SpaceOptions { protect_policy, key_rights, ..SpaceOptions::without_kernel_half(levels) };
+    let options = SpaceOptions { key_rights, ..SpaceOptions::without_kernel_half(levels) };
     let mut world = World {
         machine: &machine,
         options,
+        policy,
         pin_limit,
         processes: vec![(machine.process_within(pin_limit, options), Model::default())],
         forked: 1,
@@ -179,6 +186,13 @@ fn run_in<L: Layout>(script: Script) {
     while !world.pins.is_empty() {
         world.apply(0, Op::Unpin(0));
         world.check(Effect::Anything);
+    }
+    world.refusals = machine.memory().refusals();
+    for who in 0..world.processes.len() {
+        world.apply(who, Op::FinishDeferred);
+        world.check(Effect::Anything);
+        let waits = |vma: Vma| vma.flags().contains(VmaFlags::UNMAP_DEFERRED);
+        assert!(!world.processes[who].0.vmas().any(|vma| waits(vma.unwrap())), "an unmap waits without a pin");
     }
     while !world.gets.is_empty() {
         world.apply(0, Op::Put(0));

@@ -32,6 +32,18 @@ pub(crate) struct Mapping {
     pub(crate) backing: Backing,
 }
 
+impl Mapping {
+    /// Whether its unmap waits for pins.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.flags.contains(VmaFlags::UNMAP_DEFERRED)
+    }
+
+    /// Whether it has any that a process can discard.
+    pub(crate) fn has_contents(&self) -> bool {
+        matches!(self.backing, Backing::Anonymous(_)) && !self.is_leaving()
+    }
+}
+
 /// A page of a mapping.
 #[derive(Clone, Copy)]
 pub(crate) struct Page<'m> {
@@ -125,8 +137,14 @@ impl Model {
     }
 
     /// A large leaf is changed whole or not at all.
-    fn reject_split(&self, range: &Range<u64>) -> Result<(), SpaceError> {
-        let splits = |(first, mapping): (u64, &Mapping)| first < range.start || range.end < first + mapping.pages;
+    pub(crate) fn reject_split(&self, range: &Range<u64>) -> Result<(), SpaceError> {
+        self.reject_split_of(range, |_| true)
+    }
+
+    fn reject_split_of(&self, range: &Range<u64>, of: impl Fn(&Mapping) -> bool) -> Result<(), SpaceError> {
+        let splits = |(first, mapping): (u64, &Mapping)| {
+            of(mapping) && (first < range.start || range.end < first + mapping.pages)
+        };
         if self.touching(range).any(splits) { Err(SpaceError::LargeLeaf) } else { Ok(()) }
     }
 
@@ -134,7 +152,7 @@ impl Model {
     pub(crate) fn map(
         &mut self,
         range: Range<u64>,
-        (rights, max_rights, key): (Rights, Rights, u8),
+        (rights, max_rights, key, flags): (Rights, Rights, u8, VmaFlags),
         backing: impl Fn(u64) -> Backing,
     ) -> Result<(), SpaceError> {
         if !max_rights.contains(rights) {
@@ -143,7 +161,6 @@ impl Model {
         if self.touching(&range).next().is_some() {
             return Err(SpaceError::Overlap);
         }
-        let flags = VmaFlags::empty();
         let mapping = |page| Mapping { pages: 1, rights, max_rights, key, flags, backing: backing(page) };
         self.mappings.extend(range.map(|page| (page, mapping(page))));
         Ok(())
@@ -156,29 +173,35 @@ impl Model {
         self.mappings.insert(first, Mapping { pages, rights, max_rights, key: 0, flags, backing });
     }
 
-    pub(crate) fn unmap(&mut self, range: Range<u64>) -> Result<(), SpaceError> {
-        self.reject_split(&range)?;
-        self.mappings.retain(|first, _| !range.contains(first));
-        Ok(())
-    }
-
-    pub(crate) fn discard(&mut self, range: Range<u64>) -> Result<(), SpaceError> {
-        self.reject_split(&range)?;
-        let lost: Vec<_> = self.touching(&range).map(|(first, mapping)| (first, mapping.clone())).collect();
-        for (first, mapping) in lost {
-            if matches!(mapping.backing, Backing::Anonymous(_)) {
-                // What comes back comes in small pages.
-                let page = |page| (page, Mapping { pages: 1, backing: cleared(page), ..mapping });
-                self.mappings.extend((first..first + mapping.pages).map(page));
-            }
+    /// Unmaps all but the pages that wait: those nobody may access or inherit.
+    pub(crate) fn unmap(&mut self, range: Range<u64>, waits: impl Fn(u64) -> bool) {
+        self.mappings.retain(|first, _| !range.contains(first) || waits(*first));
+        for (_, mapping) in self.mappings.range_mut(range) {
+            (mapping.rights, mapping.max_rights) = (Rights::empty(), Rights::empty());
+            mapping.flags |= VmaFlags::UNMAP_DEFERRED | VmaFlags::DONT_FORK;
         }
-        Ok(())
     }
 
-    /// Whether every page of `range` is mapped.
+    pub(crate) fn may_discard(&self, range: &Range<u64>) -> Result<(), SpaceError> {
+        self.reject_split_of(range, Mapping::has_contents)
+    }
+
+    pub(crate) fn discard(&mut self, range: Range<u64>) {
+        let lost = self.touching(&range).filter(|(_, mapping)| mapping.has_contents());
+        let lost: Vec<_> = lost.map(|(first, mapping)| (first, mapping.clone())).collect();
+        for (first, mapping) in lost {
+            // What comes back comes in small pages.
+            let page = |page| (page, Mapping { pages: 1, backing: cleared(page), ..mapping });
+            self.mappings.extend((first..first + mapping.pages).map(page));
+        }
+    }
+
+    /// Whether every page of `range` is mapped, and not unmapped as far as its process knows.
     fn reject_holes(&self, range: &Range<u64>) -> Result<(), SpaceError> {
         let overlap = |(first, mapping): (u64, &Mapping)| range.end.min(first + mapping.pages) - range.start.max(first);
-        if self.touching(range).map(overlap).sum::<u64>() != range.end - range.start {
+        if self.touching(range).filter(|(_, mapping)| !mapping.is_leaving()).map(overlap).sum::<u64>()
+            != range.end - range.start
+        {
             return Err(SpaceError::NoVma);
         }
         Ok(())

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use pagepin::frame::Layout;
-use pagepin::space::{Advice, ForkError, ProtectPolicy, SpaceError, Unmapped};
-use pagepin::{MapOptions, PageAddr, Pfn, PinLimit, Rights};
+use pagepin::space::{Advice, ForkError, SpaceError, Unmapped};
+use pagepin::{MapOptions, PageAddr, Pfn, PinLimit, Rights, StillPinned, Vma, VmaFlags};
 
-use super::model::{Backing, cleared, whole_pages};
+use super::model::{Backing, Mapping, Page, cleared, whole_pages};
 use super::{Effect, World, memory_type};
 use crate::machine::PAGE;
 
@@ -16,6 +16,47 @@ const MAX_PROCESSES: usize = 4;
 /// Longer VMAs are not mapped, nor protected: the model has an entry for each page.
 const MAX_MAPPED_BYTES: u64 = 1 << 20;
 const MAX_PROTECTED_PAGES: u64 = 1 << 20;
+
+/// What was unmapped, with an address and a frame for each page that stays pinned, as many as a report has runs for.
+#[derive(Debug, Default)]
+struct Taken {
+    pages: u64,
+    pinned: Vec<(u64, Pfn)>,
+    deferred_pages: u64,
+    missed_pages: u64,
+}
+
+impl Taken {
+    fn append(&mut self, other: Self) {
+        self.pages += other.pages;
+        self.pinned.extend(other.pinned);
+    }
+}
+
+impl From<Unmapped> for Taken {
+    fn from(unmapped: Unmapped) -> Self {
+        let Unmapped { pages, pinned_pages, still_pinned, deferred_pages, .. } = unmapped;
+        let runs = still_pinned.runs().iter();
+        let of_run = |run: &pagepin::PinnedRun| {
+            let (start, first) = (run.start, run.run.first());
+            (0..run.run.pages()).map(move |i| (start + i * PAGE, first.offset(i)))
+        };
+        let pinned: Vec<_> = runs.flat_map(of_run).collect();
+        let missed_pages = still_pinned.missed_pages();
+        assert_eq!(pinned.len() as u64 + missed_pages, pinned_pages);
+        assert!(missed_pages == 0 || still_pinned.runs().len() == StillPinned::RUNS, "there was room");
+        Self { pages, pinned, deferred_pages, missed_pages }
+    }
+}
+
+/// The model's is complete.
+impl PartialEq for Taken {
+    fn eq(&self, model: &Self) -> bool {
+        (self.pages, self.deferred_pages) == (model.pages, model.deferred_pages)
+            && self.pinned.len() as u64 + self.missed_pages == model.pinned.len() as u64
+            && model.pinned.starts_with(&self.pinned)
+    }
+}
 
 impl<L: Layout> World<'_, L> {
     /// What became of an operation that needs no frames.
@@ -28,28 +69,22 @@ impl<L: Layout> World<'_, L> {
         if result.is_ok() { Effect::Anything } else { Effect::Nothing }
     }
 
-    /// `choice`: the upper bound on later rights, and a protection key.
+    /// `modeled`: what `options` say.
     pub(super) fn map(
         &mut self,
         who: usize,
         start: u64,
         length: u64,
-        choice: Option<(Rights, u8)>,
-        rights: Rights,
+        options: MapOptions,
+        modeled: (Rights, Rights, u8, VmaFlags),
     ) -> Effect {
         if length > MAX_MAPPED_BYTES {
             return Effect::Nothing;
         }
         let (process, model) = &mut self.processes[who];
-        let result = match choice {
-            None => process.map(start, length, rights),
-            Some((max_rights, key)) => {
-                process.map(start, length, MapOptions::new(rights).max_rights(max_rights).key(key))
-            }
-        };
-        let (max_rights, key) = choice.unwrap_or((Rights::all(), 0));
+        let result = process.map(start, length, options);
         let range = whole_pages(self.options.kernel_half.levels(), start, length);
-        let wanted = range.and_then(|range| model.map(range, (rights, max_rights, key), cleared));
+        let wanted = range.and_then(|range| model.map(range, modeled, cleared));
         self.judge(result, wanted)
     }
 
@@ -65,40 +100,98 @@ impl<L: Layout> World<'_, L> {
         }
         let registers = |page: u64| Backing::Registers(first.offset(page - start / PAGE));
         let range = whole_pages(self.options.kernel_half.levels(), start, length);
-        let wanted = range.and_then(|range| self.processes[who].1.map(range, (rights, rights, 0), registers));
+        let wanted =
+            range.and_then(|range| self.processes[who].1.map(range, (rights, rights, 0, VmaFlags::empty()), registers));
         self.judge(result, wanted)
     }
 
-    /// What an unmap of `range` takes away: what the entries said before it.
-    fn mapped(&self, who: usize, range: &Range<u64>, foreign: bool) -> Unmapped {
-        let mut unmapped = Unmapped::default();
+    /// What is taken away with the leaves in `range` that are `wanted`, by the entries from before.
+    fn taken(&self, who: usize, range: &Range<u64>, wanted: impl Fn(&Mapping) -> bool) -> Taken {
+        let mut taken = Taken::default();
         for leaf in self.seen.leaves(who).iter().filter(|leaf| range.contains(&(leaf.address / PAGE))) {
-            let page = self.processes[who].1.page(leaf.address);
-            let is_foreign = page.is_some_and(|page| page.register(0).is_some());
-            if foreign || !is_foreign {
-                unmapped.pages += leaf.size.pages();
-                unmapped.pinned_pages += if self.seen.is_pinned(leaf) { leaf.size.pages() } else { 0 };
+            if self.processes[who].1.page(leaf.address).is_some_and(|page| wanted(page.mapping)) {
+                taken.pages += leaf.size.pages();
+                if self.seen.is_pinned(leaf) {
+                    taken
+                        .pinned
+                        .extend((0..leaf.size.pages()).map(|i| (leaf.address + i * PAGE, leaf.frame().offset(i))));
+                }
             }
         }
-        unmapped
+        taken
     }
 
     pub(super) fn unmap(&mut self, who: usize, start: u64, length: u64) -> Effect {
+        let vmas: Vec<_> = self.processes[who].0.vmas().map(Result::unwrap).collect();
         let result = self.processes[who].0.unmap(start, length);
         let wanted = whole_pages(self.options.kernel_half.levels(), start, length).and_then(|range| {
-            let unmapped = self.mapped(who, &range, true);
-            self.processes[who].1.unmap(range).map(|()| unmapped)
+            self.processes[who].1.reject_split(&range)?;
+            self.reject_unmap(who, &range, VmaFlags::REFUSE_UNMAP_PINNED)?;
+            let waiting = self.waiting(who, &range, &vmas);
+            let waits = |page: u64| waiting.iter().any(|part| part.contains(&page));
+            let mut taken = Taken::default();
+            for page in self.seen.leaves(who).iter().map(|leaf| leaf.address / PAGE).filter(|page| range.contains(page))
+            {
+                taken.append(self.taken(who, &(page..page + 1), |_| !waits(page)));
+            }
+            taken.deferred_pages = waiting.iter().map(|part| part.end - part.start).sum();
+            self.processes[who].1.unmap(range, waits);
+            Ok(taken)
         });
-        self.judge(result, wanted)
+        self.judge(result.map(Taken::from), wanted)
+    }
+
+    /// The parts of VMAs in `range` that wait for pins.
+    fn waiting(&self, who: usize, range: &Range<u64>, vmas: &[Vma]) -> Vec<Range<u64>> {
+        let deferring = |vma: &&Vma| vma.flags().intersects(VmaFlags::DEFER_UNMAP_PINNED | VmaFlags::UNMAP_DEFERRED);
+        let number = |page: PageAddr| page.address() / PAGE;
+        let part = |vma: &Vma| number(vma.start()).max(range.start)..number(vma.end()).min(range.end);
+        let parts = vmas.iter().filter(deferring).map(part).filter(|part| !part.is_empty());
+        let pinned = |part: &Range<u64>| !self.taken(who, part, |_| true).pinned.is_empty();
+        parts.filter(pinned).collect()
+    }
+
+    pub(super) fn finish_deferred(&mut self, who: usize) -> Effect {
+        let vmas: Vec<_> = self.processes[who].0.vmas().map(Result::unwrap).collect();
+        let result = self.processes[who].0.finish_deferred();
+        let all = 0..u64::MAX;
+        let waiting = self.waiting(who, &all, &vmas);
+        let waits = |page: u64| waiting.iter().any(|part| part.contains(&page));
+        let mut wanted = Taken::default();
+        let left = self.processes[who].1.mappings().filter(|(_, mapping)| mapping.is_leaving());
+        let left: Vec<_> = left.map(|(first, mapping)| (first, mapping.pages)).collect();
+        for (page, pages) in left {
+            if waits(page) {
+                wanted.deferred_pages += pages;
+            } else {
+                wanted.append(self.taken(who, &(page..page + 1), |_| true));
+                self.processes[who].1.unmap(page..page + pages, |_| false);
+            }
+        }
+        self.judge(result.map(Taken::from), Ok(wanted))
     }
 
     pub(super) fn discard(&mut self, who: usize, start: u64, length: u64) -> Effect {
         let result = self.processes[who].0.discard(start, length);
         let wanted = whole_pages(self.options.kernel_half.levels(), start, length).and_then(|range| {
-            let unmapped = self.mapped(who, &range, false);
-            self.processes[who].1.discard(range).map(|()| unmapped)
+            let taken = self.taken(who, &range, Mapping::has_contents);
+            self.processes[who].1.may_discard(&range)?;
+            self.reject_unmap(who, &range, VmaFlags::REFUSE_UNMAP_PINNED | VmaFlags::DEFER_UNMAP_PINNED)?;
+            self.processes[who].1.discard(range);
+            Ok(taken)
         });
-        self.judge(result, wanted)
+        self.judge(result.map(Taken::from), wanted)
+    }
+
+    /// By policy, a page that is pinned stays.
+    fn reject_unmap(&self, who: usize, range: &Range<u64>, refusing: VmaFlags) -> Result<(), SpaceError> {
+        let mut inside = self.seen.leaves(who).iter().filter(|leaf| range.contains(&(leaf.address / PAGE)));
+        let refuses = |mapping: &Mapping| mapping.flags.intersects(refusing) && !mapping.is_leaving();
+        let pinned = inside.find(|leaf| {
+            let page = self.processes[who].1.page(leaf.address);
+            self.seen.is_pinned(leaf) && page.is_some_and(|page| refuses(page.mapping))
+        });
+        pinned.map_or(Ok(()), |leaf| Err(SpaceError::Pinned(PageAddr::containing(leaf.address))))
     }
 
     pub(super) fn protect(&mut self, who: usize, start: u64, length: u64, rights: Rights) -> Effect {
@@ -125,14 +218,12 @@ impl<L: Layout> World<'_, L> {
 
     /// By policy, a page that is pinned keeps the rights that its VMA gives it, whatever its entry grants at the moment.
     fn reject_pinned(&self, who: usize, range: &Range<u64>, rights: Rights) -> Result<(), SpaceError> {
-        if self.options.protect_policy == ProtectPolicy::Allow {
-            return Ok(());
-        }
         let inside = self.seen.leaves(who).iter().filter(|leaf| range.contains(&(leaf.address / PAGE)));
         let mut loses = inside.filter(|leaf| {
-            let now = self.processes[who].1.page(leaf.address).map_or(Rights::empty(), |page| page.mapping.rights);
-            let writes = now.contains(Rights::WRITE) && !rights.contains(Rights::WRITE);
-            writes || (rights.is_empty() && !now.is_empty())
+            let Some(Page { mapping, .. }) = self.processes[who].1.page(leaf.address) else { return false };
+            let writes = mapping.rights.contains(Rights::WRITE) && !rights.contains(Rights::WRITE);
+            let loses = writes || (rights.is_empty() && !mapping.rights.is_empty());
+            loses && mapping.flags.contains(VmaFlags::REFUSE_PROTECT_PINNED)
         });
         let pinned = loses.find(|leaf| self.seen.is_pinned(leaf));
         pinned.map_or(Ok(()), |leaf| Err(SpaceError::Pinned(PageAddr::containing(leaf.address))))

@@ -67,11 +67,11 @@ impl VmaMap {
         first.iter().chain(others).take_while(move |vma| vma.start() < end)
     }
 
-    /// Whether every page of `start..end` lies in a VMA.
+    /// Whether every page of `start..end` lies in a VMA that nobody has unmapped.
     pub(super) fn covers(&self, start: PageAddr, end: PageAddr) -> bool {
         let mut reached = start;
         for vma in self.touching(start, end) {
-            if vma.start() > reached {
+            if vma.start() > reached || vma.flags().contains(VmaFlags::UNMAP_DEFERRED) {
                 return false;
             }
             reached = vma.end();

@@ -14,7 +14,7 @@ use core::fmt;
 
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::EntryChange;
-use crate::env::{EntryAddr, Env, FlushRange, Mm, PhysMap, bug_caught};
+use crate::env::{EntryAddr, Env, FlushRange, Mm, PhysMap, StillPinned, bug_caught};
 use crate::errno::{EFAULT, EINVAL};
 use crate::paging::{Cursor, TableError, Tables, Upper};
 use crate::primitive::safeguard;
@@ -22,7 +22,7 @@ use crate::primitive::safeguard;
 use release::Taken;
 use step::Zap;
 
-/// What an unmap took away.
+/// What an unmap took away, and what it left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Unmapped {
     /// Base pages that were mapped.
@@ -30,12 +30,21 @@ pub struct Unmapped {
     /// Base pages whose frames stay allocated because they are pinned: a device may still be using them, and what it
     /// writes is not seen by this mm any more.
     pub pinned_pages: u64,
+    /// Which.
+    pub still_pinned: StillPinned,
+    /// Pages whose unmap [waits](crate::VmaFlags::DEFER_UNMAP_PINNED), mapped or not.
+    pub deferred_pages: u64,
 }
 
 impl Unmapped {
     /// Both.
     pub(super) fn and(self, other: Self) -> Self {
-        Self { pages: self.pages + other.pages, pinned_pages: self.pinned_pages + other.pinned_pages }
+        Self {
+            pages: self.pages + other.pages,
+            pinned_pages: self.pinned_pages + other.pinned_pages,
+            still_pinned: self.still_pinned.and(&other.still_pinned),
+            deferred_pages: self.deferred_pages + other.deferred_pages,
+        }
     }
 }
 
@@ -118,14 +127,15 @@ pub unsafe fn free_tables<K: Env>(mm: &Mm<K>) -> Unmapped {
     // SAFETY: the caller holds the mm lock, or is the last to have the mm.
     let tables = unsafe { Tables::under_mm_lock(mm) };
     let (env, level) = (mm.env(), mm.levels().top());
-    let mut places = (0..mm.levels().user_root_entries()).map(|index| EntryAddr::new(mm.root(), index)).peekable();
+    let place = |index| (EntryAddr::new(mm.root(), index), PageAddr::containing(index * level.span()));
+    let mut places = (0..mm.levels().user_root_entries()).map(place).peekable();
     let mut unmapped = Unmapped::default();
     while places.peek().is_some() {
         let (mut taken, mut any) = (Taken::new(env), false);
-        while let Some(at) = places.next_if(|_| !taken.is_full()) {
+        while let Some((at, page)) = places.next_if(|_| !taken.is_full()) {
             match Upper::of(tables.load(at), level) {
                 Upper::Empty => continue,
-                Upper::Table(table) => taken.push(table, level.below()),
+                Upper::Table(table) => taken.push(table, level.below(), page),
                 Upper::Leaf(_) | Upper::Owned | Upper::Malformed => bug_caught(env),
             }
             // SAFETY: the mm lock is held exclusively, and the index is one of the root's.

@@ -1,22 +1,22 @@
 //! Giving back what no CPU and no walker can reach any more: leaves, and tables with all below them.
 
 use super::Unmapped;
-use crate::addr::Pfn;
+use crate::addr::{PAGE_SIZE, PageAddr, Pfn};
 use crate::arch::{ENTRIES, Entry, LeafSize, Level};
 use crate::env::{EntryAddr, Env, FrameTable, FreedRun, PhysMap, ReadSide, bug_caught};
 use crate::frame::Dirty;
 use crate::paging::Upper;
 use crate::primitive::safeguard;
 
-/// Tables that one step takes out of the tree, at most: half a kilobyte on a kernel's stack.
+/// Tables that one step takes out of the tree, at most: three quarters of a kilobyte on a kernel's stack.
 const MOST_TABLES: usize = 32;
 
 /// What a step of an unmap has taken out of the tables and flushed: no CPU can reach it, and no walker can find it any more.
 #[must_use = "release it, or the frames are lost"]
 pub(in crate::space) struct Taken<'k, K: Env> {
     env: &'k K,
-    /// Tables, each with all below it, and their levels.
-    tables: [(Pfn, Level); MOST_TABLES],
+    /// Tables, each with all below it, their levels and the first pages that they mapped.
+    tables: [(Pfn, Level, PageAddr); MOST_TABLES],
     count: usize,
     /// What was released in place.
     pub(super) unmapped: Unmapped,
@@ -24,7 +24,8 @@ pub(in crate::space) struct Taken<'k, K: Env> {
 
 impl<'k, K: Env> Taken<'k, K> {
     pub(super) fn new(env: &'k K) -> Self {
-        Self { env, tables: [(Pfn::new(0), Level::LOWEST); MOST_TABLES], count: 0, unmapped: Unmapped::default() }
+        let tables = [(Pfn::new(0), Level::LOWEST, PageAddr::containing(0)); MOST_TABLES];
+        Self { env, tables, count: 0, unmapped: Unmapped::default() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -36,8 +37,8 @@ impl<'k, K: Env> Taken<'k, K> {
     }
 
     /// Adds a table that no entry leads to any more. It is not full.
-    pub(super) fn push(&mut self, table: Pfn, level: Level) {
-        self.tables[self.count] = (table, level);
+    pub(super) fn push(&mut self, table: Pfn, level: Level, page: PageAddr) {
+        self.tables[self.count] = (table, level, page);
         self.count += 1;
     }
 
@@ -47,27 +48,34 @@ impl<'k, K: Env> Taken<'k, K> {
             self.env.read_side().synchronize();
         }
         let mut freed = FreedRun::new(self.env);
-        for &(table, level) in &self.tables[..self.count] {
-            release_table(table, level, &mut freed, &mut self.unmapped);
+        for &(table, level, page) in &self.tables[..self.count] {
+            release_table(table, level, page, &mut freed, &mut self.unmapped);
         }
         self.unmapped
     }
 }
 
-/// Releases a table of `level` that nobody else can reach, and what is below it.
-fn release_table<K: Env>(table: Pfn, level: Level, freed: &mut FreedRun<'_, K>, unmapped: &mut Unmapped) {
+/// Releases a table of `level` that nobody else can reach, and what is below it. It mapped `page` and what follows.
+fn release_table<K: Env>(
+    table: Pfn,
+    level: Level,
+    page: PageAddr,
+    freed: &mut FreedRun<'_, K>,
+    unmapped: &mut Unmapped,
+) {
     let env = freed.env();
     if level == Level::LOWEST {
         // SAFETY: nobody else can reach the table.
-        unsafe { release_leaves(EntryAddr::new(table, 0), ENTRIES, LeafSize::Size4KiB, freed, unmapped) };
+        unsafe { release_leaves((EntryAddr::new(table, 0), page), ENTRIES, LeafSize::Size4KiB, freed, unmapped) };
     } else {
-        for at in (0..ENTRIES).map(|index| EntryAddr::new(table, index)) {
+        for index in 0..ENTRIES {
+            let (at, page) = (EntryAddr::new(table, index), page.offset(index * (level.span() / PAGE_SIZE)));
             // SAFETY: nobody else can reach the table, which is freed below.
             match Upper::of(unsafe { env.phys_map().load_entry(at) }, level) {
                 Upper::Empty => {}
-                Upper::Table(below) => release_table(below, level.below(), freed, unmapped),
+                Upper::Table(below) => release_table(below, level.below(), page, freed, unmapped),
                 // SAFETY: as above.
-                Upper::Leaf(size) => unsafe { release_leaves(at, 1, size, freed, unmapped) },
+                Upper::Leaf(size) => unsafe { release_leaves((at, page), 1, size, freed, unmapped) },
                 Upper::Owned | Upper::Malformed => bug_caught(env),
             }
         }
@@ -78,20 +86,20 @@ fn release_table<K: Env>(table: Pfn, level: Level, freed: &mut FreedRun<'_, K>, 
     }
 }
 
-/// Empties `count` places from `first` on, and then gives up what their leaves of `size` held.
+/// Empties `count` places from `first`, of that page, on, and then gives up what their leaves of `size` held.
 ///
 /// # Safety
 /// The places lie in one table, which the caller alone may change. No CPU uses what is there: it is broken and flushed, or the
 /// table is out of reach.
 pub(super) unsafe fn release_leaves<K: Env>(
-    first: EntryAddr,
+    (first, page): (EntryAddr, PageAddr),
     count: u64,
     size: LeafSize,
     freed: &mut FreedRun<'_, K>,
     unmapped: &mut Unmapped,
 ) {
     let (map, frames) = (freed.env().phys_map(), freed.env().frames());
-    let (mut done, mut leaves, mut pinned) = (0, 0, 0);
+    let (mut done, mut leaves) = (0, 0);
     while done < count {
         // SAFETY: forwarded from the caller.
         let run = unsafe { release_run(map, frames, (first.offset(done), count - done), size, freed.next()) };
@@ -100,11 +108,13 @@ pub(super) unsafe fn release_leaves<K: Env>(
         let pfn = run.other.leaf_frame(size);
         let counted = if run.other.is_empty() || run.other.is_special() { None } else { frames.frame(pfn) };
         if let Some(frame) = counted {
-            pinned += u64::from(freed.release(pfn, frame.word.put_mapping(Dirty::when(run.other.is_dirty()))));
+            if freed.release(pfn, frame.word.put_mapping(Dirty::when(run.other.is_dirty()))) {
+                unmapped.pinned_pages += size.pages();
+                unmapped.still_pinned.add(page.offset((done - 1) * size.pages()), pfn, size.order());
+            }
         }
     }
     unmapped.pages += leaves * size.pages();
-    unmapped.pinned_pages += pinned * size.pages();
 }
 
 /// What [`release_run`] has done.

@@ -68,7 +68,7 @@ impl Zap {
                 }
                 // SAFETY: the mm lock is held exclusively, and the place was found under it.
                 unsafe { tables.env().phys_map().change_entry(table.above, EntryChange::Clear(u64::MAX)) };
-                taken.push(table.frame, table.level);
+                taken.push(table.frame, table.level, table.page);
                 detached.end = detached.end.max(table.page.offset(ENTRIES * pages_of(table.level)));
             }
             level = level.below();
@@ -171,7 +171,7 @@ fn release_in_place<K: Env>(tables: &Tables<'_, K>, first: PageAddr, end: PageAd
     let mut cursor = Cursor::through_broken(first, end);
     while let Some(chunk) = next(|| cursor.next_chunk(tables), tables.env()) {
         // SAFETY: the mm lock is held exclusively, and what was present in the chunk is broken and flushed.
-        unsafe { release_leaves(chunk.at(0), chunk.count, chunk.size, &mut freed, &mut unmapped) };
+        unsafe { release_leaves((chunk.at(0), chunk.page_at(0)), chunk.count, chunk.size, &mut freed, &mut unmapped) };
     }
     unmapped
 }

@@ -7,8 +7,7 @@ use pagepin::fault::{Fault, FaultError, FaultOutcome, handle_fault};
 use pagepin::frame::Layout;
 use pagepin::paging::Tables;
 use pagepin::space::{
-    self, Advice, EmptyTables, KernelHalf, ProtectPolicy, SpaceOptions, UserSpace, free_tables, protect_pages,
-    zap_pages,
+    self, Advice, EmptyTables, KernelHalf, SpaceOptions, UserSpace, free_tables, protect_pages, zap_pages,
 };
 use pagepin::{AddressSpace, Backing, LeafSize, MapOptions, MemoryType, PageAddr, Pfn, PinLimit, Rights};
 
@@ -149,7 +148,7 @@ fn without_memory<L: Layout>() -> Vec<Operation<L>> {
             let vma = OwnVmas::new(process, (A, A + 6 * PAGE), RW, Backing::Anonymous).vma;
             let pages = range(process, A, 6 * PAGE);
             // SAFETY: the VMA is the process's, and there is one thread.
-            done(unsafe { protect_pages(process.mm(), pages, &[vma], R, ProtectPolicy::Allow) })
+            done(unsafe { protect_pages(process.mm(), pages, &[vma], R) })
         }),
         operation("zap_pages", 0, populated, |_, scene| {
             let pages = range(scene.process(), A, 6 * PAGE);

@@ -2,8 +2,8 @@
 
 use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{self, PhysRun, RawGets, RawPins, Read, Write};
-use pagepin::space::{Advice, ProtectPolicy, SpaceOptions};
-use pagepin::{LeafSize, Levels, MemoryType, Pfn, Unlimited};
+use pagepin::space::{Advice, SpaceOptions};
+use pagepin::{LeafSize, Levels, MapOptions, MemoryType, Pfn, Unlimited, VmaFlags};
 
 use crate::machine::{A, FAR, FOREIGN, Image, LARGE, Machine, NONE, PAGE, Process, R, RW};
 
@@ -161,18 +161,16 @@ pub(crate) fn forked<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
 
 /// Six pages, of which a policy forbids to take rights from those that are pinned.
 pub(crate) fn refusing<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
-    let policy =
-        SpaceOptions { protect_policy: ProtectPolicy::RefusePinned, ..SpaceOptions::without_kernel_half(Levels::Four) };
-    six_pages(machine, machine.process_with(policy))
+    six_pages(machine, machine.process(), VmaFlags::REFUSE_PROTECT_PINNED.union(VmaFlags::REFUSE_UNMAP_PINNED))
 }
 
 /// Six pages, of which four may be pinned.
 pub(crate) fn limited<L: Layout>(machine: &Machine<L>) -> Scene<'_, L> {
-    six_pages(machine, machine.process_within(4, SpaceOptions::without_kernel_half(Levels::Four)))
+    six_pages(machine, machine.process_within(4, SpaceOptions::without_kernel_half(Levels::Four)), VmaFlags::empty())
 }
 
-fn six_pages<'m, L: Layout>(machine: &'m Machine<L>, process: Process<'m, L>) -> Scene<'m, L> {
-    process.map(A, 6 * PAGE, RW).unwrap();
+fn six_pages<'m, L: Layout>(machine: &'m Machine<L>, process: Process<'m, L>, flags: VmaFlags) -> Scene<'m, L> {
+    process.map(A, 6 * PAGE, MapOptions::new(RW).flags(flags)).unwrap();
     machine.put_pages(&process, A, 6, 10);
     Scene::new(machine, [process])
 }

@@ -9,8 +9,8 @@ use pagepin::pin::{
     PhysRun, PinAccess, PinFlags, PinnedPages, RawPins, Read, get_user_pages_fast_only, pin_user_pages_fast,
     pin_user_pages_fast_only, unpin_user_pages,
 };
-use pagepin::space::{ProtectPolicy, SpaceOptions, UserSpace};
-use pagepin::{Pfn, Rights, Unlimited, UserRange};
+use pagepin::space::{SpaceOptions, UserSpace};
+use pagepin::{MapOptions, Pfn, Rights, Unlimited, UserRange, VmaFlags};
 
 use super::kernel::{Kernel, PAGE, Side};
 
@@ -27,18 +27,20 @@ impl<R: Side> Kernel<R> {
 
     /// An address space in which nothing was touched yet: a root and no other table.
     pub(crate) fn empty_space(&'static self) -> Space<R> {
-        let space =
-            UserSpace::new(self, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).expect("memory for a root");
-        space.map(PAGE, 2 * PAGE, Rights::READ | Rights::WRITE).expect("an empty space");
-        Arc::new(space)
+        self.space_with(VmaFlags::empty())
     }
 
     /// One that refuses to take the right to write from pages that are pinned. Nothing was touched in it yet.
     pub(crate) fn strict_space(&'static self) -> Space<R> {
-        let (options, protect_policy) =
-            (SpaceOptions::without_kernel_half(pagepin::Levels::Four), ProtectPolicy::RefusePinned);
-        let space = UserSpace::new(self, SpaceOptions { protect_policy, ..options }).expect("memory for a root");
-        space.map(PAGE, 2 * PAGE, Rights::READ | Rights::WRITE).expect("an empty space");
+        self.space_with(VmaFlags::REFUSE_PROTECT_PINNED)
+    }
+
+    /// One whose VMA has flags. Nothing was touched in it yet.
+    pub(crate) fn space_with(&'static self, flags: VmaFlags) -> Space<R> {
+        let space =
+            UserSpace::new(self, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).expect("memory for a root");
+        let options = MapOptions::new(Rights::READ | Rights::WRITE).flags(flags);
+        space.map(PAGE, 2 * PAGE, options).expect("an empty space");
         Arc::new(space)
     }
 

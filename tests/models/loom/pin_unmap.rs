@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use pagepin::Rights;
 use pagepin::model::Safeguard;
 use pagepin::pin::{Read, Write};
+use pagepin::{Rights, VmaFlags};
 
 use super::acts::first_frame;
 use super::checker::{Bound, UNORDERED};
@@ -12,6 +12,8 @@ use super::kernel::{Epoch, PAGE, Tables, with_kernel};
 use super::runner::Model;
 
 const RECYCLED: &str = "a pin is on a frame of another mm";
+
+const LEFT: &str = "a pinned page left a space that defers this";
 
 const REFUSED: &str = "a pin of another mm's page stands in the way";
 
@@ -33,6 +35,18 @@ pub(crate) const MODELS: &[Model] = &[
         bound: Bound::AtMost(3),
         body: protect_what_another_pins,
         twins: &[(Safeguard::RefusalWaits, &[REFUSED])],
+    },
+    Model {
+        name: "pin x deferred unmap",
+        bound: Bound::AtMost(3),
+        body: defer_what_is_pinned,
+        twins: &[(Safeguard::DeferralWaits, &[LEFT])],
+    },
+    Model {
+        name: "unpin x finished unmap",
+        bound: Bound::AtMost(3),
+        body: finish_what_is_unpinned,
+        twins: &[(Safeguard::WordOrdering, &[UNORDERED])],
     },
     Model {
         name: "pin x pin x unmap",
@@ -99,6 +113,45 @@ fn protect_what_another_pins() {
         kernel.write(&other, 1, 2);
         assert_eq!(other.protect(PAGE, PAGE, Rights::READ), Ok(()), "{REFUSED}");
         pinner.join().expect("no panic");
+    });
+}
+
+/// A walker pins the page before it is unmapped, and then it stays where it is, or finds it gone.
+fn defer_what_is_pinned() {
+    with_kernel::<Epoch>(8, Tables::Stay, |kernel| {
+        let space = kernel.space_with(VmaFlags::DEFER_UNMAP_PINNED);
+        kernel.write(&space, 1, 1);
+        let pinner = kernel.on_cpu(1, {
+            let space = Arc::clone(&space);
+            move || kernel.pin_fast_only::<Read>(&space, 1)
+        });
+        let unmapped = space.unmap(PAGE, PAGE).expect("a page");
+        let pins = pinner.join().expect("no panic");
+        match &pins {
+            Some(pins) => assert_eq!(kernel.mapped(&space, 1), Some(first_frame(pins)), "{LEFT}"),
+            None => assert_eq!((unmapped.pages, unmapped.deferred_pages), (1, 0), "nobody has pinned it"),
+        }
+        kernel.unpin(pins);
+        assert_eq!(space.finish_deferred().expect("no section").deferred_pages, 0);
+        assert_eq!(kernel.mapped(&space, 1), None);
+    });
+}
+
+/// What the holder did with the page is done when the unmap that waited for it frees the frame.
+fn finish_what_is_unpinned() {
+    with_kernel::<Epoch>(8, Tables::Stay, |kernel| {
+        let space = kernel.space_with(VmaFlags::DEFER_UNMAP_PINNED);
+        kernel.write(&space, 1, 1);
+        let pins = kernel.pin_fast_only::<Write>(&space, 1).expect("it is there");
+        assert_eq!(space.unmap(PAGE, PAGE).expect("a page").deferred_pages, 1);
+        let holder = kernel.on_cpu(1, move || {
+            kernel.memory.store(first_frame(&pins), 0, 2);
+            kernel.unpin(Some(pins));
+        });
+        let finished = space.finish_deferred().expect("no section");
+        assert_eq!(finished.pages + finished.deferred_pages, 1);
+        holder.join().expect("no panic");
+        assert_eq!(space.finish_deferred().expect("no section").deferred_pages, 0);
     });
 }
 

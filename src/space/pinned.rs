@@ -1,0 +1,65 @@
+//! Looking for pinned pages, for the policies that care about them.
+
+use crate::addr::{PageAddr, UserRange};
+use crate::env::{Env, FlushRange, FrameTable, Mm, ReadSide};
+use crate::paging::{Cursor, TableError, Tables};
+use crate::primitive::safeguard;
+
+use super::ZapError;
+
+/// The first page of `range` that is pinned: for a kernel with VMAs of its own, whose policy is to refuse an unmap or to put it
+/// off. What a walker of another mm holds for a moment does not count; a pin that is being taken at the same moment may come
+/// before or after.
+///
+/// # Errors
+/// [`ZapError::MalformedTable`].
+///
+/// # Safety
+/// The range was checked against the levels of this mm, and the caller holds its mm lock exclusively.
+pub unsafe fn first_pinned_page<K: Env>(mm: &Mm<K>, range: UserRange) -> Result<Option<PageAddr>, ZapError> {
+    // SAFETY: the caller holds the mm lock.
+    let tables = unsafe { Tables::under_mm_lock(mm) };
+    Ok(first_pinned(&tables, core::iter::once((range.first_page(), range.end_page())))?)
+}
+
+/// The first page in `parts` (first page and end of each) that is pinned, and not by a walker that will find that it is not its page.
+pub(super) fn first_pinned<K: Env>(
+    tables: &Tables<'_, K>,
+    parts: impl Iterator<Item = (PageAddr, PageAddr)> + Clone,
+) -> Result<Option<PageAddr>, TableError> {
+    let Some(page) = find_pinned(tables, parts.clone())? else { return Ok(None) };
+    // It may be no pin of this mm. A lockless walker that found the frame by an entry of its former mm holds it until it
+    // has read that entry again. Such a walk began before the frame was this mm's: one that begins now cannot find the old
+    // entry. So when all walks of this moment have ended, what is left are pins of those who keep them, and of walks of
+    // this mm that are under way, and those may come before or after.
+    safeguard!(RefusalWaits; wait_for_walks(tables, page));
+    find_pinned(tables, parts)
+}
+
+/// Returns when all lockless walks of this moment have ended.
+pub(super) fn wait_for_walks<K: Env>(tables: &Tables<'_, K>, page: PageAddr) {
+    tables.flush(FlushRange::Pages { first: page, pages: 1 });
+    tables.env().read_side().synchronize();
+}
+
+/// The first page in `parts` whose frame has pins.
+pub(super) fn find_pinned<K: Env>(
+    tables: &Tables<'_, K>,
+    parts: impl Iterator<Item = (PageAddr, PageAddr)>,
+) -> Result<Option<PageAddr>, TableError> {
+    for (first, end) in parts {
+        let mut cursor = Cursor::new(first, end);
+        while let Some(chunk) = cursor.next_chunk(tables)? {
+            for i in 0..chunk.count {
+                let entry = tables.load(chunk.at(i));
+                let frames = tables.env().frames();
+                let counted = entry.has_frame() && !entry.is_special();
+                let frame = counted.then(|| frames.frame(entry.leaf_frame(chunk.size))).flatten();
+                if frame.is_some_and(|frame| frame.snapshot().pins != 0) {
+                    return Ok(Some(chunk.page_at(i)));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
