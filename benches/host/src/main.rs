@@ -27,9 +27,10 @@ mod subject;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = std::env::args_os().nth(1).ok_or("the file to write is missing")?;
     let host = linux::Host::new();
+    let description = host.describe();
     // Two threads first: the machine has not had time to get warm and throttle.
     let scaling = scaling::measure();
-    let report = report::Report { rounds: compare::ROUNDS, rows: rows::measure(&host), scaling, ..host.describe() };
+    let report = report::Report { rounds: compare::ROUNDS, rows: rows::measure(&host), scaling, ..description };
     std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n")?;
     Ok(())
 }

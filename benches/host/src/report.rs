@@ -9,6 +9,9 @@ pub(crate) struct Report {
     pub(crate) processor: String,
     /// The host's kernel.
     pub(crate) kernel: String,
+    /// How many programs wanted to run, on average over a minute, when this began.
+    pub(crate) load: f64,
+    pub(crate) cpus: usize,
     /// How the host pins user memory here.
     pub(crate) pins_by: String,
     /// Each figure is the median of so many rounds, in which all columns take turns.

@@ -259,8 +259,13 @@ fn and_no_process([zero, fork, copy, exit, reuse, unshare, protect, unmap]: [f64
 }
 
 /// Columns are pagepin, the limit and, unless it is said `why` not, Linux.
-fn row(about: &About, unit: &str, compared: &Compared, why: Option<String>, linux: String) -> Row {
+fn row(about: &About, unit: &str, compared: &Compared, why: Option<String>, contains: String) -> Row {
     let Compared { medians, ratios } = compared;
+    let linux = match (why, medians.get(2)) {
+        (None, Some(linux)) if *linux > 0.0 => Figure::Measured(*linux),
+        // A difference of two, in which something else took longer.
+        (why, _) => Figure::Missing(why.unwrap_or_else(|| "lost in what else the machine did".to_owned())),
+    };
     Row {
         key: about.key.to_owned(),
         title: about.title.to_owned(),
@@ -268,9 +273,9 @@ fn row(about: &About, unit: &str, compared: &Compared, why: Option<String>, linu
         pagepin: medians[0],
         limit: medians[1],
         of_limit: ratios[1],
-        of_linux: if why.is_none() { ratios.get(2).copied() } else { None },
-        linux: why.map_or_else(|| Figure::Measured(medians[2]), Figure::Missing),
+        of_linux: if let Figure::Measured(_) = linux { ratios.get(2).copied() } else { None },
+        linux,
         goal: about.goal,
-        contains: Contains { pagepin: about.pagepin.to_owned(), limit: about.limit.to_owned(), linux },
+        contains: Contains { pagepin: about.pagepin.to_owned(), limit: about.limit.to_owned(), linux: contains },
     }
 }

@@ -119,7 +119,8 @@ fn times(report: &Report) -> Result<Markup> {
     Ok(html! {
         h2 { "Time" }
         p {
-            "Measured on this machine (" (report.processor) ", " (report.kernel) "). The library runs over page tables in ordinary "
+            "Measured on this machine (" (report.processor) ", " (report.kernel) ", a load of " (report.load) " on " (report.cpus)
+            " CPUs). The library runs over page tables in ordinary "
             "memory. The limit is a bare loop of the loads, stores and locked instructions that the operation cannot do without; it "
             "checks nothing and cannot fail. The two take turns; each figure is the median of " (rounds) " rounds."
         }
@@ -132,7 +133,7 @@ fn times(report: &Report) -> Result<Markup> {
         (table(report))
         h2 { "Two threads" }
         p {
-            "Two threads on two CPUs, against one of them alone. A loop in registers, measured before and after each round, has to reach "
+            "Two threads on two CPUs, against one of them alone. A loop in registers, in turns with each row, has to reach "
             (report.scaling.needed) "; in this run its median was " (format!("{:.2}", report.scaling.control)) "."
         }
         (figure(&host::scaling(report))?)

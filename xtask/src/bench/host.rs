@@ -47,9 +47,11 @@ fn measure(project: &Path) -> Result<(Summary, Value)> {
     let measured: Value = serde_json::from_str(&text).with_context(|| format!("reading {FILE}"))?;
     screen::say(format!("\n{}\n{EXPLAINED}\n\n{}", operations(&measured), scaling(&measured)));
     screen::say(format!(
-        "This machine: {}, {}; pins by {}. Figures are in {FILE}.\n",
+        "This machine: {}, {}, a load of {} on {} CPUs; pins by {}. Figures are in {FILE}.\n",
         text_of(&measured["processor"]),
         text_of(&measured["kernel"]),
+        measured["load"],
+        measured["cpus"],
         text_of(&measured["pins_by"])
     ));
     let figures = list(&measured["rows"]).len() + list(&measured["scaling"]["rows"]).len();

@@ -27,10 +27,16 @@ impl Host {
         Report {
             processor: processor().unwrap_or_else(|| part(uname.machine())),
             kernel: format!("{} {}", part(uname.sysname()), part(uname.release())),
+            load: load().unwrap_or_default(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
             pins_by: self.pins.name().to_owned(),
             ..Report::default()
         }
     }
+}
+
+fn load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
 
 fn processor() -> Option<String> {
