@@ -32,8 +32,8 @@ code { font: .875em ui-monospace, 'SF Mono', Menlo, Consolas, monospace }
 
 /// The page of the runs whose files are there.
 pub(crate) fn page(project: &Path) -> Result<String> {
-    let counted = if project.join(MEASURED).exists() { Some(Figures::read(project, MEASURED)?) } else { None };
-    let measured = host::read(project)?;
+    let counted = project.join(MEASURED).exists().then(|| Figures::read(project, MEASURED)).transpose();
+    let measured = host::read(project);
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -47,12 +47,14 @@ pub(crate) fn page(project: &Path) -> Result<String> {
                 h1 { "What pagepin costs" }
                 p.faint { "Drawn by " code { "cargo xtask bench" } " from the last run of each kind." }
                 @match counted {
-                    Some(figures) => (instructions(&figures)?),
-                    None => (never("Instructions", "cargo xtask bench")),
+                    Ok(Some(figures)) => (instructions(&figures)?),
+                    Ok(None) => (never("Instructions", "cargo xtask bench")),
+                    Err(error) => (unreadable("Instructions", "cargo xtask bench", &error)),
                 }
                 @match measured {
-                    Some(report) => (times(&report)?),
-                    None => (never("Time", "cargo xtask bench --host")),
+                    Ok(Some(report)) => (times(&report)?),
+                    Ok(None) => (never("Time", "cargo xtask bench --host")),
+                    Err(error) => (unreadable("Time", "cargo xtask bench --host", &error)),
                 }
             }
         }
@@ -64,6 +66,14 @@ fn never(title: &str, command: &str) -> Markup {
     html! {
         h2 { (title) }
         p { "Not measured yet: " code { (command) } " does it." }
+    }
+}
+
+/// As when another version wrote it.
+fn unreadable(title: &str, command: &str, error: &anyhow::Error) -> Markup {
+    html! {
+        h2 { (title) }
+        p { "Not as this version writes it: " (format!("{error:#}")) ". " code { (command) } " measures again." }
     }
 }
 
@@ -193,5 +203,15 @@ mod tests {
         let page = page(&nowhere).unwrap();
         assert_eq!(page.matches("Not measured yet").count(), 2);
         assert!(page.contains("cargo xtask bench --host") && !page.contains("http"));
+    }
+
+    #[test]
+    fn a_run_of_another_version_is_said_to_be_one() {
+        let project = std::env::temp_dir().join(format!("pagepin-bench-page-{}", std::process::id()));
+        std::fs::create_dir_all(project.join("target")).unwrap();
+        std::fs::write(project.join(host::MEASURED), "{}").unwrap();
+        let page = page(&project);
+        std::fs::remove_dir_all(&project).unwrap();
+        assert!(page.unwrap().contains("Not as this version writes it: reading target/bench-host.json"));
     }
 }

@@ -46,7 +46,7 @@ pub fn published(project: &Path) -> Result<[(&'static str, String); 2]> {
 /// Draws the last runs.
 ///
 /// # Errors
-/// A run's file cannot be understood, or the page not be written. A run that was never made is none.
+/// The page cannot be written. A run that was never made, or by another version, is none.
 pub fn write_page(project: &Path) -> Result<()> {
     let page = html::page(project)?;
     std::fs::write(project.join(PAGE), page).with_context(|| format!("writing {PAGE}"))
