@@ -74,6 +74,12 @@ const KEYS: u8 = 16;
 /// use pagepin::{MapOptions, Rights};
 /// let read_now_write_later = MapOptions::new(Rights::READ).max_rights(Rights::READ | Rights::WRITE).key(3);
 /// ```
+///
+/// ```
+/// use pagepin::{MapOptions, Rights, VmaFlags};
+/// let heap = MapOptions::new(Rights::READ | Rights::WRITE).flags(VmaFlags::WIPE_ON_FORK).data(7); // 7: the kernel's own number
+/// assert!(!heap.max_rights(Rights::READ).eq(&heap));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapOptions {
     rights: Rights,
@@ -164,6 +170,18 @@ impl core::error::Error for VmaError {}
 ///
 /// The logical right to write is [`rights`](Self::rights), never the W bit of an entry: a page that is copied on write is
 /// read-only in hardware and writable by right.
+///
+/// ```
+/// use pagepin::{Backing, Levels, PageAddr, Rights, UserRange, Vma, VmaFlags};
+/// let range = UserRange::pages_only(Levels::Four.user_half(), 0x10000, 0x4000).unwrap();
+/// let vma = Vma::new(range, Backing::Anonymous, Rights::READ | Rights::WRITE)?;
+/// assert!(vma.pages() == 4 && vma.contains(PageAddr::containing(0x13fff)) && vma.pages_are_inherited());
+/// let (lower, upper) = vma.split_at(PageAddr::containing(0x12000)).unwrap();
+/// assert_eq!(lower.with_rights(Rights::READ)?.try_join(upper), None); // they differ now
+/// assert_eq!(lower.try_join(upper), Some(vma));
+/// assert!(!vma.with_flags(VmaFlags::DONT_FORK)?.pages_are_inherited());
+/// # Ok::<(), pagepin::VmaError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vma {
     start: PageAddr,

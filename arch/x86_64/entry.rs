@@ -28,6 +28,16 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 pub(crate) const PHYSICAL_END: u64 = ADDRESS + 0x1000;
 
 /// The value of a page-table entry.
+///
+/// ```
+/// use pagepin::{Entry, LeafSize, Levels, MemoryType, Pfn, Rights};
+/// let size = LeafSize::Size4KiB;
+/// let leaf = Entry::leaf(Pfn::new(0x42), size, Rights::READ | Rights::WRITE, 0);
+/// assert!(leaf.is_leaf_at(size.level()) && leaf.leaf_frame(size) == Pfn::new(0x42));
+/// assert!(leaf.same_mapping(Entry::from_bits(leaf.bits())));
+/// let device = leaf.special().with_memory_type(size, MemoryType::UNCACHED);
+/// assert!(device.is_special() && device.memory_type(size) == MemoryType::UNCACHED);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Entry(u64);
@@ -190,6 +200,11 @@ impl Entry {
     }
 
     /// The table page that a non-leaf entry points to.
+    ///
+    /// ```
+    /// use pagepin::{Entry, Pfn};
+    /// assert_eq!(Entry::from_bits(0x42000 | 0b111).table_frame(), Pfn::new(0x42));
+    /// ```
     #[inline(always)]
     pub const fn table_frame(self) -> Pfn {
         Pfn::containing(self.table_address())

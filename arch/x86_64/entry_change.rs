@@ -14,6 +14,11 @@ pub enum EntryChange {
 
 impl EntryChange {
     /// The entry that `entry` becomes.
+    ///
+    /// ```
+    /// use pagepin::{Entry, EntryChange};
+    /// assert_eq!(EntryChange::Clear(0b10).of(Entry::from_bits(0b11)), Entry::from_bits(0b01));
+    /// ```
     #[must_use]
     pub const fn of(self, entry: Entry) -> Entry {
         Entry::from_bits(match self {

@@ -8,6 +8,12 @@ const INDEX_BITS: u8 = 9;
 pub(crate) const ENTRIES: u64 = 1 << INDEX_BITS;
 
 /// How many levels the tables of an address space have (`CR4.LA57`).
+///
+/// ```
+/// use pagepin::Levels;
+/// assert_eq!(Levels::Four.user_half().kernel_start(), 0xffff_8000_0000_0000);
+/// assert_eq!(Levels::Five.user_half().kernel_start(), 0xff00_0000_0000_0000);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Levels {
     /// 48-bit virtual addresses; the root is a PML4.
@@ -60,6 +66,13 @@ impl Levels {
 /// A level of the tables, from the lowest, whose entries map 4 KiB, up to the root's.
 ///
 /// Kept as the number of address bits below its index, which is what a walk needs at every step.
+///
+/// ```
+/// use pagepin::{LeafSize, Levels};
+/// let top = Levels::Four.top();
+/// assert_eq!((top.index(0xffff_8000_0000_0000), top.leaf_size()), (256, None));
+/// assert_eq!(top.below().below().leaf_size(), Some(LeafSize::Size2MiB));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Level {
     shift: u8,

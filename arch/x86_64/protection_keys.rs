@@ -1,6 +1,12 @@
 //! Protection keys for user pages (SDM vol. 3, 4.6.2): a 4-bit key in each leaf, two bits of rights per key in PKRU.
 
 /// What each of the 16 protection keys denies at the moment: the value of PKRU.
+///
+/// ```
+/// use pagepin::KeyRights;
+/// let rights = KeyRights::from_pkru(0b10 << 2); // key 1: no writing
+/// assert!(rights.permits(1, false) && !rights.permits(1, true) && rights.permits(0, true));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyRights {
     pkru: u32,

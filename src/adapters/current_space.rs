@@ -179,6 +179,20 @@ where
 
     /// The calling CPU leaves the address space that it is in: for idle, and for threads of the kernel. The root stays loaded
     /// until another is entered or the address space ends.
+    ///
+    /// ```
+    /// # use pagepin::{space::UserSpace, *};
+    /// # use std::sync::Arc;
+    /// # type Kernel = Platform<OffsetPhysMap, FlatFrameTable<'static>, BuddySource<'static>, SingleCpu, SingleCpu>;
+    /// # struct Machine;
+    /// # unsafe impl CurrentCpu for Machine { fn current_cpu(&self) -> usize { 0 } }
+    /// # static CURRENT: CurrentSpace<Arc<UserSpace<&'static Kernel>>, Machine, 1> = CurrentSpace::new(Machine);
+    /// /// The scheduler, when nothing is ready.
+    /// fn idle() {
+    ///     CURRENT.leave();
+    ///     // ... wait for an interrupt
+    /// }
+    /// ```
     pub fn leave(&self) {
         let before = self.with_slot(|slot| {
             if let Some(space) = slot {
@@ -190,6 +204,20 @@ where
     }
 
     /// What the calling CPU is in. A share of one's own, so no lock is held, and the CPU may be left meanwhile.
+    ///
+    /// ```
+    /// # use pagepin::{space::UserSpace, *};
+    /// # use std::sync::Arc;
+    /// # type Kernel = Platform<OffsetPhysMap, FlatFrameTable<'static>, BuddySource<'static>, SingleCpu, SingleCpu>;
+    /// # struct Machine;
+    /// # unsafe impl CurrentCpu for Machine { fn current_cpu(&self) -> usize { 0 } }
+    /// # static CURRENT: CurrentSpace<Arc<UserSpace<&'static Kernel>>, Machine, 1> = CurrentSpace::new(Machine);
+    /// /// A system call.
+    /// fn sys_discard(start: u64, length: u64) -> Result<(), i32> {
+    ///     let space = CURRENT.get().expect("called by a process");
+    ///     space.discard(start, length).map(|_| ()).map_err(|error| error.errno())
+    /// }
+    /// ```
     #[must_use]
     pub fn get(&self) -> Option<S> {
         self.with_slot(|slot| slot.clone())

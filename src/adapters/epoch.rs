@@ -11,6 +11,15 @@ use crate::env::{CurrentCpu, ReadSide};
 ///
 /// Walkers pay two stores and a full fence; the waiter pays the wait. A walk in an interrupt handler that interrupts
 /// another walk on the same CPU is allowed: the inner guard leaves the slot alone.
+///
+/// ```
+/// use pagepin::{CurrentCpu, EpochReadSide, ReadSide};
+/// # struct Machine;
+/// # unsafe impl CurrentCpu for Machine { fn current_cpu(&self) -> usize { 0 } }
+/// let read_side: EpochReadSide<_, 4> = EpochReadSide::new(Machine, core::hint::spin_loop);
+/// drop(read_side.enter());
+/// read_side.synchronize(); // nobody walks
+/// ```
 #[derive(Debug)]
 pub struct EpochReadSide<C, const CPUS: usize> {
     cpu: C,

@@ -222,6 +222,20 @@ impl<C: Cpus, const CPUS: usize, L: LocalCpu> IpiShootdown<C, CPUS, L> {
 
     /// From now on the calling CPU takes part. The root it has loaded is the one it goes back to.
     ///
+    /// ```
+    /// # use pagepin::{Cpus, CurrentCpu, IpiShootdown};
+    /// # struct Machine;
+    /// # unsafe impl CurrentCpu for Machine { fn current_cpu(&self) -> usize { 0 } }
+    /// # unsafe impl Cpus for Machine { fn interrupt(&self, _: usize) {} }
+    /// static SMP: IpiShootdown<Machine, 8> = IpiShootdown::new(Machine);
+    ///
+    /// /// Where each CPU goes on after its start.
+    /// fn cpu_main() {
+    ///     SMP.join();
+    ///     // ... its first process
+    /// }
+    /// ```
+    ///
     /// # Panics
     /// `CR4.PCIDE` is set: roots that are not loaded would keep translations.
     pub fn join(&self) {

@@ -37,6 +37,18 @@ impl KernelHalf {
     /// As [`KernelHalf::loaded`], of a root in whose user half is what a boot loader left behind: that half is emptied first,
     /// if nothing vital is there.
     ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # fn boot(map: &OffsetPhysMap) -> Result<SpaceOptions, KernelHalfError> {
+    /// // SAFETY: in ring 0; the boot loader's tables live for ever, and nobody uses what it mapped in the lower half.
+    /// let half = unsafe { KernelHalf::take_over(map) }?;
+    /// # Ok(SpaceOptions::new(half))
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`KernelHalfError::WouldVanish`]: nothing was changed.
     ///

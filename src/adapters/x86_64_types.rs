@@ -36,6 +36,13 @@ impl TryFrom<PageAddr> for VirtAddr {
 
 /// The fault that the processor reports by `CR2` (raw: with five levels it has 57 bits) and the error code it pushed
 /// (SDM vol. 3, 4.7).
+///
+/// ```
+/// use pagepin::{Access, fault_from_error_code};
+/// use x86_64::structures::idt::PageFaultErrorCode;
+/// let code = PageFaultErrorCode::CAUSED_BY_WRITE | PageFaultErrorCode::USER_MODE;
+/// assert_eq!(fault_from_error_code(0x1000, code).access, Access::Write);
+/// ```
 #[must_use]
 pub fn fault_from_error_code(address: u64, code: PageFaultErrorCode) -> Fault {
     let access = if code.contains(PageFaultErrorCode::INSTRUCTION_FETCH) {
@@ -57,6 +64,27 @@ pub fn fault_from_error_code(address: u64, code: PageFaultErrorCode) -> Fault {
 ///
 /// The allocator sits behind a spin lock that is held with interrupts off: by itself in ring 0 with feature `instructions`, so
 /// that frames may be freed from interrupt context; without the feature, by the kernel around every use. These allocators hand out single frames, so there are no large leaves.
+///
+/// ```
+/// use pagepin::{FrameAllocatorSource, FrameRequest, FrameSource, Pfn};
+/// use x86_64::structures::paging::{FrameAllocator, FrameDeallocator, PhysFrame};
+/// /// Frames from 1 MiB on.
+/// struct Bump(u64);
+/// // SAFETY: each once.
+/// unsafe impl FrameAllocator<x86_64::structures::paging::Size4KiB> for Bump {
+///     fn allocate_frame(&mut self) -> Option<PhysFrame> {
+///         self.0 += 1;
+///         Some(Pfn::new(0xff + self.0).into())
+///     }
+/// }
+/// impl FrameDeallocator<x86_64::structures::paging::Size4KiB> for Bump {
+///     unsafe fn deallocate_frame(&mut self, _: PhysFrame) {}
+/// }
+/// // SAFETY: nobody uses the frames.
+/// let source: FrameAllocatorSource<Bump> = unsafe { FrameAllocatorSource::new(Bump(0), None) };
+/// assert_eq!(source.allocate(FrameRequest::movable(0)), Some(Pfn::new(0x100)));
+/// assert_eq!(source.with(|allocator| allocator.0), 1);
+/// ```
 #[derive(Debug)]
 pub struct FrameAllocatorSource<A, R = Spin> {
     allocator: SpinMutex<A, R>,

@@ -20,6 +20,13 @@ pub const PAGE_SHIFT: u32 = 12;
 pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
 
 /// A physical frame number: the physical address divided by [`PAGE_SIZE`].
+///
+/// ```
+/// use pagepin::Pfn;
+/// assert_eq!(Pfn::containing(0x12345), Pfn::new(0x12));
+/// assert_eq!(Pfn::new(0x12).offset(3).address(), 0x15000);
+/// assert_eq!(Pfn::new(0x2ff).block_start(9), Pfn::new(0x200)); // of 2 MiB
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Pfn(u64);
@@ -69,6 +76,13 @@ impl fmt::Debug for Pfn {
 }
 
 /// The address of a user page: page-aligned, in the user half.
+///
+/// ```
+/// use pagepin::PageAddr;
+/// let page = PageAddr::containing(0x1234);
+/// assert_eq!(page.address(), 0x1000);
+/// assert_eq!(page.pages_to(page.offset(3)), 3);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct PageAddr(u64);
@@ -218,6 +232,13 @@ impl UserRange {
 
     /// As [`UserRange::new`], for operations on whole pages.
     ///
+    /// ```
+    /// use pagepin::{Levels, RangeError, UserRange};
+    /// let half = Levels::Four.user_half();
+    /// assert!(UserRange::pages_only(half, 0x1000, 0x2000).is_ok());
+    /// assert_eq!(UserRange::pages_only(half, 0x1234, 0x2000), Err(RangeError::Unaligned));
+    /// ```
+    ///
     /// # Errors
     /// Those of `new`, and [`RangeError::Unaligned`].
     pub const fn pages_only(half: UserHalf, start: u64, length: u64) -> Result<Self, RangeError> {
@@ -274,6 +295,12 @@ impl UserRange {
     }
 
     /// The page after the one that holds the last byte.
+    ///
+    /// ```
+    /// use pagepin::{Levels, UserRange};
+    /// let range = UserRange::new(Levels::Four.user_half(), 0x1ff0, 0x20).unwrap();
+    /// assert_eq!((range.first_page().address(), range.end_page().address(), range.pages()), (0x1000, 0x3000, 2));
+    /// ```
     #[must_use]
     pub const fn end_page(self) -> PageAddr {
         PageAddr::containing(self.start + (self.length - 1)).offset(1)

@@ -20,6 +20,12 @@ const SOLE: u32 = 1 << 7;
 /// A run of base pages (`order` 0) holds one count on each frame. A run of large leaves holds one count on the head
 /// frame of each leaf it touches, however many of its pages it covers. Contiguity is what the walker saw in the
 /// entries, never a guess from the frame table.
+///
+/// ```
+/// use pagepin::{Pfn, pin::PhysRun};
+/// let run = PhysRun::from_parts(Pfn::new(0x1f), 3, 0);
+/// assert_eq!((run.first(), run.end(), run.pages()), (Pfn::new(0x1f), Pfn::new(0x22), 3));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct PhysRun {
@@ -94,6 +100,12 @@ impl PhysRun {
     }
 
     /// Base pages that its counts keep: all of each large leaf that it has a part of. What a budget is charged for it.
+    ///
+    /// ```
+    /// use pagepin::{Pfn, pin::PhysRun};
+    /// // One page of a leaf of 2 MiB: the pin holds all of the leaf.
+    /// assert_eq!(PhysRun::from_parts(Pfn::new(0x203), 1, 9).held_pages(), 512);
+    /// ```
     #[must_use]
     #[inline(always)]
     pub const fn held_pages(&self) -> u64 {

@@ -91,6 +91,14 @@ impl PinBudget for Unlimited {
 }
 
 /// A fixed number of base pages, all pins together.
+///
+/// ```
+/// use pagepin::{PinBudget, PinLimit, PinTerm};
+/// let limit = PinLimit::new(8);
+/// limit.charge(6, PinTerm::Short).unwrap();
+/// assert!(limit.charge(3, PinTerm::Short).is_err());
+/// assert_eq!(limit.used(), 6);
+/// ```
 #[derive(Debug)]
 pub struct PinLimit {
     limit: u64,

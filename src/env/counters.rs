@@ -160,6 +160,13 @@ impl Statistics for Counters {
 /// Counting is one addition in memory without a bus lock, which an interrupt on the same CPU comes before or after, and to
 /// which no other CPU comes: the thread stays (see [`NoPreempt`]), and the number is its own (see [`CurrentCpu`]). So the
 /// totals are exact. A load and a store would lose what an interrupt between them counts.
+///
+/// ```
+/// use pagepin::{CpuCounters, CurrentCpu, Extras};
+/// # struct Machine;
+/// # unsafe impl CurrentCpu for Machine { fn current_cpu(&self) -> usize { 0 } }
+/// let extras = Extras::new().counters(CpuCounters::<_, 4>::new(Machine));
+/// ```
 #[derive(Debug)]
 pub struct CpuCounters<C, const CPUS: usize> {
     cpu: C,

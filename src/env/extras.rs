@@ -12,6 +12,16 @@ use crate::primitive::const_fn;
 /// # unsafe impl CurrentCpu for ThisCpu { fn current_cpu(&self) -> usize { 0 } }
 /// let extras = Extras::new().counters(CpuCounters::<_, 8>::new(ThisCpu));
 /// ```
+///
+/// ```
+/// use pagepin::{Extras, LedgerTable, SectionCount, pin::QuarantineTable};
+/// # struct Machine;
+/// # unsafe impl pagepin::CurrentCpu for Machine { fn current_cpu(&self) -> usize { 0 } }
+/// static LEDGER: LedgerTable<64> = LedgerTable::new(|| 0);
+/// static QUARANTINE: QuarantineTable<64> = QuarantineTable::new(|| 0);
+/// let extras = Extras::new().ledger(&LEDGER).quarantine(&QUARANTINE);
+/// let extras = extras.no_preempt(SectionCount::<_, 4>::new(Machine)).mm_readers(pagepin::CpuReaders::<_, 4>::new(Machine));
+/// ```
 #[derive(Debug)]
 pub struct Extras<N = (), C = Counters, L = (), Q = (), M = ()> {
     no_preempt: N,

@@ -14,6 +14,20 @@ pub enum Zone {
 }
 
 /// What is asked of a [`FrameSource`]. Made by the crate; more may be asked one day.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// let table = kernel.source().allocate(FrameRequest::unmovable(0)).unwrap();
+/// let page = kernel.source().allocate(FrameRequest::movable(0)).unwrap();
+/// // SAFETY: each was just taken.
+/// unsafe {
+///     kernel.source().free(table, 0);
+///     kernel.source().free(page, 0);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FrameRequest {

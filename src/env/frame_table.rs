@@ -80,6 +80,14 @@ unsafe impl<T: FrameTable + ?Sized> FrameTable for &T {
 }
 
 /// One slice for a contiguous stretch of memory.
+///
+/// ```
+/// use pagepin::{FlatFrameTable, FrameTable, Pfn, frame::PageFrame};
+/// static FRAMES: [PageFrame; 64] = [const { PageFrame::new() }; 64];
+/// // SAFETY: the 64 frames from 0x100 on are ordinary memory, in no other table.
+/// let table = unsafe { FlatFrameTable::new(Pfn::new(0x100), &FRAMES) };
+/// assert!(table.frame(Pfn::new(0x13f)).is_some() && table.frame(Pfn::new(0x140)).is_none());
+/// ```
 #[derive(Debug)]
 pub struct FlatFrameTable<'a, L: Layout = Wide> {
     first: Pfn,

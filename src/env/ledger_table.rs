@@ -210,6 +210,24 @@ impl<const N: usize> LedgerTable<N> {
     }
 
     /// Every record.
+    ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # fn ticks() -> u64 { 5 }
+    /// static LEDGER: LedgerTable<64> = LedgerTable::new(ticks);
+    /// let kernel = kernel.with_extras(Extras::new().ledger(&LEDGER));
+    /// let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+    /// space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+    /// let pinned = space.pin(Write, space.range(0x10000, 1)?, [PhysRun::default(); 1])?.tagged(7).into_owned();
+    /// assert_eq!((LEDGER.records().count(), LEDGER.pins_of(7).count(), LEDGER.older_than(5).count()), (1, 1, 0));
+    /// drop(space);
+    /// assert_eq!(LEDGER.left_behind().count(), 1);
+    /// drop(pinned);
+    /// assert_eq!((LEDGER.records().count(), LEDGER.missed(), LEDGER.misused(), LEDGER.strike_orphans()), (0, 0, 0, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn records(&self) -> impl Iterator<Item = LedgerEntry> + '_ {
         self.slots().filter_map(|slot| slot.read().map(|(_, entry)| entry))
     }
@@ -220,34 +238,70 @@ impl<const N: usize> LedgerTable<N> {
     }
 
     /// What is pinned for `tag`.
+    ///
+    /// ```
+    /// use pagepin::LedgerTable;
+    /// static LEDGER: LedgerTable<8> = LedgerTable::new(|| 0);
+    /// assert_eq!(LEDGER.pins_of(7).count(), 0);
+    /// ```
     pub fn pins_of(&self, tag: u64) -> impl Iterator<Item = LedgerEntry> + '_ {
         self.records().filter(move |entry| entry.tag == tag)
     }
 
     /// What was pinned before `time`, and still is.
+    ///
+    /// ```
+    /// use pagepin::LedgerTable;
+    /// static LEDGER: LedgerTable<8> = LedgerTable::new(|| 0);
+    /// assert_eq!(LEDGER.older_than(1).count(), 0);
+    /// ```
     pub fn older_than(&self, time: u64) -> impl Iterator<Item = LedgerEntry> + '_ {
         self.records().filter(move |entry| entry.time < time)
     }
 
     /// What outlived its address space: the leak report. A request whose pins outlive the process by design is in it until it is
     /// completed.
+    ///
+    /// ```
+    /// use pagepin::LedgerTable;
+    /// static LEDGER: LedgerTable<8> = LedgerTable::new(|| 0);
+    /// assert!(LEDGER.left_behind().next().is_none(), "a process has left pins behind");
+    /// ```
     pub fn left_behind(&self) -> impl Iterator<Item = LedgerEntry> + '_ {
         self.records().filter(|entry| entry.left_behind)
     }
 
     /// Runs that were not recorded, for want of room.
+    ///
+    /// ```
+    /// use pagepin::LedgerTable;
+    /// static LEDGER: LedgerTable<8> = LedgerTable::new(|| 0);
+    /// assert!(LEDGER.missed() == 0 && LEDGER.misused() == 0 && LEDGER.strike_orphans() == 0);
+    /// ```
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
     }
 
     /// Tickets that came back a second time.
+    ///
+    /// ```
+    /// # use pagepin::LedgerTable;
+    /// # static LEDGER: LedgerTable<8> = LedgerTable::new(|| 0);
+    /// assert_eq!(LEDGER.misused(), 0, "somebody gave a ticket back twice");
+    /// ```
     #[must_use]
     pub fn misused(&self) -> u64 {
         self.misused.load(Ordering::Relaxed)
     }
 
     /// Strikes out the orphaned records, which no ticket will. How many there were.
+    ///
+    /// ```
+    /// # use pagepin::LedgerTable;
+    /// # static LEDGER: LedgerTable<8> = LedgerTable::new(|| 0);
+    /// assert_eq!(LEDGER.strike_orphans(), 0); // all pins came back with their tickets
+    /// ```
     pub fn strike_orphans(&self) -> usize {
         let orphans = self.slots().enumerate().filter_map(|(index, slot)| {
             let (state, entry) = slot.read()?;

@@ -56,6 +56,13 @@ impl ReaderSlot {
 /// VMAs looks at all slots.
 ///
 /// It also finds out who asks for an mm lock inside a section of one: see [`Reentered`](crate::Reentered).
+///
+/// ```
+/// use pagepin::{CpuReaders, CurrentCpu, Extras};
+/// # struct Machine;
+/// # unsafe impl CurrentCpu for Machine { fn current_cpu(&self) -> usize { 0 } }
+/// let extras = Extras::new().mm_readers(CpuReaders::<_, 4>::new(Machine));
+/// ```
 #[derive(Debug)]
 pub struct CpuReaders<C, const CPUS: usize> {
     cpu: C,

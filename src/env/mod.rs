@@ -192,6 +192,15 @@ impl<P, F, S, R, D, X> Platform<P, F, S, R, D, X> {
 
 impl<P, F, S, R, D, X> Platform<P, F, S, R, D, X> {
     /// With parts in place of defaults.
+    ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// let kernel = kernel.with_extras(Extras::new().counters(Counters::new()));
+    /// assert_eq!(kernel.statistics().bugs_caught, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn with_extras<E: ExtraParts>(self, extras: E) -> Platform<P, F, S, R, D, X, E> {
         let Self { phys_map, frames, source, read_side, shootdown, relax, extras: _ } = self;

@@ -5,6 +5,12 @@ use crate::arch::{self, Entry, EntryChange};
 use crate::primitive::{AtomicU64, Ordering, safeguard};
 
 /// The place of one entry: a table page and an index below 512.
+///
+/// ```
+/// use pagepin::{EntryAddr, Pfn};
+/// let at = EntryAddr::new(Pfn::new(0x42), 256).offset(1);
+/// assert_eq!((at.table(), at.address()), (Pfn::new(0x42), 0x42000 + 257 * 8));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryAddr {
     /// Physical address of the table: one mask away from the entry that pointed there.
@@ -236,6 +242,13 @@ unsafe fn in_place<P: PhysMap + ?Sized>(_: &P, _: EntryAddr) -> EntryCell<'_> {
 }
 
 /// All physical memory, mapped at a fixed offset (`physical_memory_offset` of a boot loader).
+///
+/// ```
+/// use pagepin::{OffsetPhysMap, Pfn, PhysMap};
+/// // SAFETY: nothing is accessed here.
+/// let map = unsafe { OffsetPhysMap::new(0xffff_8000_0000_0000) };
+/// assert_eq!(map.frame_ptr(Pfn::new(2)) as usize, 0xffff_8000_0000_2000);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct OffsetPhysMap {
     offset: u64,

@@ -4,6 +4,13 @@ use crate::addr::{PageAddr, Pfn};
 use crate::arch::LeafSize;
 
 /// Which translations to forget.
+///
+/// ```
+/// use pagepin::{FlushRange, PageAddr};
+/// let first = PageAddr::containing(0x10000);
+/// assert_eq!(FlushRange::Leaves { first, pages: 3 }.pages(), Some((first, 3)));
+/// assert_eq!(FlushRange::Everything.pages(), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlushRange {
     /// Those of `pages` pages from `first` on, of any leaf size. No table was unlinked: cached upper entries may stay, where a

@@ -28,6 +28,18 @@ pub struct Fault {
 /// After `Ok` the access is retried. The caller holds none of the mm's locks; a kernel copy that may fault must not
 /// hold them either.
 ///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let read = Fault { address: 0x10123, access: Access::Read, key_denied: false, malformed_table: false };
+/// handle_fault(&space, read)?;
+/// assert_eq!(handle_fault(&space, Fault { address: 0x20000, ..read }), Err(FaultError::NoVma));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`FaultError`], one variant per cause.
 #[inline]

@@ -17,6 +17,11 @@ pub enum Dirty {
 
 impl Dirty {
     /// `Yes` if `wrote`.
+    ///
+    /// ```
+    /// use pagepin::frame::Dirty;
+    /// assert_eq!(Dirty::when(true), Dirty::Yes);
+    /// ```
     #[must_use]
     #[inline(always)]
     pub const fn when(wrote: bool) -> Self {

@@ -42,6 +42,27 @@ use crate::primitive::safeguard;
 
 /// A leaf that hardware can no longer load, but that TLBs may still hold. This CPU owns its place: nobody else changes it, and
 /// those who meet it wait.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// # space.fault(Fault { address: 0x10123, access: Access::Write, key_denied: false, malformed_table: false })?;
+/// # // SAFETY: one thread; nobody else has the space.
+/// # let mut tables = unsafe { Tables::under_mm_lock(space.mm()) };
+/// # let slot = tables.find(PageAddr::containing(0x10123))?;
+///
+/// // SAFETY: the slot was just found, and is published below.
+/// let broken = unsafe { tables.break_leaf(slot) }.expect("nobody else changes it");
+/// broken.restore(); // the same frame: nothing to flush
+/// // SAFETY: as above.
+/// let broken = unsafe { tables.break_leaf(slot) }.expect("nobody else changes it");
+/// let settled = broken.flush(); // no CPU uses it any more
+/// # let _ = settled.leave_empty().release(&&kernel);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "publish something: others wait for it"]
 #[derive(Debug)]
 pub struct Broken<'t, 'a, K: Env> {
@@ -51,6 +72,26 @@ pub struct Broken<'t, 'a, K: Env> {
 }
 
 /// A broken leaf that no CPU can use any more.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// # space.fault(Fault { address: 0x10123, access: Access::Write, key_denied: false, malformed_table: false })?;
+/// # // SAFETY: one thread; nobody else has the space.
+/// # let mut tables = unsafe { Tables::under_mm_lock(space.mm()) };
+/// # let slot = tables.find(PageAddr::containing(0x10123))?;
+///
+/// // SAFETY: the slot was just found, and is published below.
+/// let settled = unsafe { tables.break_leaf(slot) }.expect("nobody else changes it").flush();
+/// let zero = Entry::leaf(kernel.source().zero_frame().unwrap(), LeafSize::Size4KiB, Rights::READ, 0).special();
+/// // SAFETY: the zero frame is not counted.
+/// let old = unsafe { settled.publish(zero) }; // or `settled.leave_empty()`
+/// # let _ = old.release(&&kernel);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "publish a new entry or leave the place empty: others wait for it"]
 #[derive(Debug)]
 pub struct Settled<'t, 'a, K: Env> {
@@ -60,6 +101,25 @@ pub struct Settled<'t, 'a, K: Env> {
 }
 
 /// The frame of a leaf that is out of use everywhere, with the reference that the entry held.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// # space.fault(Fault { address: 0x10123, access: Access::Write, key_denied: false, malformed_table: false })?;
+/// # // SAFETY: one thread; nobody else has the space.
+/// # let mut tables = unsafe { Tables::under_mm_lock(space.mm()) };
+/// # let slot = tables.find(PageAddr::containing(0x10123))?;
+///
+/// // SAFETY: the slot was just found, and is published below.
+/// let old = unsafe { tables.break_leaf(slot) }.expect("nobody else changes it").flush().leave_empty();
+/// let (free, frame) = (kernel.source().free_frames(), old.frame());
+/// assert!(!old.release(&&kernel), "no pin keeps it");
+/// assert_eq!(kernel.source().free_frames(), free + 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "release it, or the frame is lost"]
 #[derive(Debug)]
 pub struct OldLeaf {

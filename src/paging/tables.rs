@@ -48,6 +48,19 @@ impl fmt::Display for TableError {
 impl core::error::Error for TableError {}
 
 /// Where the search for a page ended.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// // SAFETY: one thread; nobody else has the space.
+/// let tables = unsafe { Tables::under_mm_lock(space.mm()) };
+/// let slot = tables.find(PageAddr::containing(0x10123))?;
+/// assert!(slot.entry.is_empty() && slot.first_page() == slot.page);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
     /// The place of the entry.
@@ -91,6 +104,32 @@ impl Slot {
 /// ([`Tables::break_leaf`]): whoever made it not present owns it, and alone may publish; only then is decided what. Whoever
 /// meets an entry that is owned lets its owner go on ([`Env::Relax`]) and looks again. Owners publish before they leave
 /// the lock, so who holds it exclusively meets none.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let write = Fault { address: 0x10123, access: Access::Write, key_denied: false, malformed_table: false };
+/// space.fault(write)?;
+/// // SAFETY: one thread; nobody else has the space.
+/// let mut tables = unsafe { Tables::under_mm_lock(space.mm()) };
+/// let slot = tables.find(PageAddr::containing(0x10123))?;
+/// assert!(slot.first_page().address() == 0x10000 && slot.entry.is_writable());
+/// // SAFETY: the slot was just found, and is published below.
+/// let broken = unsafe { tables.break_leaf(slot) }.expect("nobody else changes it");
+/// let old = broken.flush().leave_empty();
+/// assert!(!old.release(&&kernel), "somebody pins it");
+///
+/// let size = LeafSize::Size4KiB;
+/// // SAFETY: the page is in the user half.
+/// let at = unsafe { tables.place(slot.page, size) }?;
+/// let zero = Entry::leaf(kernel.source().zero_frame().unwrap(), size, Rights::READ, 0).special();
+/// // SAFETY: the zero frame is not counted.
+/// assert_eq!(unsafe { tables.fill(at, size, zero) }, Ok(()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "looks at nothing by itself"]
 pub struct Tables<'a, K: Env> {
     mm: &'a Mm<K>,

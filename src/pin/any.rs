@@ -26,6 +26,20 @@ use crate::rights::Access;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let range = space.range(0x10000, 16)?;
+/// let pinned = AnyPinned::pin(&space, Access::Write, range, PinFlags::empty(), [PhysRun::default(); 1])?.into_owned();
+/// let mut bytes = [1; 16];
+/// pinned.copy_to(0, &mut bytes)?;
+/// assert_eq!((pinned.access(), bytes), (Access::Write, [0; 16]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it unpins the pages at once"]
 #[derive(Debug)]
 pub enum AnyPinned<L: Lender, B: RunBuffer> {

@@ -217,6 +217,18 @@ impl<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer> PinnedPages<'_, S, A,
     }
 
     /// As [`resume`](Self::resume), for pins of [`pin_user_pages_remote`]: the caller's protection keys do not apply.
+    ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+    /// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+    /// let range = space.range(0x10000, 0x2000)?;
+    /// let pins = pin_user_pages_remote(&space, Read, range, PinFlags::empty(), [PhysRun::default(); 2])?;
+    /// assert_eq!(pins.resume_remote().pages(), 2); // nothing was missing
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "dropping it unpins the pages at once"]
     pub fn resume_remote(self) -> Self {
         resume(self, KeyRights::ALLOW_ALL)

@@ -27,6 +27,12 @@ bitflags! {
 impl PinFlags {
     /// From the bits of a foreign ABI.
     ///
+    /// ```
+    /// use pagepin::pin::{PinError, PinFlags};
+    /// assert_eq!(PinFlags::from_raw(PinFlags::NOFAULT.bits()), Ok(PinFlags::NOFAULT));
+    /// assert_eq!(PinFlags::from_raw(1 << 31), Err(PinError::InvalidFlags));
+    /// ```
+    ///
     /// # Errors
     /// [`PinError::InvalidFlags`] for unknown bits.
     pub fn from_raw(bits: u32) -> Result<Self, PinError> {

@@ -13,6 +13,20 @@ use crate::frame::Dirty;
 ///
 /// The frames stay allocated, nothing more: after a fork or a copy-on-write the mm may map others. Dropping it gives
 /// the references back.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let range = space.range(0x10000, 0x2000)?;
+/// let got = get_user_pages(&space, Read, range, PinFlags::empty(), [PhysRun::default(); 2])?;
+/// let raw = got.into_raw();
+/// // SAFETY: taken through this kernel, above.
+/// drop(unsafe { GotPages::from_raw(space.env(), raw) });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it gives the references back at once"]
 pub struct GotPages<'k, K: Env, B: RunBuffer> {
     env: &'k K,

@@ -43,6 +43,22 @@ pub struct PinHandle {
 
 impl<A: PinAccess, B: RunBuffer> RawPins<A, B> {
     /// The pins as numbers, and the buffer with their runs.
+    ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+    /// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+    /// let pinned = pin_user_pages(&space, Write, space.range(0x10000, 1)?, PinFlags::empty(), [PhysRun::default(); 1])?;
+    /// let (handle, runs) = pinned.into_raw().into_handle();
+    /// assert_eq!((handle.start, handle.length, handle.pages, handle.writes), (0x10000, 1, 1, 1));
+    /// // SAFETY: of one `into_handle`, for the first time.
+    /// let raw = unsafe { RawPins::<Write, _>::from_handle(handle, runs) }?;
+    /// // SAFETY: pinned through this space.
+    /// drop(unsafe { Pinned::from_raw(&space, raw) });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn into_handle(self) -> (PinHandle, B) {
         let Collected { buffer, range, acquired } = self.collected;
         let handle = PinHandle {
@@ -59,6 +75,16 @@ impl<A: PinAccess, B: RunBuffer> RawPins<A, B> {
     }
 
     /// The pins again. What can be seen to be wrong is refused; nothing is released then.
+    ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// let zero = PinHandle { start: 0x1000, length: 1, pages: 1, runs: 1, flags: 0, writes: 0, reserved: 0 };
+    /// // SAFETY: it is refused, for it was pinned for reading.
+    /// assert_eq!(unsafe { RawPins::<Write, _>::from_handle(zero, [PhysRun::default(); 1]) }.err(), Some(PinError::InvalidFlags));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`PinError::InvalidFlags`] (flags, or pinned for the other access), [`PinError::Range`], [`PinError::BufferTooSmall`] (fewer runs

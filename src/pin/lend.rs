@@ -46,6 +46,20 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
     }
 
     /// As [`lend`](Self::lend), to a device with a number of the kernel's own, by which a quarantine knows whose reset it waits for.
+    ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+    /// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+    /// let pinned = space.pin(Write, space.range(0x10000, 512)?, [PhysRun::default(); 1])?;
+    /// let lent = pinned.lend_to(3);
+    /// assert_eq!(lent.device(), 3);
+    /// // SAFETY: no device was told of the addresses.
+    /// drop(unsafe { lent.complete() });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn lend_to(self, device: u64) -> Lent<L, A, B> {
         Lent { range: ManuallyDrop::new(self), device }
     }
@@ -76,6 +90,19 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> Lent<L, A, B> {
     }
 
     /// The device has stopped: the range is the caller's again.
+    ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+    /// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+    /// let lent = space.pin(Write, space.range(0x10000, 512)?, [PhysRun::default(); 1])?.lend();
+    /// // SAFETY: no device was told of the addresses.
+    /// let pinned = unsafe { lent.complete() };
+    /// assert_eq!(pinned.range().length(), 512);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Safety
     /// The device does not access the pages any more, and will not because of anything that it was told of them: the transfer has
@@ -133,6 +160,22 @@ pub struct Quarantined {
 }
 
 /// A [`Quarantine`] with room for `N` runs: no lock, no allocation. Runs for which there is none stay pinned for ever, and are counted.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # fn ticks() -> u64 { 0 }
+/// static QUARANTINE: QuarantineTable<64> = QuarantineTable::new(ticks);
+/// let kernel = kernel.with_extras(Extras::new().quarantine(&QUARANTINE));
+/// let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// drop(space.pin(Write, space.range(0x10000, 512)?, [PhysRun::default(); 1])?.lend_to(3)); // the driver gave up
+/// assert_eq!(QUARANTINE.runs().map(|run| run.device).collect::<Vec<_>>(), [3]);
+/// // SAFETY: device 3 was reset.
+/// assert_eq!(unsafe { QUARANTINE.device_was_reset(&&kernel, 3) }, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct QuarantineTable<const N: usize>(LedgerTable<N>);
 

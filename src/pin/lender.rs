@@ -39,6 +39,20 @@ impl<S: AddressSpace + ?Sized> Lender for &S {
 
 /// A kernel and a budget of one's own: what is left of an address space for pins that may outlive it.
 /// [`Pinned::into_owned`](super::Pinned::into_owned) makes one from the address space that was charged.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let pinned = pin_user_pages(&space, Write, space.range(0x10000, 1)?, PinFlags::empty(), [PhysRun::default(); 1])?;
+/// let raw = pinned.into_raw();
+/// drop(space);
+/// // SAFETY: pinned through this kernel, and charged to nobody.
+/// drop(unsafe { Pinned::from_raw(Owner::new(&kernel, Unlimited), raw) });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<K, C> {
     kernel: K,

@@ -17,6 +17,32 @@ use crate::frame::Dirty;
 /// interrupts included, if dropping the buffer is: a `Vec` is given back to the heap, so who must not free memory takes it
 /// back by [`release`](Self::release). Leaking the guard leaks the pins, which keeps the memory allocated and is otherwise
 /// harmless.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let range = space.range(0x10000, 0x4000)?;
+/// let pinned = pin_user_pages(&space, Write, range, PinFlags::empty(), [PhysRun::default(); 4])?.tagged(7);
+/// let raw = pinned.into_raw(); // through a foreign ABI
+/// // SAFETY: pinned through this space, above.
+/// let pinned = unsafe { Pinned::from_raw(&space, raw) };
+/// let _ = pinned.release_unwritten(); // nobody wrote after all
+///
+/// // Only as much as fits: the rest may go into another request.
+/// let pinned = pin_user_pages(&space, Read, range, PinFlags::empty(), [PhysRun::default(); 1])?;
+/// let (part, rest) = pinned.into_part();
+/// assert_eq!(part.range().pages() + rest.map_or(0, |rest| rest.pages()), 4);
+/// # drop(part);
+///
+/// let whole = pin_user_pages(&space, Read, range, PinFlags::empty(), [PhysRun::default(); 4])?;
+/// let owned = whole.into_owned(); // independent of the space
+/// drop(space);
+/// let (_, runs) = owned.complete()?.release();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it unpins the pages at once"]
 pub struct Pinned<L: Lender, A: PinAccess, B: RunBuffer> {
     lender: L,

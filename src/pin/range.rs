@@ -16,6 +16,22 @@ use crate::errno::EINVAL;
 ///
 /// User code, devices and other holders may touch the bytes at any time, so there are no Rust references to them, only
 /// copies, and volatile pointers for who knows that nobody else in the kernel does.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let pinned = space.pin(Write, space.range(0x10ff8, 16)?, [PhysRun::default(); 2])?.tagged(7);
+/// pinned.copy_from(4, b"8 bytes!")?; // over the end of a page
+/// let mut bytes = [0; 16];
+/// pinned.copy_to(0, &mut bytes)?;
+/// assert_eq!(&bytes, b"\0\0\0\08 bytes!\0\0\0\0");
+/// let owned = pinned.into_owned();
+/// assert_eq!(owned.byte_runs().map(|run| run.length).sum::<u64>(), 16); // a scatter list
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it unpins the pages at once"]
 pub struct PinnedRange<L: Lender, A: PinAccess, B: RunBuffer> {
     pages: Pinned<L, A, B>,
@@ -176,6 +192,18 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
 
     /// A read-only view of the byte at `offset`.
     ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+    /// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+    /// let pinned = space.pin(Read, space.range(0x10000, 16)?, [PhysRun::default(); 1])?;
+    /// // SAFETY: nobody else in the kernel writes it.
+    /// assert_eq!(unsafe { pinned.byte(3) }?.read(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`OutOfRange`].
     ///
@@ -251,6 +279,18 @@ impl<L: Lender, B: RunBuffer> PinnedRange<L, Write, B> {
     }
 
     /// A writable view of the byte at `offset`.
+    ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+    /// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+    /// let pinned = space.pin(Write, space.range(0x10000, 16)?, [PhysRun::default(); 1])?;
+    /// // SAFETY: nobody else in the kernel accesses it.
+    /// unsafe { pinned.byte_mut(3) }?.write(7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`OutOfRange`].

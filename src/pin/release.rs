@@ -134,6 +134,19 @@ fn unpin_one_page<F: FrameTable>(frames: &F, run: &PhysRun, dirty: Dirty) -> boo
 /// The charge on a budget, if there is one, stays the caller's business ([`PhysRun::held_pages`]). A ledger finds no ticket: a record that has these frames
 /// is *orphaned*, and says so.
 ///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let pinned = pin_user_pages(&space, Write, space.range(0x10000, 1)?, PinFlags::empty(), [PhysRun::default(); 1])?;
+/// let run = pinned.into_raw().runs()[0];
+/// // SAFETY: the pin left its guard above.
+/// unsafe { unpin_user_run(&kernel, run, Dirty::Yes) };
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Safety
 /// The caller owns the pins that the runs stand for, taken through the same kernel.
 pub unsafe fn unpin_user_runs<K: Env>(kernel: &K, runs: &[PhysRun], dirty: Dirty) {
@@ -143,6 +156,19 @@ pub unsafe fn unpin_user_runs<K: Env>(kernel: &K, runs: &[PhysRun], dirty: Dirty
 
 /// Unpins what [`Pinned::into_raw`](super::Pinned::into_raw) gave away, and uncharges `budget`: Linux's
 /// `unpin_user_pages` and `unpin_user_pages_dirty_lock`. What was pinned for reading is never marked dirty.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let pinned = pin_user_pages(&space, Write, space.range(0x10000, 1)?, PinFlags::empty(), [PhysRun::default(); 1])?;
+/// let raw = pinned.into_raw();
+/// // SAFETY: pinned through this kernel.
+/// let buffer = unsafe { unpin_user_pages(&&kernel, &Unlimited, raw, Dirty::Yes) };
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Safety
 /// The pins were taken through the same kernel.
@@ -159,6 +185,18 @@ pub unsafe fn unpin_user_pages<K: Env, A: PinAccess, B: RunBuffer>(
 }
 
 /// Gives back what [`GotPages::into_raw`](super::GotPages::into_raw) gave away.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let got = get_user_pages(&space, Read, space.range(0x10000, 1)?, PinFlags::empty(), [PhysRun::default(); 1])?;
+/// // SAFETY: taken through this kernel.
+/// unsafe { put_user_pages(&kernel, got.into_raw()) };
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Safety
 /// The references were taken through the same kernel.

@@ -132,6 +132,27 @@ impl fmt::Display for RegisterError {
 impl core::error::Error for RegisterError {}
 
 /// All pins of a kernel, or of a part of it, that can be asked for. Usually a static.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// struct Driver;
+/// impl Revoke for Driver {
+///     fn revoke(&self, _: UserRange) -> Answer {
+///         Answer::Refused // its device cannot be stopped
+///     }
+/// }
+/// static PINS: RevocableSet<'static> = RevocableSet::new();
+/// static REQUEST: Revocable<'static> = Revocable::new(&PINS, &Driver);
+/// let range = space.range(0x10000, 1)?;
+/// let pinned = pin_user_pages(&space, Write, range, PinFlags::LONGTERM, [PhysRun::default(); 1])?.complete()?;
+/// let held = pinned.register(&REQUEST, space.root()).map_err(|(_, error)| error)?;
+/// PINS.ask(space.root(), range, |_, outcome| assert_eq!(outcome, Outcome::Refused));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct RevocableSet<'a> {
     /// The address of the first [`Revocable`], which lives for `'a`.
@@ -322,6 +343,26 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> PinGuard for Lent<L, A, B> {
 }
 
 /// A pinned range, lent or not, that its holder can be asked for. The registration ends with it.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// # struct Driver;
+/// # impl Revoke for Driver { fn revoke(&self, _: UserRange) -> Answer { Answer::Refused } }
+/// # static PINS: RevocableSet<'static> = RevocableSet::new();
+/// # static REQUEST: Revocable<'static> = Revocable::new(&PINS, &Driver);
+/// let range = space.range(0x10000, 1)?;
+/// let pinned = pin_user_pages(&space, Write, range, PinFlags::LONGTERM, [PhysRun::default(); 1])?.complete()?;
+/// let held = pinned.register(&REQUEST, space.root()).map_err(|(_, error)| error)?;
+/// let held = held.lend_to(3); // the device is told of the addresses
+/// // SAFETY: it is not, here.
+/// let held = unsafe { held.complete() };
+/// let pinned = held.keep(); // nobody asks for it any more
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it gives the pins back"]
 #[derive(Debug)]
 pub struct Held<'a, G: PinGuard> {
@@ -370,6 +411,22 @@ impl<G: PinGuard> Drop for Held<'_, G> {
 
 impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
     /// Lets whoever needs the pages of `space`, the top table that they were pinned under, ask for them by `entry`.
+    ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+    /// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+    /// # struct Driver;
+    /// # impl Revoke for Driver { fn revoke(&self, _: UserRange) -> Answer { Answer::Refused } }
+    /// # static PINS: RevocableSet<'static> = RevocableSet::new();
+    /// # static REQUEST: Revocable<'static> = Revocable::new(&PINS, &Driver);
+    /// let pinned = space.pin(Write, space.range(0x10000, 1)?, [PhysRun::default(); 1])?;
+    /// let Err((_, error)) = pinned.register(&REQUEST, space.root()) else { panic!("it is not for long") };
+    /// assert_eq!(error, RegisterError::NotLongTerm);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`RegisterError`], with the pins.

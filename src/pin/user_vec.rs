@@ -122,6 +122,17 @@ const FIRST_RUNS: u64 = 16;
 /// Pins all of `range`, as [`pin_user_pages_fast`] does, into as many runs as it takes. At most the memory for one run of each page
 /// is asked of the heap.
 ///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let pinned = pin_user_pages_in_vec(&space, Write, space.range(0x10000, 0x4000)?, PinFlags::empty())?;
+/// assert_eq!(pinned.runs().iter().map(PhysRun::pages).sum::<u64>(), 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`PinError`]: nothing is pinned. [`PinError::NoMemory`] also if there is none for the runs.
 pub fn pin_user_pages_in_vec<S: AddressSpace + ?Sized, A: PinAccess>(
@@ -144,6 +155,23 @@ pub fn pin_user_pages_in_vec<S: AddressSpace + ?Sized, A: PinAccess>(
 }
 
 /// Ranges of user memory, all of them pinned, as one buffer. Dropping it unpins them; that frees memory of the heap.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let vec = UserVec::new(Levels::Four.user_half(), [(0x10ffe, 4), (0x13000, 2)])?;
+/// let pinned = PinnedVec::pin(&space, Write, &vec, PinFlags::empty())?;
+/// pinned.copy_from(0, b"abcdef")?;
+/// let mut bytes = [0; 6];
+/// pinned.copy_to(0, &mut bytes)?;
+/// assert_eq!(&bytes, b"abcdef");
+/// let owned = pinned.into_owned()?;
+/// assert_eq!(owned.byte_runs().map(|run| run.length).sum::<u64>(), 6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it unpins the pages at once"]
 #[derive(Debug)]
 pub struct PinnedVec<L: Lender, A: PinAccess> {

@@ -101,6 +101,22 @@ impl From<CountError> for ForkError {
 ///
 /// When this returns, every CPU has acknowledged that the parent's entries are write-protected.
 ///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// # space.fault(Fault { address: 0x10123, access: Access::Write, key_denied: false, malformed_table: false })?;
+///
+/// let child = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// let vma = Vma::new(space.range(0x10000, 0x4000)?, Backing::Anonymous, Rights::READ | Rights::WRITE)?;
+/// // SAFETY: one thread; nobody else has the spaces, the VMA is the parent's, and the child is empty.
+/// let forked = unsafe { fork_vmas(space.mm(), child.mm(), [&vma]) }?;
+/// assert_eq!(child.resident()?.shared, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`ForkError`]: the parent is as it was; the child may have empty tables.
 ///

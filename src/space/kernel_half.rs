@@ -87,6 +87,29 @@ impl core::error::Error for KernelHalfError {}
 ///
 /// Roots have copies of its entries, so they share all tables below, but not the entries of the root: one that the kernel adds
 /// later is missing in the spaces that live. [`KernelHalf::fill`] takes care of that.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// // A root of the kernel's own, in which it maps something at the start of the upper half.
+/// let (root, table) = (kernel.source().allocate_within(Reach::Anywhere, 0).unwrap(), Pfn::new(0x42));
+/// // SAFETY: the frame is a table of this code's own.
+/// unsafe { kernel.phys_map().frame_ptr(root).write_bytes(0, 4096) };
+/// // SAFETY: as above.
+/// unsafe { kernel.phys_map().store_entry(EntryAddr::new(root, 256), Entry::from_bits(table.address() | 0b11)) };
+/// // SAFETY: the root lives as long as the kernel.
+/// let half = unsafe { KernelHalf::new(root, Levels::Four) };
+/// assert_eq!(half.check(kernel.phys_map(), [(Vital::Code, 0xffff_8000_0020_0000)]), Ok(()));
+/// let vga = (Vital::Other, 0xb8000);
+/// assert_eq!(half.check(kernel.phys_map(), [vga]), Err(KernelHalfError::WouldVanish(Vital::Other, 0xb8000)));
+/// // SAFETY: nobody else changes the root.
+/// assert!(unsafe { half.fill(&kernel) }.is_err()); // 255 tables: as much memory as this machine has
+/// // SAFETY: nobody uses the lower half.
+/// unsafe { half.clear_user_half(kernel.phys_map(), []) }?;
+/// assert!(KernelHalf::none(Levels::Four).root().is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelHalf {
     root: Option<Pfn>,

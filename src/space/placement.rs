@@ -100,6 +100,17 @@ impl<K: Env, C> UserSpace<K, C> {
 
     /// The VMA that contains `address`.
     ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+    /// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+    /// assert_eq!(space.vma_at(0x12345)?.map(|vma| vma.start().address()), Some(0x10000));
+    /// assert_eq!(space.vma_at(0x20000)?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Reentered`].
     pub fn vma_at(&self, address: u64) -> Result<Option<Vma>, Reentered> {

@@ -64,6 +64,21 @@ impl From<TableError> for ProtectError {
 /// The right to write is put into an entry at once only where the frame is `EXCLUSIVE` (INV-1); elsewhere the first
 /// write faults and decides.
 ///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// # space.fault(Fault { address: 0x10123, access: Access::Write, key_denied: false, malformed_table: false })?;
+///
+/// let range = space.range(0x10000, 0x4000)?;
+/// let vma = Vma::new(range, Backing::Anonymous, Rights::READ | Rights::WRITE)?;
+/// // SAFETY: one thread; nobody else has the space, and this is its VMA.
+/// unsafe { protect_pages(space.mm(), range, [&vma], Rights::READ, ProtectPolicy::default()) }?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`ProtectError`]: nothing was changed.
 ///

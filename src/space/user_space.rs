@@ -24,6 +24,13 @@ use crate::rights::Rights;
 use crate::vma::{Backing, MapOptions, Vma, VmaFlags};
 
 /// Choices that hold for an address space and its children.
+///
+/// ```
+/// use pagepin::{Levels, space::{KernelHalf, SpaceOptions}};
+/// # let kernel_half = KernelHalf::none(Levels::Four);
+/// let options = SpaceOptions::new(kernel_half); // of `KernelHalf::loaded`
+/// let never_loaded = SpaceOptions::without_kernel_half(Levels::Four);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SpaceOptions {
     /// The kernel half that every new root gets, and how many levels it has.
@@ -56,6 +63,32 @@ impl SpaceOptions {
 /// everything that faults. Dropping it unmaps everything and frees the tables: no CPU may be running on them.
 ///
 /// `K` is the kernel, or rather a reference to it that all spaces hold; `C` is what the pins are charged to.
+///
+/// ```
+/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// // A kernel half goes in, where a processor is to run it: `SpaceOptions::new`.
+/// let parent = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// parent.set_tag(1); // for the kernel's ledger
+/// parent.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let write = Fault { address: 0x10123, access: Access::Write, key_denied: false, malformed_table: false };
+/// parent.fault(write)?; // the first touch
+/// let child = parent.fork()?; // from here on copied on write
+///
+/// let pinned = child.pin(Write, child.range(0x10100, 14)?, [PhysRun::default(); 1])?;
+/// pinned.copy_from(0, b"of the child's")?;
+/// drop(pinned);
+/// child.protect(0x10000, 0x4000, Rights::READ)?;
+/// assert_eq!(child.fault(write), Err(FaultError::AccessDenied));
+///
+/// parent.advise(0x10000, 0x1000, Advice::DontFork)?;
+/// parent.discard(0x10000, 0x1000)?; // zeroes again
+/// parent.unmap(0x10000, 0x4000)?;
+/// assert_eq!(parent.fault(write), Err(FaultError::NoVma));
+/// assert_eq!(parent.check_root(), Err(KernelHalfError::NoKernel));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct UserSpace<K: Env, C = Unlimited> {
     pub(super) mm: Mm<K>,
     pub(super) vmas: MmLock<RwLock<VmaMap, K::Relax>>,
@@ -79,6 +112,20 @@ impl<K: Env> UserSpace<K> {
 
 impl<K: Env, C> UserSpace<K, C> {
     /// An empty address space of `kernel`, whose pins are charged to `budget`.
+    ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// let limit = PinLimit::new(1);
+    /// let space = UserSpace::with_budget(&kernel, SpaceOptions::without_kernel_half(Levels::Four), &limit)?;
+    /// space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+    /// let pinned = space.pin(Write, space.range(0x10000, 1)?, [PhysRun::default(); 1])?;
+    /// assert_eq!(limit.used(), 1);
+    /// assert!(space.pin(Write, space.range(0x11000, 1)?, [PhysRun::default(); 1]).is_err());
+    /// # drop(pinned);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`SpaceError::NoMemory`].
@@ -153,6 +200,18 @@ impl<K: Env, C> UserSpace<K, C> {
 
     /// Maps `length` bytes from physical frame `first` on: device registers or other memory that is not the crate's
     /// to count. It is never pinned, and fork shares it. Accesses are of the type `memory`.
+    ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+    /// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+    /// // SAFETY: nothing is at these physical addresses but the device's registers, which the process may have.
+    /// unsafe { space.map_foreign(0x8000_0000, 0x1000, Pfn::new(0xfe000), MemoryType::UNCACHED, Rights::READ | Rights::WRITE) }?;
+    /// assert_eq!(space.resident()?.foreign, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`UserSpace::map`]. Tables in the range that had nothing in them before may be gone.
@@ -307,6 +366,17 @@ impl<K: Env, C> UserSpace<K, C> {
     }
 
     /// As [`UserSpace::fork`], with a budget of the child's own.
+    ///
+    /// ```
+    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// let (parents, childs) = (PinLimit::new(8), PinLimit::new(2));
+    /// let parent = UserSpace::with_budget(&kernel, SpaceOptions::without_kernel_half(Levels::Four), &parents)?;
+    /// let child = parent.fork_with_budget(&childs)?;
+    /// assert_eq!(child.budget().used(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`UserSpace::fork`].

@@ -111,6 +111,17 @@ where
 
 /// Stores `from` to user memory at `to` of `space`, in which the calling CPU is.
 ///
+/// ```
+/// # use pagepin::{AddressSpace, Env, SwitchMm, uaccess::*};
+/// /// A system call that tells the time.
+/// fn sys_time<S: AddressSpace>(space: &S, to: u64, now: u64) -> Result<(), i32>
+/// where
+///     <S::Kernel as Env>::Shootdown: SwitchMm,
+/// {
+///     copy_to_user(space, to, &now.to_le_bytes()).map_err(UserCopyError::errno)
+/// }
+/// ```
+///
 /// # Errors
 /// [`UserCopyError`]: so many bytes were stored.
 pub fn copy_to_user<S: AddressSpace + ?Sized>(space: &S, to: u64, from: &[u8]) -> Result<(), UserCopyError>
@@ -124,6 +135,17 @@ where
 }
 
 /// Stores `length` zeroes to user memory at `to` of `space`, in which the calling CPU is.
+///
+/// ```
+/// # use pagepin::{AddressSpace, Env, SwitchMm, uaccess::*};
+/// /// What the loader does behind the data of a program.
+/// fn clear_bss<S: AddressSpace>(space: &S, start: u64, length: usize) -> Result<(), i32>
+/// where
+///     <S::Kernel as Env>::Shootdown: SwitchMm,
+/// {
+///     clear_user(space, start, length).map_err(UserCopyError::errno)
+/// }
+/// ```
 ///
 /// # Errors
 /// [`UserCopyError`]: so many bytes were stored.
@@ -139,6 +161,19 @@ where
 
 /// The string of bytes at user address `from` of `space` up to its first NUL, which is not a part of it; in `to`, of which the rest
 /// is undefined. No page behind that of the NUL is touched.
+///
+/// ```
+/// # use pagepin::{AddressSpace, Env, SwitchMm, uaccess::*};
+/// /// A system call that is passed a path.
+/// fn sys_open<S: AddressSpace>(space: &S, path: u64) -> Result<usize, i32>
+/// where
+///     <S::Kernel as Env>::Shootdown: SwitchMm,
+/// {
+///     let mut buffer = [0; 256];
+///     let path = strncpy_from_user(space, &mut buffer, path).map_err(UserCopyError::errno)?;
+///     Ok(path.len())
+/// }
+/// ```
 ///
 /// # Errors
 /// [`UserCopyError`]: of a string without an end, `to` is full ([`UserCopyRefusal::Unterminated`]).

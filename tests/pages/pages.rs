@@ -7,6 +7,7 @@ mod bug_hall_page;
 mod changelog;
 mod commands;
 mod condition;
+mod doc_examples;
 mod examples_page;
 mod house;
 mod links;

@@ -62,6 +62,18 @@ impl<P: PhysMap, R, D, X, L: Layout> Platform<P, SpanFrameTable<'static, L>, Bud
 ///
 /// The order of the regions does not matter, and what no region covers is a hole. A heap is not needed.
 ///
+/// ```
+/// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # use doc_kernel::Memory;
+/// let map = Memory::new();
+/// // SAFETY: the memory is this code's alone.
+/// let (frames, source) = unsafe { frames_from_regions::<Wide>(&map, [Region::new(0, 1 << 20, true)]) }?;
+/// assert!(source.free_frames() > 250);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`RegionError`]: nothing was changed.
 ///

@@ -46,6 +46,12 @@ impl Region {
     }
 
     /// Where the kernel is. A usable region that contains any of it is refused, in an error that says so.
+    ///
+    /// ```
+    /// use pagepin::Region;
+    /// let regions = [Region::new(0, 1 << 20, true), Region::kernel(0x8000, 0x9000)]; // overlaps: refused by `from_regions`
+    /// assert!(!regions[1].is_usable());
+    /// ```
     #[must_use]
     pub const fn kernel(start: u64, end: u64) -> Self {
         Self { start, end, used: Use::Kernel }
@@ -53,6 +59,18 @@ impl Region {
 
     /// Usable memory that somebody has taken: a heap, a boot module, the page where other CPUs start. It is cut out of the usable
     /// regions that it meets, in whole frames.
+    ///
+    /// ```
+    /// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # use doc_kernel::{Memory, OneCpu};
+    /// let regions = [Region::new(0, 1 << 20, true), Region::taken(0x8000, 0x9000)];
+    /// // SAFETY: the memory is this kernel's alone.
+    /// let without: doc_kernel::Kernel = unsafe { Platform::from_regions(Memory::new(), regions, OneCpu, OneCpu) }?;
+    /// assert!(without.frames().frame(Pfn::new(8)).is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn taken(start: u64, end: u64) -> Self {
         Self { start, end, used: Use::Taken }

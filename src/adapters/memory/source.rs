@@ -47,6 +47,22 @@ impl Reach {
 ///
 /// The lock is held with interrupts off: by itself in ring 0 with feature `instructions`; without that feature, by the
 /// kernel around each use. Its holder waits for nothing.
+///
+/// ```
+/// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// let source = kernel.source();
+/// let free = source.free_frames();
+/// let buffer = source.allocate_within(Reach::Below4GiB, 2).unwrap(); // four frames for a device
+/// assert_eq!(source.free_frames(), free - 4);
+/// // SAFETY: it was just taken.
+/// unsafe { source.free(buffer, 2) };
+/// // SAFETY: it is not: refused.
+/// unsafe { source.free(buffer, 2) };
+/// assert_eq!((source.free_frames(), source.refused()), (free, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct BuddySource<'a> {
     lists: SpinMutex<Lists<'a>, Spin>,
     zero_frame: Option<Pfn>,

@@ -9,6 +9,15 @@ use crate::frame::{Layout, PageFrame, Wide};
 /// and nothing in between.
 ///
 /// A frame of the largest stretch is found by one comparison, any other by a binary search among the stretches.
+///
+/// ```
+/// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// let frames: u64 = kernel.frames().spans().map(|(_, words)| words.len() as u64).sum();
+/// assert!(frames < 256 && frames > 250);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct SpanFrameTable<'a, L: Layout = Wide> {
     largest: &'a [PageFrame<L>],
@@ -25,6 +34,18 @@ impl<'a, L: Layout> SpanFrameTable<'a, L> {
     }
 
     /// The same as a [`FlatFrameTable`], which finds a frame in an instruction or two less: if all memory is one stretch.
+    ///
+    /// ```
+    /// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// # use doc_kernel::Memory;
+    /// let map = Memory::new();
+    /// // SAFETY: the memory is this code's alone.
+    /// let (frames, source) = unsafe { frames_from_regions::<Wide>(&map, [Region::new(0, 1 << 20, true)]) }?;
+    /// assert!(frames.into_flat().is_ok()); // one stretch
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The table as it is, if it has holes.

@@ -7,6 +7,17 @@ use crate::primitive::{Ordering, safeguard};
 impl<L: Layout> FrameWord<L> {
     /// Takes a plain reference: the frame stays allocated, but it may stop being what the address space maps.
     ///
+    /// ```
+    /// use pagepin::frame::{FrameKind, FrameWord, Ownership, Released};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive)?; // one reference: an entry's
+    /// word.try_get()?;
+    /// assert_eq!(word.put()?, Released::Held { pinned: false });
+    /// assert_eq!(word.put()?, Released::Last { order: 0 }); // to the frame source with it
+    /// assert!(word.try_get().is_err());
+    /// # Ok::<(), pagepin::frame::CountError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`CountError::Free`], [`CountError::Frozen`], [`CountError::Overflow`].
     #[inline]
@@ -20,6 +31,12 @@ impl<L: Layout> FrameWord<L> {
 
     /// Gives a plain reference back.
     ///
+    /// ```
+    /// use pagepin::frame::{CountError, FrameWord};
+    /// let free: FrameWord = FrameWord::new();
+    /// assert_eq!(free.put(), Err(CountError::Underflow)); // nothing wraps
+    /// ```
+    ///
     /// # Errors
     /// [`CountError::Underflow`]: there was none left that is not also a pin.
     #[inline]
@@ -29,6 +46,16 @@ impl<L: Layout> FrameWord<L> {
 
     /// Gives back the reference of an entry that is out of use; with [`Dirty::Yes`], notes in the same step that the
     /// page was written through it.
+    ///
+    /// ```
+    /// use pagepin::frame::{Dirty, FrameKind, FrameWord, Ownership, Released};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::Anonymous, 0, Ownership::Shared)?;
+    /// word.try_get()?;
+    /// assert_eq!(word.put_mapping(Dirty::Yes)?, Released::Held { pinned: false });
+    /// assert!(word.snapshot().dirty);
+    /// # Ok::<(), pagepin::frame::CountError>(())
+    /// ```
     ///
     /// # Errors
     /// As [`FrameWord::put`].
@@ -54,6 +81,16 @@ impl<L: Layout> FrameWord<L> {
 
     /// Takes a reference for the get family: a plain one, but in a layout that counts them by themselves.
     ///
+    /// ```
+    /// use pagepin::frame::{CountError, FrameKind, FrameWord, Ownership, Split23x4x4};
+    /// let word: FrameWord<Split23x4x4> = FrameWord::new();
+    /// word.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive)?;
+    /// word.try_get_user()?;
+    /// assert_eq!(word.try_pin(), Err(CountError::OtherKind)); // this layout has one kind at a time
+    /// let _ = word.put_user()?;
+    /// # Ok::<(), pagepin::frame::CountError>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`FrameWord::try_get`]; [`CountError::OtherKind`]: the frame is pinned, and the layout has room for one kind at a time.
     #[inline]
@@ -76,6 +113,12 @@ impl<L: Layout> FrameWord<L> {
 
     /// Gives back what [`FrameWord::try_get_user`] took.
     ///
+    /// ```
+    /// use pagepin::frame::{CountError, FrameWord, Split23x4x4};
+    /// let free: FrameWord<Split23x4x4> = FrameWord::new();
+    /// assert_eq!(free.put_user(), Err(CountError::Underflow));
+    /// ```
+    ///
     /// # Errors
     /// [`CountError::Underflow`]: there was none left.
     #[inline]
@@ -94,6 +137,16 @@ impl<L: Layout> FrameWord<L> {
 
     /// Pins a frame that is `EXCLUSIVE`: a reference that also keeps it so, and so the page of its mm, until unpinned
     /// (INV-3). One look at one word decides, so a lockless walker may call it on a frame that is being recycled.
+    ///
+    /// ```
+    /// use pagepin::frame::{CountError, Dirty, FrameKind, FrameWord, Ownership, Released};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive)?;
+    /// word.try_pin_exclusive()?;
+    /// assert_eq!(word.try_share_with_child(), Err(CountError::Pinned)); // fork gives the child a copy
+    /// assert_eq!(word.unpin(Dirty::Yes)?, Released::Held { pinned: false });
+    /// # Ok::<(), pagepin::frame::CountError>(())
+    /// ```
     ///
     /// # Errors
     /// [`CountError::NotExclusive`] for any frame that is not, [`CountError::Free`], [`CountError::Frozen`],
@@ -114,6 +167,14 @@ impl<L: Layout> FrameWord<L> {
 
     /// Pins a frame of any kind. The caller makes sure that the frame cannot be recycled meanwhile (it holds a
     /// reference, or the lock of a table that maps the frame).
+    ///
+    /// ```
+    /// use pagepin::frame::{CountError, FrameKind, FrameWord, Ownership};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::Table, 0, Ownership::Shared)?;
+    /// assert_eq!(word.try_pin(), Err(CountError::NotPinnable));
+    /// # Ok::<(), pagepin::frame::CountError>(())
+    /// ```
     ///
     /// # Errors
     /// [`CountError::NotExclusive`] for an anonymous frame that is shared, [`CountError::NotPinnable`] by kind,
@@ -154,6 +215,12 @@ impl<L: Layout> FrameWord<L> {
 
     /// Gives a pin back; with [`Dirty::Yes`], notes in the same step that the holder wrote.
     ///
+    /// ```
+    /// use pagepin::frame::{CountError, Dirty, FrameWord};
+    /// let free: FrameWord = FrameWord::new();
+    /// assert_eq!(free.unpin(Dirty::No), Err(CountError::Underflow));
+    /// ```
+    ///
     /// # Errors
     /// [`CountError::Underflow`]: the frame has no pin left. [`CountError::Sole`]: it has one that is given back by
     /// [`FrameWord::unpin_sole`].
@@ -173,6 +240,17 @@ impl<L: Layout> FrameWord<L> {
     }
 
     /// Takes all pins of a frame that is `EXCLUSIVE` and has none: until they are given back there is no other pinner.
+    ///
+    /// ```
+    /// use pagepin::frame::{CountError, Dirty, FrameKind, FrameWord, Ownership};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive)?;
+    /// word.try_pin_sole()?;
+    /// assert_eq!(word.try_pin(), Err(CountError::Sole));
+    /// let _ = word.unpin_sole(Dirty::Yes)?;
+    /// assert!(word.try_pin().is_ok());
+    /// # Ok::<(), pagepin::frame::CountError>(())
+    /// ```
     ///
     /// # Errors
     /// [`CountError::Sole`]: somebody has pinned the frame. [`CountError::NoSole`]: the layout cannot express it. Otherwise as
@@ -198,6 +276,12 @@ impl<L: Layout> FrameWord<L> {
     }
 
     /// Gives back what [`FrameWord::try_pin_sole`] took; with [`Dirty::Yes`], notes in the same step that the holder wrote.
+    ///
+    /// ```
+    /// use pagepin::frame::{CountError, Dirty, FrameWord};
+    /// let free: FrameWord = FrameWord::new();
+    /// assert_eq!(free.unpin_sole(Dirty::No), Err(CountError::Underflow));
+    /// ```
     ///
     /// # Errors
     /// [`CountError::Underflow`]: nobody holds all pins of the frame.

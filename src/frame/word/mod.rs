@@ -15,6 +15,17 @@ use crate::primitive::{AtomicU64, Ordering, const_fn, safeguard};
 ///
 /// By itself a word is a number, so everything here is safe to call. What the words of a kernel's frames stand for is
 /// another matter: see [`PageFrame::word`](super::PageFrame::word).
+///
+/// ```
+/// use pagepin::frame::{FrameKind, FrameWord, Ownership};
+/// let word: FrameWord = FrameWord::new();
+/// word.hand_out(FrameKind::Anonymous, 9, Ownership::Exclusive)?; // a block of 2 MiB
+/// word.mark_dirty()?;
+/// assert_eq!((word.kind(), word.order()), (FrameKind::Anonymous, 9));
+/// let state = word.snapshot();
+/// assert!(state.exclusive && state.dirty && state.refs == 1);
+/// # Ok::<(), pagepin::frame::CountError>(())
+/// ```
 #[repr(transparent)]
 pub struct FrameWord<L: Layout = Wide> {
     word: AtomicU64,

@@ -16,6 +16,17 @@ impl<L: Layout> FrameWord<L> {
 
     /// Fork's step: one more mapping, no longer `EXCLUSIVE`, unless pinned (INV-4).
     ///
+    /// ```
+    /// use pagepin::frame::{FrameKind, FrameWord, Ownership};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive)?;
+    /// let shared = word.try_share_with_child()?;
+    /// assert!(shared.was_exclusive && !word.snapshot().exclusive);
+    /// word.unshare_with_child(shared)?; // the fork has failed
+    /// assert!(word.snapshot().exclusive);
+    /// # Ok::<(), pagepin::frame::CountError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`CountError::Pinned`]: give the child a copy. [`CountError::Free`], [`CountError::Frozen`],
     /// [`CountError::Overflow`].
@@ -26,6 +37,12 @@ impl<L: Layout> FrameWord<L> {
     }
 
     /// Undoes [`FrameWord::try_share_with_child`] before the child could run.
+    ///
+    /// ```
+    /// use pagepin::frame::{CountError, FrameWord, Shared};
+    /// let free: FrameWord = FrameWord::new();
+    /// assert_eq!(free.unshare_with_child(Shared { was_exclusive: true }), Err(CountError::Underflow));
+    /// ```
     ///
     /// # Errors
     /// [`CountError::Underflow`]: there is no child reference to give back.
@@ -42,6 +59,16 @@ impl<L: Layout> FrameWord<L> {
 
     /// Gives up `EXCLUSIVE` without a new reference (the step before swap-out, merging, migration).
     ///
+    /// ```
+    /// use pagepin::frame::{FrameKind, FrameWord, Ownership};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive)?;
+    /// assert!(word.try_share()?.was_exclusive);
+    /// assert!(word.try_pin_exclusive().is_err()); // no new pins while it goes out
+    /// word.try_claim()?;
+    /// # Ok::<(), pagepin::frame::CountError>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`FrameWord::try_share_with_child`].
     pub fn try_share(&self) -> Result<Shared, CountError> {
@@ -52,6 +79,17 @@ impl<L: Layout> FrameWord<L> {
     /// Sets `EXCLUSIVE` if the caller's mapping is the only reference (INV-7).
     ///
     /// A lockless walker may hold a momentary reference, so a refusal is no proof of sharing: copy, or try again.
+    ///
+    /// ```
+    /// use pagepin::frame::{CountError, FrameKind, FrameWord, Ownership};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::Anonymous, 0, Ownership::Shared)?;
+    /// word.try_get()?; // the other process's entry
+    /// assert_eq!(word.try_claim(), Err(CountError::Referenced)); // copy
+    /// let _ = word.put()?;
+    /// word.try_claim()?; // reuse
+    /// # Ok::<(), pagepin::frame::CountError>(())
+    /// ```
     ///
     /// # Errors
     /// [`CountError::Referenced`], [`CountError::Pinned`], [`CountError::Free`], [`CountError::Frozen`].
@@ -73,6 +111,17 @@ impl<L: Layout> FrameWord<L> {
     /// Takes all `refs` references, which the caller accounted for, out of circulation: nobody can get, pin, share or
     /// claim until [`FrameWord::unfreeze`].
     ///
+    /// ```
+    /// use pagepin::frame::{CountError, FrameKind, FrameWord, Ownership};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive)?;
+    /// word.try_freeze(1)?;
+    /// assert_eq!(word.try_pin_exclusive(), Err(CountError::Frozen));
+    /// word.unfreeze(1)?;
+    /// assert!(word.try_pin_exclusive().is_ok());
+    /// # Ok::<(), pagepin::frame::CountError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`CountError::Pinned`], [`CountError::Referenced`] (the count is not `refs`), [`CountError::Free`],
     /// [`CountError::Frozen`].
@@ -91,6 +140,12 @@ impl<L: Layout> FrameWord<L> {
     }
 
     /// Frozen -> `refs` references (1 or more), exclusive if it was.
+    ///
+    /// ```
+    /// use pagepin::frame::{CountError, FrameWord};
+    /// let free: FrameWord = FrameWord::new();
+    /// assert_eq!(free.unfreeze(1), Err(CountError::Underflow)); // it is not frozen
+    /// ```
     ///
     /// # Errors
     /// [`CountError::Underflow`] if the frame is not frozen or `refs` is 0, [`CountError::Overflow`] if it does not fit.

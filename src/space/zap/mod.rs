@@ -100,6 +100,21 @@ pub enum EmptyTables {
 
 /// Unmaps every page of `range`.
 ///
+/// ```
+/// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// # space.fault(Fault { address: 0x10123, access: Access::Write, key_denied: false, malformed_table: false })?;
+///
+/// let range = space.range(0x10000, 0x4000)?;
+/// // SAFETY: one thread; nobody else has the space.
+/// let unmapped = unsafe { zap_pages(space.mm(), range, EmptyTables::Free) }?;
+/// assert_eq!(space.resident()?.exclusive, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`ZapError`]: nothing was changed.
 ///
@@ -120,6 +135,20 @@ pub unsafe fn zap_pages<K: Env>(mm: &Mm<K>, range: UserRange, empty: EmptyTables
 /// Frees every table of the user half, and what is still mapped. For the end of an mm; the root itself stays.
 ///
 /// Of tables that somebody else damaged, what is below a malformed entry is lost, and counted as a bug that was caught.
+///
+/// ```
+/// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// # space.fault(Fault { address: 0x10123, access: Access::Write, key_denied: false, malformed_table: false })?;
+///
+/// // SAFETY: one thread; nobody else has the space.
+/// let unmapped = unsafe { free_tables(space.mm()) };
+/// assert_eq!(space.resident()?.tables, 1); // the root
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Safety
 /// The caller holds the mm lock exclusively, or is the last to have the mm.
