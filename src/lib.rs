@@ -27,7 +27,7 @@
 //!
 #![cfg_attr(feature = "alloc", doc = "```")]
 #![cfg_attr(not(feature = "alloc"), doc = "```ignore")]
-//! # #[path = "../tests/machine/doc_kernel.rs"] mod doc_kernel;
+//! # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 //! # use doc_kernel::{Kernel, Memory, OneCpu};
 //! # use pagepin::{*, pin::*, space::*};
 //! # let map = Memory::new();

@@ -302,6 +302,14 @@ impl Vma {
     }
 
     /// The same pages while their unmap waits for pins: for nobody to access or inherit.
+    ///
+    /// ```
+    /// use pagepin::{Backing, Levels, Rights, UserRange, Vma};
+    /// let range = UserRange::pages_only(Levels::Four.user_half(), 0x10000, 0x4000).unwrap();
+    /// let vma = Vma::new(range, Backing::Anonymous, Rights::READ)?.with_unmap_deferred();
+    /// assert!(vma.rights().is_empty() && !vma.pages_are_inherited());
+    /// # Ok::<(), pagepin::VmaError>(())
+    /// ```
     #[must_use]
     pub const fn with_unmap_deferred(self) -> Self {
         let flags = self.options.flags.union(VmaFlags::UNMAP_DEFERRED).union(VmaFlags::DONT_FORK);

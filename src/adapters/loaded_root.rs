@@ -38,7 +38,7 @@ impl KernelHalf {
     /// if nothing vital is there.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # fn boot(map: &OffsetPhysMap) -> Result<SpaceOptions, KernelHalfError> {

@@ -16,7 +16,7 @@ pub enum Zone {
 /// What is asked of a [`FrameSource`]. Made by the crate; more may be asked one day.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// let table = kernel.source().allocate(FrameRequest::unmovable(0)).unwrap();

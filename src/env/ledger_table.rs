@@ -212,7 +212,7 @@ impl<const N: usize> LedgerTable<N> {
     /// Every record.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # fn ticks() -> u64 { 5 }

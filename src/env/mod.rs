@@ -194,7 +194,7 @@ impl<P, F, S, R, D, X> Platform<P, F, S, R, D, X> {
     /// With parts in place of defaults.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// let kernel = kernel.with_extras(Extras::new().counters(Counters::new()));

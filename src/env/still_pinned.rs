@@ -15,6 +15,19 @@ pub struct PinnedRun {
 
 /// The frames that stay pinned, with the addresses that they had: the first [`StillPinned::RUNS`] runs, and how many pages there
 /// are beyond them. So a report has a bound, and nothing is allocated for it.
+///
+/// ```
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
+/// # use pagepin::{*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let pinned = space.pin(Write, space.range(0x12000, 1)?, [PhysRun::default(); 1])?;
+/// let unmapped = space.unmap(0x10000, 0x4000)?;
+/// assert_eq!(unmapped.still_pinned.runs()[0].start, 0x12000);
+/// # drop(pinned);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct StillPinned {
     runs: [PinnedRun; Self::RUNS],

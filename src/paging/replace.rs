@@ -44,7 +44,7 @@ use crate::primitive::safeguard;
 /// those who meet it wait.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
@@ -74,7 +74,7 @@ pub struct Broken<'t, 'a, K: Env> {
 /// A broken leaf that no CPU can use any more.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
@@ -103,7 +103,7 @@ pub struct Settled<'t, 'a, K: Env> {
 /// The frame of a leaf that is out of use everywhere, with the reference that the entry held.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;

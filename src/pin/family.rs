@@ -219,7 +219,7 @@ impl<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer> PinnedPages<'_, S, A,
     /// As [`resume`](Self::resume), for pins of [`pin_user_pages_remote`]: the caller's protection keys do not apply.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;

@@ -45,7 +45,7 @@ impl<A: PinAccess, B: RunBuffer> RawPins<A, B> {
     /// The pins as numbers, and the buffer with their runs.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
@@ -77,7 +77,7 @@ impl<A: PinAccess, B: RunBuffer> RawPins<A, B> {
     /// The pins again. What can be seen to be wrong is refused; nothing is released then.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// let zero = PinHandle { start: 0x1000, length: 1, pages: 1, runs: 1, flags: 0, writes: 0, reserved: 0 };

@@ -48,7 +48,7 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
     /// As [`lend`](Self::lend), to a device with a number of the kernel's own, by which a quarantine knows whose reset it waits for.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
@@ -92,7 +92,7 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> Lent<L, A, B> {
     /// The device has stopped: the range is the caller's again.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
@@ -162,7 +162,7 @@ pub struct Quarantined {
 /// A [`Quarantine`] with room for `N` runs: no lock, no allocation. Runs for which there is none stay pinned for ever, and are counted.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # fn ticks() -> u64 { 0 }

@@ -41,7 +41,7 @@ impl<S: AddressSpace + ?Sized> Lender for &S {
 /// [`Pinned::into_owned`](super::Pinned::into_owned) makes one from the address space that was charged.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;

@@ -19,7 +19,7 @@ use crate::frame::Dirty;
 /// harmless.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;

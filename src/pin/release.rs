@@ -135,15 +135,15 @@ fn unpin_one_page<F: FrameTable>(frames: &F, run: &PhysRun, dirty: Dirty) -> boo
 /// is *orphaned*, and says so.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
 /// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
 /// let pinned = pin_user_pages(&space, Write, space.range(0x10000, 1)?, PinFlags::empty(), [PhysRun::default(); 1])?;
-/// let run = pinned.into_raw().runs()[0];
+/// let raw = pinned.into_raw();
 /// // SAFETY: the pin left its guard above.
-/// unsafe { unpin_user_run(&kernel, run, Dirty::Yes) };
+/// unsafe { unpin_user_runs(&kernel, raw.runs(), Dirty::Yes) };
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -158,7 +158,7 @@ pub unsafe fn unpin_user_runs<K: Env>(kernel: &K, runs: &[PhysRun], dirty: Dirty
 /// `unpin_user_pages` and `unpin_user_pages_dirty_lock`. What was pinned for reading is never marked dirty.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
@@ -187,7 +187,7 @@ pub unsafe fn unpin_user_pages<K: Env, A: PinAccess, B: RunBuffer>(
 /// Gives back what [`GotPages::into_raw`](super::GotPages::into_raw) gave away.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;

@@ -134,7 +134,7 @@ impl core::error::Error for RegisterError {}
 /// All pins of a kernel, or of a part of it, that can be asked for. Usually a static.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
@@ -345,7 +345,7 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> PinGuard for Lent<L, A, B> {
 /// A pinned range, lent or not, that its holder can be asked for. The registration ends with it.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
@@ -413,7 +413,7 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
     /// Lets whoever needs the pages of `space`, the top table that they were pinned under, ask for them by `entry`.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;

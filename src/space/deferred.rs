@@ -105,7 +105,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// completes everything.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();

@@ -89,7 +89,7 @@ impl core::error::Error for KernelHalfError {}
 /// later is missing in the spaces that live. [`KernelHalf::fill`] takes care of that.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// // A root of the kernel's own, in which it maps something at the start of the upper half.

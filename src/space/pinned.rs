@@ -11,6 +11,20 @@ use super::ZapError;
 /// off. What a walker of another mm holds for a moment does not count; a pin that is being taken at the same moment may come
 /// before or after.
 ///
+/// ```
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
+/// # use pagepin::{*, pin::*, space::*};
+/// # let kernel = doc_kernel::kernel();
+/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+/// let pinned = space.pin(Write, space.range(0x12000, 1)?, [PhysRun::default(); 1])?;
+/// let range = space.range(0x10000, 0x4000)?;
+/// // SAFETY: one thread; nobody else has the space.
+/// let first = unsafe { first_pinned_page(space.mm(), range) }?;
+/// assert_eq!(first, Some(PageAddr::containing(0x12000)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`ZapError::MalformedTable`].
 ///

@@ -55,7 +55,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// to whole pages.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();
@@ -101,7 +101,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// The VMA that contains `address`.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
@@ -121,7 +121,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// meanwhile is seen or not. [`Reentered`] ends it.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();

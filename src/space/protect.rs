@@ -65,7 +65,7 @@ impl From<TableError> for ProtectError {
 /// write faults and decides.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
@@ -75,7 +75,7 @@ impl From<TableError> for ProtectError {
 /// let range = space.range(0x10000, 0x4000)?;
 /// let vma = Vma::new(range, Backing::Anonymous, Rights::READ | Rights::WRITE)?;
 /// // SAFETY: one thread; nobody else has the space, and this is its VMA.
-/// unsafe { protect_pages(space.mm(), range, [&vma], Rights::READ, ProtectPolicy::default()) }?;
+/// unsafe { protect_pages(space.mm(), range, [&vma], Rights::READ) }?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///

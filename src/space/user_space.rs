@@ -65,7 +65,7 @@ impl SpaceOptions {
 /// `K` is the kernel, or rather a reference to it that all spaces hold; `C` is what the pins are charged to.
 ///
 /// ```
-/// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// // A kernel half goes in, where a processor is to run it: `SpaceOptions::new`.
@@ -114,7 +114,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// An empty address space of `kernel`, whose pins are charged to `budget`.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// let limit = PinLimit::new(1);
@@ -202,7 +202,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// to count. It is never pinned, and fork shares it. Accesses are of the type `memory`.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
@@ -368,7 +368,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// As [`UserSpace::fork`], with a budget of the child's own.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// let (parents, childs) = (PinLimit::new(8), PinLimit::new(2));
@@ -469,7 +469,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// and unmaps that wait hold nothing up: pins keep their frames, and no process is there to see more of them.
     ///
     /// ```
-    /// # #[path = "../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();

@@ -1,4 +1,4 @@
-//! A kernel for the examples of the documentation: one CPU, 1 MiB of memory, and no processor that has the tables.
+// A kernel for the examples of the documentation: one CPU, 1 MiB of memory, and no processor that has the tables.
 
 use pagepin::{BuddySource, FlushRange, Pfn, PhysMap, Platform, ReadSide, Region, Shootdown, SpanFrameTable};
 

@@ -63,7 +63,7 @@ impl<P: PhysMap, R, D, X, L: Layout> Platform<P, SpanFrameTable<'static, L>, Bud
 /// The order of the regions does not matter, and what no region covers is a hole. A heap is not needed.
 ///
 /// ```
-/// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # use doc_kernel::Memory;

@@ -61,7 +61,7 @@ impl Region {
     /// regions that it meets, in whole frames.
     ///
     /// ```
-    /// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # use doc_kernel::{Memory, OneCpu};

@@ -49,7 +49,7 @@ impl Reach {
 /// kernel around each use. Its holder waits for nothing.
 ///
 /// ```
-/// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// let source = kernel.source();

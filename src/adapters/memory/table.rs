@@ -11,7 +11,7 @@ use crate::frame::{Layout, PageFrame, Wide};
 /// A frame of the largest stretch is found by one comparison, any other by a binary search among the stretches.
 ///
 /// ```
-/// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// let frames: u64 = kernel.frames().spans().map(|(_, words)| words.len() as u64).sum();
@@ -36,7 +36,7 @@ impl<'a, L: Layout> SpanFrameTable<'a, L> {
     /// The same as a [`FlatFrameTable`], which finds a frame in an instruction or two less: if all memory is one stretch.
     ///
     /// ```
-    /// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # use doc_kernel::Memory;

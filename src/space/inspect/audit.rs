@@ -129,7 +129,7 @@ struct Mapping {
 /// and with them what is held.
 ///
 /// ```
-/// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, space::*};
 /// # let kernel = &doc_kernel::kernel();
 /// # let parent = UserSpace::new(kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();

@@ -101,7 +101,7 @@ pub enum EmptyTables {
 /// Unmaps every page of `range`.
 ///
 /// ```
-/// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
@@ -137,7 +137,7 @@ pub unsafe fn zap_pages<K: Env>(mm: &Mm<K>, range: UserRange, empty: EmptyTables
 /// Of tables that somebody else damaged, what is below a malformed entry is lost, and counted as a bug that was caught.
 ///
 /// ```
-/// # #[path = "../../../tests/machine/doc_kernel.rs"] mod doc_kernel;
+/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
 /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
 /// # let kernel = doc_kernel::kernel();
 /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
