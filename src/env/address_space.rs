@@ -92,7 +92,7 @@ impl core::error::Error for ForeignFault {}
 ///
 /// # Implementation safety
 /// The VMA returned for a page contains it, VMAs do not overlap and lie in the mm's user half, and pages outside every
-/// VMA have no entries.
+/// VMA have no entries, but for those that are being unmapped, in whose place there comes no VMA before they have gone.
 pub unsafe trait Vmas {
     /// The VMA that contains `page`.
     fn vma_at(&self, page: PageAddr) -> Option<Vma>;

@@ -78,6 +78,12 @@ impl Cursor {
         Self { next: first, end, follow: Follow::Broken }
     }
 
+    /// What comes next.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn reached(&self) -> PageAddr {
+        self.next
+    }
+
     /// The next stretch that has a leaf table or a large leaf; what has neither is skipped a table at a time.
     ///
     /// # Errors

@@ -9,7 +9,8 @@ use crate::errno::{EACCES, EBUSY, EDEADLK, EEXIST, EFAULT, EINVAL, ENOMEM};
 use crate::paging::TableError;
 use crate::vma::VmaError;
 
-/// Why an operation on a [`UserSpace`](super::UserSpace) failed. Nothing was changed.
+/// Why an operation on a [`UserSpace`](super::UserSpace) failed. Nothing was changed, unless other threads changed the same long
+/// range while it was changed step by step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpaceError {

@@ -21,10 +21,15 @@ mod pinned;
 mod placement;
 mod protect;
 #[cfg(feature = "alloc")]
+mod steps;
+#[cfg(feature = "alloc")]
 mod user_space;
 #[cfg(feature = "alloc")]
 mod vma_map;
 mod zap;
+
+/// Most places of leaves that one step of a long operation visits, up to a table's end.
+const MOST_PLACES: u64 = 8 * crate::arch::ENTRIES;
 
 #[cfg(feature = "alloc")]
 pub use advice::Advice;

@@ -94,22 +94,41 @@ pub unsafe fn protect_pages<'a, K: Env>(
     // SAFETY: the caller holds the mm lock.
     let mut tables = unsafe { Tables::under_mm_lock(mm) };
     reject_split_leaves(&tables, first, end)?;
+    reject_pinned(&tables, vmas.clone().into_iter(), (first, end), rights)?;
+    change_rights(&mut tables, vmas, (first, end), rights)?;
+    Ok(())
+}
+
+/// Refuses to take rights from pinned pages in `first..end` of those `vmas` that say so.
+pub(super) fn reject_pinned<'a, K: Env>(
+    tables: &Tables<'_, K>,
+    vmas: impl Iterator<Item = &'a Vma> + Clone,
+    (first, end): (PageAddr, PageAddr),
+    rights: Rights,
+) -> Result<(), ProtectError> {
     // The right is the VMA's. An entry may be read-only where the VMA is not: a read pin leaves it so.
     let loses = |vma: &&Vma| {
         let writes = vma.rights().contains(Rights::WRITE) && !rights.contains(Rights::WRITE);
         writes || (rights.is_empty() && !vma.rights().is_empty())
     };
     let refuses = |vma: &&Vma| vma.flags().contains(VmaFlags::REFUSE_PROTECT_PINNED) && loses(vma);
-    let parts = vmas.clone().into_iter().filter(refuses).map(|vma| (vma.start().max(first), vma.end().min(end)));
-    if let Some(page) = first_pinned(&tables, parts)? {
-        return Err(ProtectError::Pinned(page));
-    }
+    let parts = vmas.filter(refuses).map(|vma| (vma.start().max(first), vma.end().min(end)));
+    first_pinned(tables, parts)?.map_or(Ok(()), |page| Err(ProtectError::Pinned(page)))
+}
+
+/// Gives the pages in `first..end` of `vmas` these rights, and returns when every CPU obeys.
+pub(super) fn change_rights<'a, K: Env>(
+    tables: &mut Tables<'_, K>,
+    vmas: impl IntoIterator<Item = &'a Vma>,
+    (first, end): (PageAddr, PageAddr),
+    rights: Rights,
+) -> Result<(), TableError> {
     let mut weakened = false;
     for vma in vmas {
         let change = Change { rights, key: vma.key(), backing: vma.backing() };
         let mut cursor = Cursor::new(vma.start().max(first), vma.end().min(end));
-        while let Some(chunk) = cursor.next_chunk(&tables)? {
-            weakened |= change.apply(&mut tables, chunk);
+        while let Some(chunk) = cursor.next_chunk(tables)? {
+            weakened |= change.apply(tables, chunk);
         }
     }
     if safeguard!(FlushAfterProtect => weakened) {

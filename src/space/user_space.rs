@@ -2,13 +2,12 @@
 
 use core::fmt;
 
-use super::deferred;
 use super::mm_lock::MmLock;
+use super::protect::reject_pinned;
 use super::vma_map::VmaMap;
-use super::zap::reject_split_leaves;
 use super::{
     Advice, EmptyTables, ForkError, KernelHalf, KernelHalfError, SpaceError, Unmapped, fork_vmas, free_tables,
-    protect_pages, zap_pages,
+    zap_pages,
 };
 use crate::addr::{Pfn, RangeError, UserRange};
 use crate::arch::{Entry, KeyRights, LeafSize, Levels, MemoryType};
@@ -21,7 +20,7 @@ use crate::paging::{TableError, Tables};
 use crate::pin::{PinAccess, PinError, PinFlags, PinnedRange, RunBuffer, pin_user_pages_fast};
 use crate::primitive::{AtomicU64, Ordering, RwLock};
 use crate::rights::Rights;
-use crate::vma::{Backing, MapOptions, Vma, VmaFlags};
+use crate::vma::{Backing, MapOptions, Vma};
 
 /// Choices that hold for an address space and its children.
 ///
@@ -260,53 +259,35 @@ impl<K: Env, C> UserSpace<K, C> {
     }
 
     /// Unmaps whole pages; holes are fine. Pages that are pinned go, too, and are reported, unless their VMA
-    /// [refuses](VmaFlags::REFUSE_UNMAP_PINNED) or [defers](VmaFlags::DEFER_UNMAP_PINNED) that.
+    /// [refuses](crate::VmaFlags::REFUSE_UNMAP_PINNED) or [defers](crate::VmaFlags::DEFER_UNMAP_PINNED) that.
+    ///
+    /// Nobody finds a VMA there from the beginning on, and nobody maps anything there before all of it has gone. The pages of a long range go
+    /// step by step, and others have the mm lock between: a thread may use a page until its step; a child that is forked
+    /// meanwhile gets none of them.
     ///
     /// # Errors
     /// [`SpaceError::Range`], `Pinned` (by policy), `LargeLeaf`, `TooManyVmas`, `NoMemory`.
     pub fn unmap(&self, start: u64, length: u64) -> Result<Unmapped, SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
-        let mut vmas = self.vmas.write(self.env().extras())?;
-        vmas.make_room_to_change(range.first_page(), range.end_page())?;
-        if deferred::asks_about_pins(&vmas, range) {
-            return self.unmap_by_policy(&mut vmas, range);
-        }
-        // SAFETY: the range was checked against this mm's levels; the mm lock is held for writing.
-        let unmapped = unsafe { zap_pages(&self.mm, range, EmptyTables::Free) }?;
-        vmas.change(range.first_page(), range.end_page(), |_| None);
-        Ok(unmapped)
+        self.unmap_in_steps(range)
     }
 
     /// Forgets the contents of whole pages of private memory (`MADV_DONTNEED`): the next access finds zeroes. Foreign
-    /// memory and holes are left alone.
+    /// memory and holes are left alone. A long range is discarded step by step, from its lowest page up, and others have the mm lock between.
     ///
     /// # Errors
-    /// [`SpaceError::Range`], `Pinned` (a VMA that [refuses](VmaFlags::REFUSE_UNMAP_PINNED) or
-    /// [defers](VmaFlags::DEFER_UNMAP_PINNED) the unmap), `LargeLeaf`.
+    /// [`SpaceError::Range`], `Pinned` (a VMA that [refuses](crate::VmaFlags::REFUSE_UNMAP_PINNED) or
+    /// [defers](crate::VmaFlags::DEFER_UNMAP_PINNED) the unmap), `LargeLeaf`.
     pub fn discard(&self, start: u64, length: u64) -> Result<Unmapped, SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
-        let vmas = self.vmas.write(self.env().extras())?;
-        let (first, end) = (range.first_page(), range.end_page());
-        let has_contents =
-            |vma: &&Vma| vma.backing() == Backing::Anonymous && !vma.flags().contains(VmaFlags::UNMAP_DEFERRED);
-        let private = vmas.touching(first, end).filter(has_contents);
-        let parts = private.map(|vma| UserRange::of_pages(vma.start().max(first), vma.end().min(end)));
-        // SAFETY: the mm lock is held for writing, through `vmas`.
-        let tables = unsafe { Tables::under_mm_lock(&self.mm) };
-        for part in parts.clone() {
-            reject_split_leaves(&tables, part.first_page(), part.end_page())?;
-        }
-        deferred::reject_pinned(&tables, &vmas, range)?;
-        drop(tables);
-        let mut total = Unmapped::default();
-        for part in parts {
-            // SAFETY: a part of a range that was checked; the mm lock is held for writing.
-            total = total.and(unsafe { zap_pages(&self.mm, part, EmptyTables::Keep) }?);
-        }
-        Ok(total)
+        self.discard_in_steps(range)
     }
 
     /// Gives whole pages other rights.
+    ///
+    /// A long range (thousands of pages with entries, or of VMAs) is changed step by step, from its lowest page up, and others have the
+    /// mm lock between: they see the old rights or the new ones page by page. If they unmap some of it meanwhile, or take the last room for VMAs,
+    /// the error says so, and what came before stays changed.
     ///
     /// # Errors
     /// [`SpaceError::Range`], `NoVma` (a hole), `AccessDenied`, `Pinned` (by policy), `LargeLeaf`, `TooManyVmas`,
@@ -314,46 +295,24 @@ impl<K: Env, C> UserSpace<K, C> {
     pub fn protect(&self, start: u64, length: u64, rights: Rights) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let (first, end) = (range.first_page(), range.end_page());
-        let mut vmas = self.vmas.write(self.env().extras())?;
-        if !vmas.covers(first, end) {
-            return Err(SpaceError::NoVma);
-        }
-        for vma in vmas.touching(first, end) {
-            vma.with_rights(rights)?;
-        }
-        vmas.make_room_to_change(first, end)?;
-        // SAFETY: the VMAs are this mm's, whose mm lock is held for writing.
-        unsafe { protect_pages(&self.mm, range, vmas.touching(first, end), rights) }?;
-        vmas.change(first, end, |vma| Some(vma.with_rights(rights).unwrap_or(vma)));
-        Ok(())
+        let may = |tables: &Tables<'_, K>, vmas: &VmaMap| {
+            Ok(reject_pinned(tables, vmas.touching(first, end), (first, end), rights)?)
+        };
+        self.change_in_steps(range, Some(rights), may, |vma| vma.with_rights(rights))
     }
 
-    /// Says what fork is to do with whole pages (`madvise` on Linux).
+    /// Says what fork is to do with whole pages (`madvise` on Linux). Of thousands of VMAs step by step, as [`UserSpace::protect`].
     ///
     /// # Errors
     /// [`SpaceError::Range`], `NoVma` (a hole), `InvalidFlags` (wiping what is not private memory), `LargeLeaf` (a child has all
     /// of one or nothing), `TooManyVmas`, `NoMemory`.
     pub fn advise(&self, start: u64, length: u64, advice: Advice) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
-        let (first, end) = (range.first_page(), range.end_page());
-        let mut vmas = self.vmas.write(self.env().extras())?;
-        if !vmas.covers(first, end) {
-            return Err(SpaceError::NoVma);
-        }
         let advised = |vma: Vma| vma.with_flags(advice.applied_to(vma.flags()));
-        for vma in vmas.touching(first, end) {
-            advised(*vma)?;
-        }
-        // SAFETY: the mm lock is held for writing, through `vmas`.
-        let tables = unsafe { Tables::under_mm_lock(&self.mm) };
-        reject_split_leaves(&tables, first, end)?;
-        drop(tables);
-        vmas.make_room_to_change(first, end)?;
-        vmas.change(first, end, |vma| Some(advised(vma).unwrap_or(vma)));
-        Ok(())
+        self.change_in_steps(range, None, |_, _| Ok(()), advised)
     }
 
-    /// A child with the same VMAs, their memory copied on write but for what [`VmaFlags`] say, its pins charged to the same budget.
+    /// A child with the same VMAs, their memory copied on write but for what [`VmaFlags`](crate::VmaFlags) say, its pins charged to the same budget.
     ///
     /// # Errors
     /// [`ForkError`]: this address space is as it was.

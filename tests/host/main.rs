@@ -68,6 +68,7 @@ mod refusals;
 mod revoke;
 mod side_by_side;
 mod sole;
+mod steps;
 mod the_machine;
 mod tlb;
 mod undo;

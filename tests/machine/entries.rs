@@ -208,6 +208,7 @@ unsafe impl<L: Layout> PhysMap for Machine<L> {
     unsafe fn load_entry(&self, at: EntryAddr) -> Entry {
         self.walk_step();
         self.inner().loads.set(self.loads() + 1);
+        self.note(|work| work.loads += 1);
         EntryCell::new(self.slot(at)).load()
     }
 
@@ -301,6 +302,7 @@ unsafe impl<L: Layout> Shootdown for Machine<L> {
     fn flush(&self, root: Pfn, range: FlushRange) {
         // The request is out, no CPU has answered yet: the worst moment for the others to access memory.
         self.inner().flush_hook.reach();
+        self.note(|work| work.flushes += 1);
         let (first, end) = match range.pages() {
             Some((first, pages)) => (first, first.offset(pages)),
             None => (PageAddr::containing(0), PageAddr::containing(1 << 63)),

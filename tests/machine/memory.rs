@@ -342,6 +342,7 @@ unsafe impl<L: Layout> FrameSource for Machine<L> {
             // Something was wrong already; one report is enough.
             return;
         }
+        self.note(|work| work.freed += 1);
         let memory = self.memory();
         memory.split_for(frame, order);
         let found = memory.use_of(frame);

@@ -37,7 +37,7 @@ use entries::Protocol;
 use hooks::{Hook, Playing};
 use memory::Memory;
 use one_thread::OneThread;
-use sections::Sections;
+use sections::{Sections, Work};
 
 /// Loads and stores.
 pub(crate) const RW: Rights = Rights::READ.union(Rights::WRITE);
@@ -156,6 +156,15 @@ impl<L: Layout> Machine<L> {
     /// Sections of the mm lock, and of who owns an entry, that are under way.
     fn sections(&self) -> u64 {
         ExtraParts::no_preempt(&self.extras).depth()
+    }
+
+    fn note(&self, work: impl FnOnce(&mut Work)) {
+        ExtraParts::no_preempt(&self.extras).note(work);
+    }
+
+    /// Runs `work`: the most of everything that was done in one section of the mm lock, and how many sections there were.
+    pub(crate) fn longest_section(&self, work: impl FnOnce()) -> (Work, u64) {
+        ExtraParts::no_preempt(&self.extras).during(work)
     }
 
     fn read_guards(&self) -> u64 {

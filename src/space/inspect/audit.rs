@@ -161,7 +161,7 @@ pub fn audit<'a, K: Env + 'a, C: 'a>(
         };
         // SAFETY: the mm lock is held for writing, through `vmas`.
         let tables = unsafe { Tables::under_mm_lock(&space.mm) };
-        looked = looked.and_then(|()| seen.look_at(*index, &tables, |page| vmas.vma(page).is_some(), found));
+        looked = looked.and_then(|()| seen.look_at(*index, &tables, |page| vmas.has_pages(page), found));
         sections.push(vmas);
     }
     let audited = looked.map(|()| seen.judge(kernel, found));

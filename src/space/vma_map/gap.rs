@@ -8,6 +8,22 @@ impl VmaMap {
     /// The lowest place from `from` on for `gap`, all of it below `end`. One look at each VMA that it passes.
     pub(in crate::space) fn find_gap(&self, from: PageAddr, end: PageAddr, gap: Gap) -> Option<PageAddr> {
         let guard = gap.guard_pages.checked_mul(PAGE_SIZE)?;
+        let mut from = from;
+        loop {
+            let start = self.find_gap_in_vmas(from, end, gap)?;
+            let (lowest, highest) =
+                (start.address().saturating_sub(guard), start.offset(gap.pages).address().saturating_add(guard));
+            let taken = |stretch: &&(PageAddr, PageAddr)| stretch.0.address() < highest && lowest < stretch.1.address();
+            // Each is behind the one before, so this ends.
+            match self.leaving.iter().find(taken) {
+                None => return Some(start),
+                Some((_, after)) => from = PageAddr::containing(after.address().checked_add(guard)?),
+            }
+        }
+    }
+
+    fn find_gap_in_vmas(&self, from: PageAddr, end: PageAddr, gap: Gap) -> Option<PageAddr> {
+        let guard = gap.guard_pages.checked_mul(PAGE_SIZE)?;
         let length = gap.pages.checked_mul(PAGE_SIZE)?;
         let mut lowest = from.address();
         let before = PageAddr::containing(lowest.saturating_sub(guard));

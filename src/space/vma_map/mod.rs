@@ -37,6 +37,8 @@ pub(super) struct VmaMap {
     chunks: Vec<Chunk>,
     /// VMAs in all chunks.
     len: usize,
+    /// Stretches whose VMAs are out, and whose pages are going: nobody maps anything there.
+    leaving: Vec<(PageAddr, PageAddr)>,
 }
 
 /// A place in the sequence: that of a VMA, or the end of the last chunk.
@@ -65,6 +67,37 @@ impl VmaMap {
         let first = self.chunks.get(from.chunk).and_then(|chunk| chunk.vmas().get(from.index..)).unwrap_or(&[]);
         let others = self.chunks.get(from.chunk + 1..).unwrap_or(&[]).iter().flat_map(|chunk| chunk.vmas());
         first.iter().chain(others).take_while(move |vma| vma.start() < end)
+    }
+
+    /// The first stretch in `start..end` of VMAs that are `wanted`, without a hole; no more than `most` VMAs are looked at for it,
+    /// where it is long.
+    pub(super) fn next_part(
+        &self,
+        start: PageAddr,
+        end: PageAddr,
+        most: usize,
+        wanted: fn(&Vma) -> bool,
+    ) -> Option<(PageAddr, PageAddr)> {
+        let mut vmas = self.touching(start, end).filter(|vma| wanted(vma));
+        let first = vmas.next()?;
+        let mut reached = first.end();
+        for vma in vmas.take(most) {
+            if vma.start() != reached {
+                break;
+            }
+            reached = vma.end();
+        }
+        Some((first.start().max(start), reached.min(end)))
+    }
+
+    /// Whether the pages of `start..end`, or some of them, are [leaving](Self::leave).
+    pub(super) fn is_leaving(&self, start: PageAddr, end: PageAddr) -> bool {
+        self.leaving.iter().any(|(first, after)| *first < end && start < *after)
+    }
+
+    /// Whether `page` may have an entry.
+    pub(super) fn has_pages(&self, page: PageAddr) -> bool {
+        self.vma(page).is_some() || self.is_leaving(page, page.offset(1))
     }
 
     /// Whether every page of `start..end` lies in a VMA that nobody has unmapped.
@@ -141,7 +174,7 @@ impl VmaMap {
 
     /// Makes room for `vma`, if there is none yet where it is to be.
     pub(super) fn make_room(&mut self, vma: &Vma) -> Result<(), SpaceError> {
-        if self.touching(vma.start(), vma.end()).next().is_some() {
+        if self.touching(vma.start(), vma.end()).next().is_some() || self.is_leaving(vma.start(), vma.end()) {
             return Err(SpaceError::Overlap);
         }
         self.reserve(&[vma.start()])
@@ -241,6 +274,28 @@ impl VmaMap {
             write = self.put(write, done);
         }
         self.remove(write, read);
+    }
+
+    /// Takes the VMAs of `start..end` out. Costs what there are chunks, not VMAs.
+    pub(super) fn take_out(&mut self, start: PageAddr, end: PageAddr) {
+        self.split_at(start);
+        self.split_at(end);
+        // What is left on both sides has a hole between, so there is nothing to join.
+        self.remove(self.place(start), self.place(end));
+    }
+
+    /// Nobody may map anything in `start..end` until [`left`](Self::left) is said of it.
+    pub(super) fn leave(&mut self, start: PageAddr, end: PageAddr) -> Result<(), TryReserveError> {
+        self.leaving.try_reserve(1)?;
+        self.leaving.push((start, end));
+        Ok(())
+    }
+
+    /// The last page of a stretch has gone. Two of the same bounds are two operations, each of which says so.
+    pub(super) fn left(&mut self, start: PageAddr, end: PageAddr) {
+        if let Some(index) = self.leaving.iter().position(|stretch| *stretch == (start, end)) {
+            self.leaving.swap_remove(index);
+        }
     }
 
     fn split_at(&mut self, page: PageAddr) {

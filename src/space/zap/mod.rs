@@ -20,7 +20,10 @@ use crate::paging::{Cursor, TableError, Tables, Upper};
 use crate::primitive::safeguard;
 
 use release::Taken;
-use step::Zap;
+pub(super) use step::Zap;
+
+/// Tables and large leaves that one step looks at before anything is changed.
+const MOST_CHUNKS: usize = 64;
 
 /// What an unmap took away, and what it left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -127,7 +130,7 @@ pub unsafe fn zap_pages<K: Env>(mm: &Mm<K>, range: UserRange, empty: EmptyTables
     reject_split_leaves(&tables, first, end)?;
     let (mut zap, mut unmapped) = (Zap::new(first, end, empty), Unmapped::default());
     while !zap.is_done() {
-        unmapped = unmapped.and(zap.step(&tables).release());
+        unmapped = unmapped.and(zap.step(&tables, mm.env()).release());
     }
     Ok(unmapped)
 }
@@ -186,10 +189,37 @@ pub(super) fn reject_split_leaves<K: Env>(
     end: PageAddr,
 ) -> Result<(), TableError> {
     let mut cursor = Cursor::new(first, end);
-    while let Some(chunk) = cursor.next_chunk(tables)? {
-        if chunk.page < first || chunk.end() > end {
-            return Err(TableError::LargeLeaf);
+    while !reject_some(tables, &mut cursor, first, end)? {}
+    Ok(())
+}
+
+/// The same for as much as one step looks at. Whether that is all.
+pub(super) fn reject_some<K: Env>(
+    tables: &Tables<'_, K>,
+    cursor: &mut Cursor,
+    first: PageAddr,
+    end: PageAddr,
+) -> Result<bool, TableError> {
+    for _ in 0..MOST_CHUNKS {
+        match cursor.next_chunk(tables)? {
+            None => return Ok(true),
+            Some(chunk) if chunk.page < first || chunk.end() > end => return Err(TableError::LargeLeaf),
+            Some(_) => {}
         }
+    }
+    Ok(false)
+}
+
+/// Refuses a range with an edge inside a large leaf.
+#[cfg(feature = "alloc")]
+pub(super) fn reject_split_edges<K: Env>(
+    tables: &Tables<'_, K>,
+    first: PageAddr,
+    end: PageAddr,
+) -> Result<(), TableError> {
+    let page_before = |page: PageAddr| PageAddr::containing(page.address() - 1);
+    for page in [first, page_before(end)] {
+        reject_some(tables, &mut Cursor::new(page, page.offset(1)), first, end)?;
     }
     Ok(())
 }

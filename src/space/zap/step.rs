@@ -7,9 +7,7 @@ use crate::arch::{ENTRIES, Entry, EntryChange, Level};
 use crate::env::{EntryAddr, Env, FlushRange, FreedRun, PhysMap, bug_caught};
 use crate::paging::{Chunk, Cursor, Table, Tables, Upper};
 use crate::primitive::safeguard;
-
-/// Most places of leaves in tables that stay which one step breaks, up to a table's end.
-const MOST_PLACES: u64 = 8 * ENTRIES;
+use crate::space::MOST_PLACES;
 
 /// One unmap: its range, of whole leaves, and how far it is.
 pub(in crate::space) struct Zap {
@@ -29,10 +27,16 @@ impl Zap {
         self.next >= self.end
     }
 
+    /// In front of this nothing is left.
+    #[cfg(feature = "alloc")]
+    pub(in crate::space) fn reached(&self) -> PageAddr {
+        self.next
+    }
+
     /// Takes as much out of the tables, from where the last step ended, as can be done while others wait for the mm lock, which
-    /// is held exclusively. What comes back is released without it.
-    pub(in crate::space) fn step<'a, K: Env>(&mut self, tables: &Tables<'a, K>) -> Taken<'a, K> {
-        let mut taken = Taken::new(tables.env());
+    /// is held exclusively. What comes back is released without it, to the same kernel.
+    pub(in crate::space) fn step<'k, K: Env>(&mut self, tables: &Tables<'_, K>, env: &'k K) -> Taken<'k, K> {
+        let mut taken = Taken::new(env);
         let detached = self.detach(tables, &mut taken);
         let leaves = self.break_leaves(tables, detached.complete_to);
         let any_tables = !taken.is_empty();

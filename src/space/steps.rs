@@ -1,0 +1,199 @@
+//! Unmap, discard, protect and advise of a [`UserSpace`], in steps: between two of them the mm lock is free, so that nobody waits
+//! for it longer than one takes, however long the range is and however many VMAs it has.
+//!
+//! What fits into one step is done as a whole, and what cannot be done is refused before the first. Of what does not fit, others may
+//! see some done and the rest not yet:
+//!
+//! - *Unmap.* The VMAs go in the first step, all together. From then on faults, slow pins and fork find nothing there; threads may go
+//!   on using a page by its entry until its step. The addresses stay taken until the last page has gone, so that nobody maps
+//!   anything there meanwhile ([`VmaMap::leave`]).
+//! - *Protect, advise.* From the lowest page up; each page changes together with its VMA, which is two VMAs meanwhile.
+//! - *Discard.* From the lowest page up. What is mapped there at the time of a step is discarded.
+
+use super::deferred;
+use super::mm_lock::Section;
+use super::protect::change_rights;
+use super::vma_map::VmaMap;
+use super::zap::{Zap, reject_some, reject_split_edges};
+use super::{EmptyTables, MOST_PLACES, SpaceError, Unmapped, UserSpace};
+use crate::addr::{PageAddr, UserRange};
+use crate::env::Env;
+use crate::paging::{Cursor, Tables};
+use crate::primitive::{ReadWrite, RwLock};
+use crate::rights::Rights;
+use crate::vma::{Backing, Vma, VmaError, VmaFlags};
+
+/// Most VMAs that one step changes.
+const MOST_VMAS: usize = 1 << 12;
+/// Most stretches of pages that one step flushes.
+const MOST_PARTS: usize = 32;
+
+/// The VMAs, with the mm lock held alone.
+type Held<'a, K> = Section<'a, <RwLock<VmaMap, <K as Env>::Relax> as ReadWrite>::Writing<'a>, <K as Env>::Extras>;
+
+impl<K: Env, C> UserSpace<K, C> {
+    fn hold(&self) -> Result<Held<'_, K>, SpaceError> {
+        Ok(self.vmas.write(self.env().extras())?)
+    }
+
+    /// Lets others have the lock.
+    fn step_aside<'a>(&'a self, held: Held<'a, K>) -> Result<Held<'a, K>, SpaceError> {
+        drop(held);
+        self.hold()
+    }
+
+    /// The tables, as long as the lock is held that the VMAs are behind.
+    fn tables<'h>(&'h self, _: &'h VmaMap) -> Tables<'h, K> {
+        // SAFETY: the mm lock is held for writing, for as long as the VMAs are borrowed, which are this space's: they come from `hold`.
+        unsafe { Tables::under_mm_lock(&self.mm) }
+    }
+
+    /// Looks for what makes an operation on the whole range impossible.
+    fn checked(&self, first: PageAddr, end: PageAddr) -> Result<Held<'_, K>, SpaceError> {
+        let mut held = self.hold()?;
+        let mut cursor = Cursor::new(first, end);
+        while !reject_some(&self.tables(&held), &mut cursor, first, end)? {
+            held = self.step_aside(held)?;
+        }
+        reject_split_edges(&self.tables(&held), first, end)?;
+        Ok(held)
+    }
+
+    pub(super) fn unmap_in_steps(&self, range: UserRange) -> Result<Unmapped, SpaceError> {
+        let (first, end) = (range.first_page(), range.end_page());
+        let mut zap = Zap::new(first, end, EmptyTables::Free);
+        let mut held = self.checked(first, end)?;
+        held.make_room_to_change(first, end)?;
+        if deferred::asks_about_pins(&held, range) {
+            return self.unmap_by_policy(&mut held, range);
+        }
+        held.take_out(first, end);
+        let mut taken = zap.step(&self.tables(&held), self.env());
+        let mut unmapped = Unmapped::default();
+        if !zap.is_done() && held.leave(first, end).is_err() {
+            // Nobody could be told to keep away: so nobody comes in.
+            while !zap.is_done() {
+                unmapped = unmapped.and(taken.release());
+                taken = zap.step(&self.tables(&held), self.env());
+            }
+        }
+        drop(held);
+        unmapped = unmapped.and(taken.release());
+        while !zap.is_done() {
+            let mut held = self.hold()?;
+            let taken = zap.step(&self.tables(&held), self.env());
+            if zap.is_done() {
+                held.left(first, end);
+            }
+            drop(held);
+            unmapped = unmapped.and(taken.release());
+        }
+        Ok(unmapped)
+    }
+
+    pub(super) fn discard_in_steps(&self, range: UserRange) -> Result<Unmapped, SpaceError> {
+        let held = self.hold()?;
+        let held = self.by_part(held, range, is_private, |tables, part| {
+            let (first, end) = part;
+            let mut cursor = Cursor::new(first, end);
+            let done = reject_some(tables, &mut cursor, first, end)?;
+            Ok(if done { end } else { cursor.reached() })
+        })?;
+        deferred::reject_pinned(&self.tables(&held), &held, range)?;
+        let mut unmapped = Unmapped::default();
+        self.by_part(held, range, is_private, |tables, (first, end)| {
+            reject_split_edges(tables, first, end)?;
+            let mut zap = Zap::new(first, end, EmptyTables::Keep);
+            unmapped = unmapped.and(zap.step(tables, self.env()).release());
+            Ok(zap.reached())
+        })?;
+        Ok(unmapped)
+    }
+
+    /// Runs `work` for each stretch of `wanted` VMAs of the range. It says how far it came; if that is not the end, it has done
+    /// enough for one step.
+    fn by_part<'a>(
+        &'a self,
+        mut held: Held<'a, K>,
+        range: UserRange,
+        wanted: fn(&Vma) -> bool,
+        mut work: impl FnMut(&Tables<'_, K>, (PageAddr, PageAddr)) -> Result<PageAddr, SpaceError>,
+    ) -> Result<Held<'a, K>, SpaceError> {
+        let (mut next, end) = (range.first_page(), range.end_page());
+        loop {
+            for _ in 0..MOST_PARTS {
+                let Some(part) = held.next_part(next, end, MOST_VMAS, wanted) else { return Ok(held) };
+                next = work(&self.tables(&held), part)?;
+                if next < part.1 {
+                    break;
+                }
+            }
+            if next >= end {
+                return Ok(held);
+            }
+            held = self.step_aside(held)?;
+        }
+    }
+
+    /// Replaces each VMA of the range, which has no holes, by what `change` makes of it, and gives its pages these rights. Nothing is
+    /// changed unless `may` agrees.
+    pub(super) fn change_in_steps(
+        &self,
+        range: UserRange,
+        rights: Option<Rights>,
+        may: impl FnOnce(&Tables<'_, K>, &VmaMap) -> Result<(), SpaceError>,
+        change: impl Fn(Vma) -> Result<Vma, VmaError>,
+    ) -> Result<(), SpaceError> {
+        let (first, end) = (range.first_page(), range.end_page());
+        let mut held = self.checked(first, end)?;
+        reject_change(&held, (first, end), &change)?;
+        may(&self.tables(&held), &held)?;
+        let mut next = first;
+        loop {
+            let mut stop = held.touching(next, end).nth(MOST_VMAS).map_or(end, Vma::start);
+            if rights.is_some() {
+                stop = end_of_some(&self.tables(&held), next, stop);
+            }
+            held.make_room_to_change(next, stop)?;
+            if let Some(rights) = rights {
+                change_rights(&mut self.tables(&held), held.touching(next, stop), (next, stop), rights)?;
+            }
+            held.change(next, stop, |vma| Some(change(vma).unwrap_or(vma)));
+            next = stop;
+            if next >= end {
+                return Ok(());
+            }
+            held = self.step_aside(held)?;
+            reject_change(&held, (next, end), &change)?;
+        }
+    }
+}
+
+/// Refuses what has holes, and VMAs that cannot be changed like that.
+fn reject_change(
+    vmas: &VmaMap,
+    (first, end): (PageAddr, PageAddr),
+    change: impl Fn(Vma) -> Result<Vma, VmaError>,
+) -> Result<(), SpaceError> {
+    if !vmas.covers(first, end) {
+        return Err(SpaceError::NoVma);
+    }
+    Ok(vmas.touching(first, end).try_for_each(|vma| change(*vma).map(drop))?)
+}
+
+/// Where the places of leaves end, from `first` on, that one step visits.
+fn end_of_some<K: Env>(tables: &Tables<'_, K>, first: PageAddr, end: PageAddr) -> PageAddr {
+    let (mut cursor, mut places) = (Cursor::new(first, end), 0);
+    while let Ok(Some(chunk)) = cursor.next_chunk(tables) {
+        places += chunk.count;
+        if places >= MOST_PLACES {
+            return chunk.end().min(end);
+        }
+    }
+    end
+}
+
+/// Whether its pages can be forgotten.
+fn is_private(vma: &Vma) -> bool {
+    vma.backing() == Backing::Anonymous && !vma.flags().contains(VmaFlags::UNMAP_DEFERRED)
+}

@@ -1,0 +1,150 @@
+//! Long operations leave the mm lock between steps of bounded length, and what others see meanwhile.
+
+use std::cell::Cell;
+
+use pagepin::LeafSize;
+use pagepin::fault::FaultError;
+use pagepin::frame::Wide;
+use pagepin::space::{Advice, Placement, SpaceError, Unmapped};
+
+use crate::machine::{Machine, NONE, PAGE, Process, R, RW};
+
+/// Where tables begin.
+const START: u64 = 1 << 40;
+const TABLE: u64 = LeafSize::Size2MiB.bytes();
+
+type M = Machine<Wide>;
+
+fn pages(pages: u64) -> Unmapped {
+    Unmapped { pages, ..Unmapped::default() }
+}
+
+/// A process with `pages` pages from [`START`] on, `stride` bytes apart, in one VMA, and a page behind it which keeps the upper
+/// tables.
+fn spread(machine: &M, pages: u64, stride: u64) -> (Process<'_, Wide>, u64) {
+    let (process, length) = (machine.process(), pages * stride);
+    process.map(START, length, RW).unwrap();
+    process.map(START + length, PAGE, RW).unwrap();
+    machine.put(&process, START + length, 1);
+    (0..pages).for_each(|page| machine.put(&process, START + page * stride, page as u8));
+    (process, length)
+}
+
+/// The entries that a step may look at, in a table or two of each level and in those that it is about. 16 tables of leaves, each
+/// in four passes at most.
+const MOST_LOADS: u64 = 64 * 512;
+
+#[test]
+fn unmap_takes_some_tables_at_a_time_and_frees_them_without_the_lock() {
+    let machine = M::new(1024);
+    let (process, length) = spread(&machine, 200, TABLE);
+    let (most, sections) = machine.longest_section(|| {
+        assert_eq!(process.unmap(START, length), Ok(pages(200)));
+    });
+    assert!(sections >= 200 / 32, "{sections} sections");
+    assert_eq!((most.freed, most.flushes), (0, 1));
+    assert!(most.loads < MOST_LOADS, "{most:?}");
+    assert_eq!(machine.get(&process, START + length), 1);
+}
+
+#[test]
+fn the_end_of_an_mm_needs_no_lock() {
+    let machine = M::new(1024);
+    let (process, _) = spread(&machine, 200, TABLE);
+    let (_, sections) = machine.longest_section(|| drop(process));
+    assert_eq!(sections, 0);
+}
+
+/// A stretch that is as long as it can be, with pages far apart: nearly all tables are there for one page.
+#[test]
+fn a_long_range_is_unmapped_in_a_few_steps() {
+    let machine = M::new(2048);
+    let (process, length) = spread(&machine, 300, 1 << 32);
+    let (most, sections) = machine.longest_section(|| {
+        assert_eq!(process.unmap(START, length), Ok(pages(300)));
+    });
+    assert_eq!(most.freed, 0);
+    assert!(most.loads < 4 * MOST_LOADS && sections < 16, "{most:?}, {sections} sections");
+}
+
+#[test]
+fn discard_protect_and_advise_leave_the_lock_between_steps() {
+    let machine = M::new(16 * 1024);
+    let tables = 20;
+    let (process, length) = spread(&machine, tables * 512, PAGE);
+    let places = tables * 512;
+    let (most, sections) = machine.longest_section(|| process.protect(START, length, R).unwrap());
+    assert!(sections > 2 && most.loads < places && most.flushes == 1, "{most:?}, {sections} sections");
+    assert!(machine.store(1, &process, START + 7 * PAGE, 1, 1).is_err());
+    assert!(machine.store(1, &process, START + length - PAGE, 1, 1).is_err());
+    let (most, sections) = machine.longest_section(|| {
+        assert_eq!(process.discard(START, length), Ok(pages(places)));
+    });
+    assert!(sections > 2 && most.loads < 2 * places && most.freed < places / 2 && most.flushes == 1, "{most:?}");
+    assert_eq!(process.vmas().count(), 2, "joined again");
+}
+
+/// As many VMAs as there can be, each with a page of its own VMA between two holes.
+#[test]
+fn many_vmas_are_changed_some_at_a_time() {
+    let machine = M::new(64);
+    let process = machine.process();
+    let (vmas, each) = (60_000, 2 * PAGE);
+    (0..vmas).for_each(|vma| process.map(START + vma * each, each, if vma % 2 == 0 { RW } else { R }).unwrap());
+    machine.put(&process, START, 1);
+    let length = vmas * each;
+    let (_, sections) = machine.longest_section(|| process.advise(START, length, Advice::DontFork).unwrap());
+    assert!(sections > vmas / 8192, "{sections} sections");
+    let (_, sections) = machine.longest_section(|| process.protect(START, length, RW).unwrap());
+    assert!(sections > vmas / 8192, "{sections} sections");
+    assert_eq!(process.vmas().count(), 1, "all alike");
+    assert_eq!(process.unmap(START, length), Ok(pages(1)));
+    assert_eq!(process.vmas().count(), 0);
+}
+
+/// Between two steps of an unmap nobody finds its VMAs, and nobody maps anything in their place.
+#[test]
+fn a_range_that_is_half_unmapped_is_reserved() {
+    let machine = M::new(1024);
+    let (process, length) = spread(&machine, 100, TABLE);
+    let last = START + 99 * TABLE;
+    let child = Cell::new(None);
+    let meanwhile = || {
+        for address in [START, START + length / 2, last] {
+            assert_eq!(process.map(address, PAGE, RW), Err(SpaceError::Overlap));
+            assert!(process.vma_at(address).unwrap().is_none());
+        }
+        // What is not gone yet is used by its entry; what has gone is not there any more.
+        assert_eq!(machine.load(1, &process, last, 1), Ok(99));
+        assert_eq!(machine.load(1, &process, START, 1), Err(FaultError::NoVma));
+        assert_eq!(process.protect(START, length, NONE), Err(SpaceError::NoVma));
+        assert_eq!(process.discard(START, length), Ok(pages(0)));
+        let placed = process.map_anywhere(length, Placement::new().near(START), RW).unwrap();
+        assert!(placed.start() >= START + length);
+        process.unmap(placed.start(), length).unwrap();
+        child.set(Some(process.fork().unwrap()));
+    };
+    let unmapped = machine.during_grace_period(meanwhile, || process.unmap(START, length));
+    assert_eq!(unmapped, Ok(pages(100)));
+    let child = child.take().unwrap();
+    assert_eq!(machine.load(0, &child, last, 1), Err(FaultError::NoVma), "a child has none of it");
+    assert_eq!(process.map(START, length, RW), Ok(()));
+    assert_eq!(machine.get(&process, last), 0);
+}
+
+/// Two that unmap the same at once: both return when all of it has gone.
+#[test]
+fn unmaps_of_one_range_side_by_side() {
+    let machine = M::new(1024);
+    let (process, length) = spread(&machine, 100, TABLE);
+    let other = Cell::new(0);
+    let meanwhile = || {
+        let half = 64 * TABLE;
+        other.set(process.unmap(START + length - half, half).unwrap().pages);
+        assert_eq!(process.map(START + length - PAGE, PAGE, RW), Err(SpaceError::Overlap), "the first is not done");
+    };
+    let unmapped = machine.during_grace_period(meanwhile, || process.unmap(START, length).unwrap());
+    assert_eq!(unmapped.pages + other.get(), 100);
+    assert_eq!(other.get(), 64);
+    process.map(START, length, RW).unwrap();
+}
