@@ -233,7 +233,7 @@ mod tests {
     fn names_that_nobody_knows_are_refused_with_those_that_are_known() {
         for (words, known) in [
             ("test --step lnt", "lint-kernel"),
-            ("demo --scene a,g", "a, b, c, d, e, f"),
+            ("demo --scene a,z", "a, b, c, d, e, f, g, h"),
             ("loom pine", "share x pin (wide)"),
             ("shuttle mox", "mix (epochs)"),
         ] {
@@ -255,7 +255,7 @@ mod tests {
     fn lists_name_all_that_can_be_asked_for() {
         for (words, lines, line) in [
             ("test --list", check::CHECKS.len(), "lint-kernel"),
-            ("demo --list", 6, "c  A child keeps"),
+            ("demo --list", demo::SCENES.len(), "c  A child keeps"),
             ("loom --list", models::names(loom::NAMES).count(), "fork x fork x write"),
             ("shuttle --list", models::names(shuttle::NAMES).count(), "mix, short of memory"),
         ] {

@@ -15,13 +15,15 @@ use crate::screen::{self, AS_PLANNED, ASIDE, BAD, GOOD, HEADING, Show, time};
 use crate::steps::{Steps, Summary};
 
 /// The scenes by their letters, as the kernel has them.
-pub(crate) const SCENES: [(&str, &str); 6] = [
+pub(crate) const SCENES: [(&str, &str); 8] = [
     ("a", "A device writes into a page while its process forks"),
     ("b", "A device reads a page that its process writes after a fork"),
     ("c", "A child keeps a reference to a page it has unmapped (CVE-2020-29374)"),
     ("d", "A page that fork has shared is pinned for reading, and written then"),
     ("e", "Three threads, one page, an outdated translation (golang/go 34988)"),
     ("f", "All CPUs at once, thousands of random operations"),
+    ("g", "A driver forgets what it has pinned, and the process ends"),
+    ("h", "Memory is wanted back from three drivers while a device is at work"),
 ];
 const INTRODUCTION: &str =
     "Each scene ran twice: a twin that leaves one thing out must lose something, pagepin nothing.";
@@ -154,7 +156,7 @@ mod tests {
 
     #[test]
     fn scenes_are_shown_in_the_kernels_order_each_once() {
-        assert_eq!(letters(&[]), "abcdef");
+        assert_eq!(letters(&[]), "abcdefgh");
         assert_eq!(letters(&strings(&["f", "b", "b"])), "bf");
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use anstyle_svg::{Term, WIN10_CONSOLE};
 use anyhow::{Context, Result, bail};
 
+use crate::demo::SCENES;
 use crate::screen::{ASIDE, HEADING};
 
 const FILE: &str = "docs/demo.svg";
@@ -31,7 +32,10 @@ fn excerpt(recording: &str) -> Result<String> {
     let start = lines.get(..=before).unwrap_or_default().join("\n");
     let end = lines.get(after..).unwrap_or_default().join("\n");
     let left_out = after.saturating_sub(before + 1);
-    Ok(format!("{HEADING}$ {COMMAND}{HEADING:#}\n{start}\n  {ASIDE}({left_out} lines of six scenes){ASIDE:#}\n{end}\n"))
+    Ok(format!(
+        "{HEADING}$ {COMMAND}{HEADING:#}\n{start}\n  {ASIDE}({left_out} lines of {} scenes){ASIDE:#}\n{end}\n",
+        SCENES.len()
+    ))
 }
 
 #[cfg(test)]
@@ -46,7 +50,7 @@ mod tests {
         let lines: Vec<&str> = plain.lines().collect();
         let (start, end) =
             (["$ cargo xtask demo", "[1/3] set-up ok", "[2/3] kernel ok"], ["[3/3] scenes ok", "1 passed"]);
-        assert_eq!(lines, [&start[..], &["  (2 lines of six scenes)"], &end].concat());
+        assert_eq!(lines, [&start[..], &["  (2 lines of 8 scenes)"], &end].concat());
         assert!(excerpt("nothing").is_err());
     }
 }

@@ -3,8 +3,8 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use pagepin::{
-    Counters, CpuReaders, Env, Extras, FlatFrameTable, FlushRange, FrameSource, FrameTable, OffsetPhysMap, Pfn,
-    Platform, ReadSide, Region, Shootdown, SwitchMm, frame::Released, frames_from_regions,
+    Counters, CpuReaders, Env, Extras, FlatFrameTable, FlushRange, FrameSource, FrameTable, LedgerTable, OffsetPhysMap,
+    Pfn, Platform, ReadSide, Region, Shootdown, SwitchMm, frame::Released, frames_from_regions, pin::QuarantineTable,
 };
 use spin::Once;
 
@@ -47,6 +47,31 @@ pub fn init() {
         let platform = unsafe { Platform::with_relax(map, table, Frames(source), InterruptsOff, Ipi) };
         platform.with_extras(Extras::new().mm_readers(CpuReaders::new(Machine)))
     });
+}
+
+/// The same parts, with a book about pins and a place for those whose device did not stop: for the scenes about these.
+pub type Booked = Platform<
+    &'static OffsetPhysMap,
+    &'static FlatFrameTable<'static, Words>,
+    &'static Frames,
+    InterruptsOff,
+    Ipi,
+    Poll,
+    Extras<(), Counters, &'static LedgerTable<128>, &'static QuarantineTable<8>>,
+>;
+
+/// Dates are microseconds.
+pub static LEDGER: LedgerTable<128> = LedgerTable::new(time::now);
+pub static QUARANTINE: QuarantineTable<8> = QuarantineTable::new(time::now);
+
+pub fn booked() -> &'static Booked {
+    static BOOKED: Once<Booked> = Once::new();
+    BOOKED.call_once(|| {
+        let of = kernel();
+        // SAFETY: the parts of one kernel, all of them.
+        let platform = unsafe { Platform::with_relax(of.phys_map(), of.frames(), of.source(), InterruptsOff, Ipi) };
+        platform.with_extras(Extras::new().ledger(&LEDGER).quarantine(&QUARANTINE))
+    })
 }
 
 pub fn kernel() -> &'static Kernel {

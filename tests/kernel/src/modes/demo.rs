@@ -11,7 +11,7 @@ use crate::{mm, println};
 
 const INTRODUCTION: &[&str] = &[
     "pagepin keeps track of who may use which memory: processes that fork, and devices that read",
-    "and write memory by themselves. This machine has both. Six situations follow in which memory",
+    "and write memory by themselves. This machine has both. Eight situations follow in which memory",
     "gets lost, each one twice: first with a TWIN, which leaves one thing out as small kernels do,",
     "then with PAGEPIN. The twin has to lose something, or nothing would be shown.",
     "",
@@ -22,6 +22,9 @@ const INTRODUCTION: &[&str] = &[
 ];
 
 const RULE: &str = "------------------------------------------------------------------------------------------";
+
+/// The letter of the storm.
+const STORM: char = 'f';
 
 /// What the two runs of a scene came to.
 struct Result {
@@ -40,10 +43,11 @@ pub fn run(options: &str, report: &mut dyn FnMut(&str, Outcome)) {
     println!("");
     mm::print_memory("memory before");
     let before = mm::free_frame_count();
-    let mut results: Vec<_> = CARDS.iter().filter(|card| wanted(card.letter)).filter_map(play).collect();
-    if wanted('f') {
-        results.push(play_storm());
-    }
+    let mut results = Vec::new();
+    let (before_storm, after_storm) = CARDS.split_at(CARDS.partition_point(|card| card.letter < STORM));
+    results.extend(before_storm.iter().filter(|card| wanted(card.letter)).filter_map(play));
+    results.extend(wanted(STORM).then(play_storm));
+    results.extend(after_storm.iter().filter(|card| wanted(card.letter)).filter_map(play));
     println!("@bench highest_pins {}.00", mm::highest_pins());
     println!("\n{RULE}\n");
     mm::print_memory("memory after");
@@ -98,7 +102,7 @@ fn judge_library(letter: char, library: &Outcome, praise: &str) {
 
 fn play_storm() -> Result {
     let title = "All CPUs at once, thousands of random operations";
-    let letter = 'f';
+    let letter = STORM;
     head(letter, title);
     println!("  Every CPU runs a process, with a second thread that pins the same memory. They map, unmap,");
     println!("  protect, fork, write, pin and let devices write, in an order that a seed decides, and each");

@@ -7,7 +7,7 @@ use pagepin_abi::{Program, Scene, SceneRun, Status};
 
 use super::{
     Outcome, run_balanced,
-    scenes::{self, CARDS},
+    scenes::{self, Act, CARDS},
     storm,
 };
 use crate::{iommu, notes, println};
@@ -36,7 +36,7 @@ pub fn run(report: &mut dyn FnMut(&str, Outcome)) {
         report(name, play(scene, twin));
     }
     for scene in [Scene::DeviceWrites, Scene::DeviceReads] {
-        for card in CARDS.iter().filter(|card| card.scene == scene) {
+        for card in CARDS.iter().filter(|card| matches!(card.act, Act::Program(of) if of == scene)) {
             scenes::run_both(card, report);
         }
     }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod drivers;
 mod iommu;
 mod kernel_tests;
 mod ready_made;
@@ -86,8 +87,13 @@ fn run_program(program: Program, argument: u64) -> Result<Status, pagepin_abi::E
 
 /// Runs a program that must come to this end and give back all that it took.
 fn run_balanced(program: Program, argument: u64, wanted: Status) -> Outcome {
+    balanced(|| expect(run_program(program, argument), wanted))
+}
+
+/// Does something that must give back all that it took.
+fn balanced(act: impl FnOnce() -> Outcome) -> Outcome {
     let before = mm::free_frame_count();
-    expect(run_program(program, argument), wanted)?;
+    act()?;
     mm::leftovers()?;
     match mm::free_frame_count() {
         after if after == before => Ok(()),

@@ -2,11 +2,11 @@
 
 use pagepin_abi::{Program, Scene, SceneRun, Status};
 
-use super::{Outcome, run_balanced};
+use super::{Outcome, balanced, drivers, run_balanced};
 use crate::{mm, notes, percpu, println};
 
 pub struct Card {
-    pub scene: Scene,
+    pub act: Act,
     pub letter: char,
     pub title: &'static str,
     /// What it is about.
@@ -23,9 +23,17 @@ pub struct Card {
     cpus: usize,
 }
 
+/// What plays a scene.
+#[derive(Clone, Copy)]
+pub enum Act {
+    Program(Scene),
+    /// The kernel's own drivers: with the twin or not, telling or not.
+    Kernel(fn(bool, bool) -> Outcome),
+}
+
 pub const CARDS: &[Card] = &[
     Card {
-        scene: Scene::DeviceWrites,
+        act: Act::Program(Scene::DeviceWrites),
         letter: 'a',
         title: "A device writes into a page while its process forks",
         story: &[
@@ -39,7 +47,7 @@ pub const CARDS: &[Card] = &[
         cpus: 1,
     },
     Card {
-        scene: Scene::DeviceReads,
+        act: Act::Program(Scene::DeviceReads),
         letter: 'b',
         title: "A device reads a page that its process writes after a fork",
         story: &["The other direction: the process prepares what the device will send, forks, and changes it."],
@@ -50,7 +58,7 @@ pub const CARDS: &[Card] = &[
         cpus: 1,
     },
     Card {
-        scene: Scene::OldReference,
+        act: Act::Program(Scene::OldReference),
         letter: 'c',
         title: "A child keeps a reference to a page it has unmapped (CVE-2020-29374)",
         story: &[
@@ -64,7 +72,7 @@ pub const CARDS: &[Card] = &[
         cpus: 1,
     },
     Card {
-        scene: Scene::ReadPin,
+        act: Act::Program(Scene::ReadPin),
         letter: 'd',
         title: "A page that fork has shared is pinned for reading, and written then",
         story: &["Here the fork comes first. The page is shared when a device gets it, and the next write copies."],
@@ -75,7 +83,7 @@ pub const CARDS: &[Card] = &[
         cpus: 1,
     },
     Card {
-        scene: Scene::ThreeThreads,
+        act: Act::Program(Scene::ThreeThreads),
         letter: 'e',
         title: "Three threads, one page, an outdated translation (golang/go 34988)",
         story: &[
@@ -87,6 +95,34 @@ pub const CARDS: &[Card] = &[
         loss: "a write: another thread reads on in the old frame",
         tests: ["scene_e_no_write_is_missed_by_a_third_thread", "scene_e_twin_loses_data"],
         cpus: 3,
+    },
+    Card {
+        act: Act::Kernel(drivers::leaked_pin),
+        letter: 'g',
+        title: "A driver forgets what it has pinned, and the process ends",
+        story: &[
+            "The frames stay allocated, as they must: a device could be writing. But whose they are is not in",
+            "any count, and months later a machine is out of memory.",
+        ],
+        twin: "counts alone",
+        library: "a ledger knows of each pin who has it, of which process, and since when",
+        loss: "two frames: nobody knows who has them, so nobody may free them",
+        tests: ["scene_g_the_leak_report_names_the_driver", "scene_g_twin_loses_data"],
+        cpus: 1,
+    },
+    Card {
+        act: Act::Kernel(drivers::revoked_pins),
+        letter: 'h',
+        title: "Memory is wanted back from three drivers while a device is at work",
+        story: &[
+            "One driver is done with it, one will be, and one does not know how to stop its device. The process",
+            "has to end all the same, and its memory goes to the next one: also the page that is written just now?",
+        ],
+        twin: "what a driver does not give back is taken from it",
+        library: "each is asked; what is refused goes to quarantine, until the device is reset",
+        loss: "a page of another process: the device writes into it",
+        tests: ["scene_h_no_later_owner_is_written_to", "scene_h_twin_loses_data"],
+        cpus: 1,
     },
 ];
 
@@ -102,8 +138,13 @@ impl Card {
     /// One run; well if the library loses nothing, and if the twin does.
     pub fn run(&self, twin: bool, verbose: bool) -> Outcome {
         notes::clear();
-        let run = SceneRun { scene: self.scene, twin, verbose };
-        let outcome = run_balanced(Program::Scene, run.to_bits(), Status::Exited(u32::from(twin)));
+        let outcome = match self.act {
+            Act::Program(scene) => {
+                let run = SceneRun { scene, twin, verbose };
+                run_balanced(Program::Scene, run.to_bits(), Status::Exited(u32::from(twin)))
+            }
+            Act::Kernel(play) => balanced(|| play(twin, verbose)),
+        };
         // Whatever became of the one who set it.
         mm::delay_flushes(0);
         outcome
