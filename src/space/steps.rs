@@ -124,12 +124,12 @@ impl<K: Env, C> UserSpace<K, C> {
             for _ in 0..MOST_PARTS {
                 let Some(part) = held.next_part(next, end, MOST_VMAS, wanted) else { return Ok(held) };
                 next = work(&self.tables(&held), part)?;
+                if next >= end {
+                    return Ok(held);
+                }
                 if next < part.1 {
                     break;
                 }
-            }
-            if next >= end {
-                return Ok(held);
             }
             held = self.step_aside(held)?;
         }

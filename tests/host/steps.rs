@@ -7,7 +7,7 @@ use pagepin::fault::FaultError;
 use pagepin::frame::Wide;
 use pagepin::space::{Advice, Placement, SpaceError, Unmapped};
 
-use crate::machine::{Machine, NONE, PAGE, Process, R, RW};
+use crate::machine::{A, Machine, NONE, PAGE, Process, R, RW};
 
 /// Where tables begin.
 const START: u64 = 1 << 40;
@@ -82,6 +82,16 @@ fn discard_protect_and_advise_leave_the_lock_between_steps() {
     });
     assert!(sections > 2 && most.loads < 2 * places && most.freed < places / 2 && most.flushes == 1, "{most:?}");
     assert_eq!(process.vmas().count(), 2, "joined again");
+}
+
+/// Nothing of a VMA is touched but what was named.
+#[test]
+fn a_part_in_the_middle_of_a_vma_is_discarded() {
+    let machine = M::new(64);
+    let process = machine.populated(4, 1);
+    assert_eq!(process.discard(A + PAGE, PAGE), Ok(pages(1)));
+    assert_eq!(process.discard(A, PAGE), Ok(pages(1)));
+    assert_eq!([0, 1, 2, 3].map(|page| machine.get(&process, A + page * PAGE)), [0, 0, 3, 4]);
 }
 
 /// As many VMAs as there can be, each with a page of its own VMA between two holes.
