@@ -20,6 +20,7 @@ documents! {
     tutorial_5_fork: "tutorial/5-fork.md";
     tutorial_6_dma: "tutorial/6-dma.md";
     tutorial_7_more_cpus: "tutorial/7-more-cpus.md";
+    tutorial_8_leaks: "tutorial/8-leaks.md";
     layout: "LAYOUT.md";
     model: "MODEL.md";
     decision_table: "decision-table.md";
