@@ -42,6 +42,10 @@ impl Seen {
         !leaf.is_special() && self.words.get(&leaf.frame()).is_some_and(|word| word.pins != 0)
     }
 
+    pub(super) fn word(&self, frame: Pfn) -> Option<Snapshot> {
+        self.words.get(&frame).copied()
+    }
+
     /// Whether user code may fetch from the frame.
     pub(super) fn is_code(&self, frame: Pfn) -> bool {
         let fetches = |leaf: &&Leaf| leaf.is_present() && leaf.bits & NO_EXECUTE == 0;

@@ -40,7 +40,7 @@ const LARGE_LENGTHS: [u64; 8] = [LARGE, LARGE, LARGE, LARGE, 2 * LARGE, 3 * LARG
 const LARGE_SIZES: Range<u8> = 100..200;
 const WHOLE_LEAVES: Range<u8> = 100..180;
 const RIGHTS: [Rights; 8] = [RW, RW, RW, R, RX, NONE, Rights::all(), Rights::WRITE];
-const FLAGS: [PinFlags; 8] = [
+const FLAGS: [PinFlags; 16] = [
     PinFlags::empty(),
     PinFlags::empty(),
     PinFlags::FORCE,
@@ -49,6 +49,14 @@ const FLAGS: [PinFlags; 8] = [
     PinFlags::NOFAULT.union(PinFlags::FORCE),
     PinFlags::NOFAULT.union(PinFlags::LONGTERM),
     PinFlags::NOFAULT.union(PinFlags::LONGTERM).union(PinFlags::FORCE),
+    PinFlags::empty(),
+    PinFlags::NOFAULT,
+    PinFlags::SOLE,
+    PinFlags::SOLE,
+    PinFlags::SOLE.union(PinFlags::LONGTERM),
+    PinFlags::SOLE.union(PinFlags::NOFAULT),
+    PinFlags::SOLE.union(PinFlags::FORCE),
+    PinFlags::SOLE.union(PinFlags::NOFAULT).union(PinFlags::LONGTERM),
 ];
 /// What a VMA does about pinned pages.
 const POLICIES: [VmaFlags; 8] = [
@@ -119,8 +127,7 @@ pub(crate) struct Script {
     pub(crate) levels: Levels,
     /// Frames are not handed out in order.
     pub(crate) scattered: bool,
-    /// [`Split23x8`](pagepin::frame::Split23x8) rather than `Wide`.
-    pub(crate) split_words: bool,
+    pub(crate) words: Words,
     /// What every VMA does about pinned pages that is not mapped otherwise.
     pub(crate) policy: VmaFlags,
     pub(crate) zero_frame: bool,
@@ -128,6 +135,15 @@ pub(crate) struct Script {
     /// There is memory for large leaves. That takes time, so it takes two bits.
     pub(crate) large: bool,
     pub(crate) steps: Vec<Step>,
+}
+
+/// Layouts of frame words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Words {
+    Wide,
+    Split23x8,
+    Split23x4x4,
+    Biased10,
 }
 
 #[derive(Clone, Debug)]
@@ -147,7 +163,12 @@ impl Script {
         Self {
             levels: if bit(0) { Levels::Five } else { Levels::Four },
             scattered: bit(1),
-            split_words: bit(2),
+            words: match (bit(7) && !large, bit(2)) {
+                (false, false) => Words::Wide,
+                (false, true) => Words::Split23x8,
+                (true, false) => Words::Split23x4x4,
+                (true, true) => Words::Biased10,
+            },
             policy: if bit(3) { VmaFlags::REFUSE_PROTECT_PINNED } else { VmaFlags::empty() },
             zero_frame: !bit(4),
             pin_limit: match (bit(5), large) {
@@ -174,7 +195,7 @@ fn decode(bytes: &[u8], large: bool) -> Step {
     let (cpu, index) = (usize::from(index) % CPUS, usize::from(index % 64));
     let (write, at, buffer) = (byte & 1 != 0, number % (5 * PAGE), index % 8);
     let any_form = || {
-        let (form, flags) = (FORMS[usize::from(choice % 4)], FLAGS[usize::from(choice >> 2) % 8]);
+        let (form, flags) = (FORMS[usize::from(choice % 4)], FLAGS[usize::from(choice >> 2) % FLAGS.len()]);
         Acquire { start, length, write, flags, form, buffer }
     };
     let op = match what {

@@ -30,14 +30,14 @@ mod vmas;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use pagepin::frame::{Layout, Split23x8, Wide};
+use pagepin::frame::{Biased10, Layout, Split23x4x4, Split23x8, Wide};
 use pagepin::space::SpaceOptions;
 use pagepin::{KeyRights, MapOptions, MemoryType, Pfn, Rights, Vma, VmaFlags};
 
 use crate::machine::{CPUS, Machine, Process};
 
 use check::Seen;
-use decode::{DEVICES, Op, Script, Step};
+use decode::{DEVICES, Op, Script, Step, Words};
 pub(crate) use decode::{MAX_OPS, RECORD};
 use model::Model;
 use pins::{Dma, Gets};
@@ -72,6 +72,8 @@ struct World<'m, L: Layout> {
     options: SpaceOptions,
     policy: VmaFlags,
     pin_limit: u64,
+    /// Most pins and gets of a frame, which has one kind at a time, where words count both.
+    kinds: Option<(u64, u64)>,
     processes: Vec<(Process<'m, L>, Model)>,
     /// Processes there were so far.
     forked: usize,
@@ -149,7 +151,12 @@ fn memory_type(frame: Pfn) -> MemoryType {
 /// Runs the operations that `bytes` stand for, checking after each.
 pub(crate) fn run(bytes: &[u8]) {
     let script = Script::decode(bytes);
-    if script.split_words { run_in::<Split23x8>(script) } else { run_in::<Wide>(script) }
+    match script.words {
+        Words::Wide => run_in::<Wide>(script),
+        Words::Split23x8 => run_in::<Split23x8>(script),
+        Words::Split23x4x4 => run_in::<Split23x4x4>(script),
+        Words::Biased10 => run_in::<Biased10>(script),
+    }
 }
 
 fn run_in<L: Layout>(script: Script) {
@@ -171,6 +178,7 @@ fn run_in<L: Layout>(script: Script) {
         options,
         policy,
         pin_limit,
+        kinds: matches!(script.words, Words::Split23x4x4).then_some((13, 15)),
         processes: vec![(machine.process_within(pin_limit, options), Model::default())],
         forked: 1,
         pins: Vec::new(),

@@ -47,10 +47,15 @@ impl Acquire {
         self.form == Form::FastOnly || self.flags.contains(PinFlags::NOFAULT)
     }
 
+    fn is_alone(&self) -> bool {
+        self.flags.contains(PinFlags::SOLE)
+    }
+
     fn has_valid_flags(&self, pin: bool) -> bool {
         let forced = self.flags.contains(PinFlags::FORCE);
-        let for_pins_only = self.flags.intersects(PinFlags::FORCE | PinFlags::LONGTERM);
-        (pin || !for_pins_only) && (!forced || (self.write && self.form != Form::FastOnly))
+        let for_pins_only = self.flags.intersects(PinFlags::FORCE | PinFlags::LONGTERM | PinFlags::SOLE);
+        let (alone, slow) = (self.is_alone(), self.form != Form::FastOnly);
+        (pin || !for_pins_only) && (!forced || (self.write && slow && !alone)) && (!alone || slow)
     }
 
     /// Whether the VMA of `page` permits it to a thread with this PKRU.
@@ -94,6 +99,10 @@ impl<L: Layout> World<'_, L> {
         };
         if !wanted.has_valid_flags(true) {
             assert_eq!(result.err(), Some(PinError::InvalidFlags));
+            return Effect::Nothing;
+        }
+        if wanted.is_alone() && !L::HAS_SOLE {
+            assert_eq!(result.err(), Some(PinError::NoSole));
             return Effect::Nothing;
         }
         if self.limited() && model.charged + range.pages() > self.pin_limit {
@@ -186,6 +195,9 @@ impl<L: Layout> World<'_, L> {
             (frame, bytes.expect("a page was acquired that may not be"))
         });
         let pages: Vec<_> = acquired.collect();
+        for head in super::check::heads(runs) {
+            assert_eq!(self.conflict(head, wanted, pin), None, "{head:?} is held otherwise");
+        }
         let next = permitted.next();
         let first_missing = range.first_page().offset(pages.len() as u64).address();
         let needs_fault = || self.needs_fault(who, first_missing, wanted, pin);
@@ -197,18 +209,45 @@ impl<L: Layout> World<'_, L> {
             (Some(PinError::WouldFault), Some(Ok(_))) => assert!(wanted.never_faults() && needs_fault()),
             // Without the lock it does not learn more, unless the entry says it.
             (Some(PinError::WouldFault), Some(Err(_))) if wanted.form == Form::FastOnly => {}
+            (Some(PinError::WouldFault), Some(Err(_))) if wanted.is_alone() && wanted.never_faults() => {}
+            // Nor does a sole pin that never faults: a full buffer ends it before it looks at the page.
+            (Some(PinError::BufferTooSmall), Some(Err(_))) if wanted.is_alone() && wanted.never_faults() => {
+                assert_eq!(runs.len(), wanted.buffer);
+            }
+            (Some(reason @ (PinError::Sole | PinError::OtherKind | PinError::CountOverflow)), Some(Ok(_))) => {
+                let leaf = self.seen.leaf(who, first_missing).expect("nobody holds a page that is not there");
+                assert_eq!(Some(reason), self.conflict(leaf.frame(), wanted, pin));
+            }
             (Some(reason), Some(Err(error))) => assert_eq!(reason, error),
             (stopped, next) => panic!("stopped by {stopped:?} where {next:?} is right"),
         }
         let effect = match (pages.is_empty(), stopped) {
             // Found too small for a page that was made ready first.
             (true, Some(PinError::BufferTooSmall)) if !wanted.never_faults() => Effect::Anything,
-            (true, Some(PinError::NoMemory)) => Effect::Nothing,
+            // And so was one that somebody else holds.
+            (true, Some(PinError::Sole | PinError::OtherKind | PinError::CountOverflow)) if !wanted.never_faults() => {
+                Effect::Anything
+            }
             (true, _) => Effect::Nothing,
             (false, _) if wanted.never_faults() => Effect::Counts,
             (false, _) => Effect::Anything,
         };
         (pages, effect)
+    }
+
+    /// Why a frame cannot be held, by who held it before.
+    fn conflict(&self, head: Pfn, wanted: &Acquire, pin: bool) -> Option<PinError> {
+        let word = self.seen.word(head)?;
+        let gets = self.gets.iter().filter(|gets| super::check::heads(gets.runs()).any(|held| held == head)).count();
+        let gets = gets as u64;
+        let limits = self.kinds.filter(|_| word.pins + gets != 0);
+        match limits {
+            Some(_) if if pin { gets != 0 } else { word.pins != 0 } => Some(PinError::OtherKind),
+            _ if pin && (word.sole || (wanted.is_alone() && word.pins != 0)) => Some(PinError::Sole),
+            Some((pins, _)) if pin && word.pins == pins => Some(PinError::CountOverflow),
+            Some((_, most)) if !pin && gets == most => Some(PinError::CountOverflow),
+            _ => None,
+        }
     }
 
     /// Whether a page that may be acquired is not ready for it, by the entries from before.
