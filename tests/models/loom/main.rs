@@ -18,6 +18,7 @@ mod kit;
 mod ledger;
 mod mm_lock;
 mod noted_readers;
+mod owners;
 mod pin_fork;
 mod pin_unmap;
 mod revoke;
@@ -34,6 +35,7 @@ fn main() -> std::process::ExitCode {
         pin_unmap::MODELS,
         copy_on_write::MODELS,
         faults::MODELS,
+        owners::MODELS,
         table_free::MODELS,
         collapse::MODELS,
         mm_lock::MODELS,
