@@ -31,7 +31,11 @@ impl MmReaders for () {
 #[doc(hidden)]
 #[derive(Debug)]
 #[repr(align(64))]
-pub struct ReaderSlot(AtomicU64);
+pub struct ReaderSlot {
+    inside: AtomicU64,
+    /// Where this CPU found a VMA last: no more than a guess, of whatever mm.
+    found: AtomicU64,
+}
 
 #[cfg_attr(not(feature = "alloc"), expect(dead_code, reason = "the mm lock that looks at it is that of `UserSpace`"))]
 impl ReaderSlot {
@@ -40,15 +44,25 @@ impl ReaderSlot {
     /// In one that the lock itself knows of, or waiting for it.
     pub(crate) const ELSEWHERE: u64 = 1;
 
+    fn new() -> Self {
+        Self { inside: AtomicU64::new(Self::OUTSIDE), found: AtomicU64::new(0) }
+    }
+
     /// The address of the lock that is read, or one of the two above.
     #[inline(always)]
     pub(crate) fn load(&self, order: Ordering) -> u64 {
-        self.0.load(order)
+        self.inside.load(order)
     }
 
     #[inline(always)]
     pub(crate) fn store(&self, inside: u64, order: Ordering) {
-        self.0.store(inside, order);
+        self.inside.store(inside, order);
+    }
+
+    /// A place among the VMAs of some mm, for this CPU alone.
+    #[inline(always)]
+    pub(crate) fn found(&self) -> &AtomicU64 {
+        &self.found
     }
 }
 
@@ -73,7 +87,7 @@ impl<C: CurrentCpu, const CPUS: usize> CpuReaders<C, CPUS> {
     /// All outside.
     #[must_use]
     pub fn new(cpu: C) -> Self {
-        Self { cpu, slots: core::array::from_fn(|_| ReaderSlot(AtomicU64::new(ReaderSlot::OUTSIDE))) }
+        Self { cpu, slots: core::array::from_fn(|_| ReaderSlot::new()) }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize};
 use crate::env::{EntryAddr, Env, FrameSource, FrameTable, Mm, OwnedFrame, PhysMap, release};
 use crate::frame::{CountError, FrameKind, PageFrame};
-use crate::paging::{Slot, TableError, Tables};
+use crate::paging::{OldLeaf, Slot, TableError, Tables};
 use crate::primitive::safeguard;
 use crate::rights::Rights;
 use crate::vma::Vma;
@@ -61,7 +61,8 @@ impl From<Refusal> for Unresolved {
 
 /// Makes `page` of `vma` fit for `request`. The caller holds the mm lock (for reading).
 ///
-/// Inlined where the request is a constant, so that the decision shrinks to the rows it can reach.
+/// What is usual is decided at the first look: a page of this mm, or none yet, in a table that is there. Inlined where the
+/// request is a constant, so that the decision shrinks to the rows it can reach.
 #[inline(always)]
 pub(crate) fn resolve<K: Env>(
     mm: &Mm<K>,
@@ -71,36 +72,85 @@ pub(crate) fn resolve<K: Env>(
 ) -> Result<FaultOutcome, Unresolved> {
     // SAFETY: every caller is inside a section of the mm lock, from which it has the VMA.
     let mut tables = unsafe { Tables::under_mm_lock(mm) };
-    let env = mm.env();
+    if let Some(slot) = tables.find_lowest(page) {
+        if let Some(outcome) = act_on_usual(&mut tables, slot, vma, request)? {
+            return Ok(outcome);
+        }
+    }
+    resolve_by_looking_again(mm, vma, page, request)
+}
+
+/// What follows if `slot`, of the lowest level, is empty, or maps a frame of this mm or an anonymous one. `None`: it does not,
+/// or look again.
+#[inline(always)]
+fn act_on_usual<'k, K: Env>(
+    tables: &mut Tables<'k, K>,
+    slot: Slot,
+    vma: &Vma,
+    request: Request,
+) -> Result<Option<FaultOutcome>, Unresolved> {
+    let entry = slot.entry;
+    if entry.is_empty() {
+        return act(tables, slot, State::Empty, None, vma, request);
+    }
+    let Some((frame, view)) = observe_anonymous(tables.env(), &slot) else { return LOOK_AGAIN };
+    let state = State::Anonymous { writable: entry.is_writable(), frame: view };
+    act(tables, slot, state, Some(frame), vma, request)
+}
+
+/// As [`resolve`], whatever is found, as often as it takes.
+#[cold]
+#[inline(never)]
+fn resolve_by_looking_again<K: Env>(
+    mm: &Mm<K>,
+    vma: &Vma,
+    page: PageAddr,
+    request: Request,
+) -> Result<FaultOutcome, Unresolved> {
+    // SAFETY: as in `resolve`.
+    let mut tables = unsafe { Tables::under_mm_lock(mm) };
     // Each round but the last ends because another CPU owns the entry, and will publish, or has changed it; or, once, because
     // rights were restored.
     loop {
         let slot = tables.find(page)?;
-        let Some((state, frame)) = observe(env, &slot)? else {
+        let Some((state, frame)) = observe(mm.env(), &slot)? else {
             K::Relax::relax();
             continue;
         };
-        let done = match decide(state, vma, request) {
-            // Of a frame that had left the entry when its word was looked at, nothing follows.
-            Action::Refuse(_) if safeguard!(RefusalLooksAgain => tables.has_changed(&slot)) => None,
-            Action::Refuse(refusal) => return Err(refusal.into()),
-            Action::Nothing => {
-                note_use(&mut tables, slot, request);
-                return Ok(FaultOutcome::Spurious);
-            }
-            Action::RestoreRights => {
-                restore_rights(&mut tables, slot);
-                None
-            }
-            Action::MapZero => map_zero(&mut tables, slot, vma)?,
-            Action::MapFresh { writable } => map_fresh(&mut tables, slot, vma, writable)?,
-            Action::Reuse => keep(&mut tables, slot, frame, true),
-            Action::Claim { writable } => keep(&mut tables, slot, frame, writable),
-            Action::Copy { writable } => copy(&mut tables, slot, vma, frame, writable)?,
-        };
-        if let Some(outcome) = done {
+        if let Some(outcome) = act(&mut tables, slot, state, frame, vma, request)? {
             return Ok(outcome);
         }
+    }
+}
+
+/// What follows from what was found in `slot`. `None`: look again.
+#[inline(always)]
+fn act<'k, K: Env>(
+    tables: &mut Tables<'k, K>,
+    slot: Slot,
+    state: State,
+    frame: Option<FrameRef<'k, K>>,
+    vma: &Vma,
+    request: Request,
+) -> Result<Option<FaultOutcome>, Unresolved> {
+    match decide(state, vma, request) {
+        // Of a frame that had left the entry when its word was looked at, nothing follows.
+        Action::Refuse(_) if safeguard!(RefusalLooksAgain => tables.has_changed(&slot)) => LOOK_AGAIN,
+        Action::Refuse(refusal) => Err(refusal.into()),
+        Action::Nothing => {
+            note_use(tables, slot, request);
+            Ok(Some(FaultOutcome::Spurious))
+        }
+        Action::RestoreRights => {
+            restore_rights(tables, slot);
+            LOOK_AGAIN
+        }
+        Action::MapZero => map_zero(tables, slot, vma),
+        Action::MapFresh { writable } => map_fresh(tables, slot, vma, writable),
+        action @ (Action::Reuse | Action::Claim { .. }) => {
+            Ok(keep(tables, slot, frame, action != Action::Claim { writable: false }))
+        }
+        Action::Copy { writable } => copy(tables, slot, vma, frame, writable),
     }
 }
 
@@ -120,14 +170,13 @@ fn note_use<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, request: Request) {
     }
 }
 
-type FrameRef<'k, K> = &'k PageFrame<<<K as Env>::Frames as FrameTable>::Layout>;
+pub(super) type FrameRef<'k, K> = &'k PageFrame<<<K as Env>::Frames as FrameTable>::Layout>;
 
 /// What an entry maps, and its frame if that is counted.
 type Observed<'k, K> = (State, Option<FrameRef<'k, K>>);
 
 /// What an entry maps, in the terms of the decision. `None`: another CPU owns it.
-#[inline(always)]
-fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<Option<Observed<'k, K>>, Unresolved> {
+pub(super) fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<Option<Observed<'k, K>>, Unresolved> {
     let entry = slot.entry;
     if !entry.is_present() {
         return match entry {
@@ -157,6 +206,21 @@ fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<Option<Observed<'k, K>
     Ok(Some((state, Some(frame))))
 }
 
+/// The same of a base leaf whose frame is this mm's, or anonymous.
+#[inline(always)]
+pub(super) fn observe_anonymous<'k, K: Env>(env: &'k K, slot: &Slot) -> Option<(FrameRef<'k, K>, FrameView)> {
+    let entry = slot.entry;
+    if !entry.is_present() || !entry.is_user() || entry.is_special() {
+        return None;
+    }
+    let frame = env.frames().frame(entry.leaf_frame(LeafSize::Size4KiB))?;
+    let (exclusive, sole, anonymous) = frame.word.exclusive_sole_and_anonymous();
+    if !exclusive && !anonymous {
+        return None;
+    }
+    Some((frame, FrameView { exclusive, sole }))
+}
+
 #[cold]
 fn not_anonymous(kind: FrameKind, writable: bool) -> State {
     match kind {
@@ -166,7 +230,7 @@ fn not_anonymous(kind: FrameKind, writable: bool) -> State {
 }
 
 /// The leaf for a frame in `vma`; not writable unless `writable`.
-fn leaf(frame: Pfn, size: LeafSize, vma: &Vma, writable: bool) -> Entry {
+pub(super) fn leaf(frame: Pfn, size: LeafSize, vma: &Vma, writable: bool) -> Entry {
     let mut rights = vma.rights();
     rights.set(Rights::WRITE, writable);
     Entry::leaf(frame, size, rights, vma.key())
@@ -195,15 +259,11 @@ fn keep<K: Env>(
     writable: bool,
 ) -> Option<FaultOutcome> {
     let frame = frame?;
-    let is_mine = || {
-        let (exclusive, sole, anonymous) = frame.word.exclusive_sole_and_anonymous();
-        // A lockless walker may hold it for a moment; then the next look says that it is not the only reference.
-        exclusive || (sole && anonymous && frame.word.try_claim().is_ok())
-    };
-    let too_early = if safeguard!(OwnsBeforeJudging => true) { false } else { is_mine() };
+    let too_early = if safeguard!(OwnsBeforeJudging => true) { false } else { frame.word.is_own_or_claimed() };
     // SAFETY: found under this lock, and it is a leaf; published here and now.
     let broken = unsafe { tables.break_leaf(slot) }?;
-    if !too_early && !is_mine() {
+    // A lockless walker may hold it for a moment; then the next look says that it is not the only reference.
+    if !too_early && !frame.word.is_own_or_claimed() {
         broken.restore();
         return None;
     }
@@ -229,7 +289,7 @@ fn map_zero<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma) -> Result
     Ok(unsafe { tables.fill(at, LeafSize::Size4KiB, entry) }.is_ok().then_some(FaultOutcome::MappedZero))
 }
 
-#[inline(never)]
+#[inline(always)]
 fn map_fresh<K: Env>(
     tables: &mut Tables<'_, K>,
     slot: Slot,
@@ -263,7 +323,7 @@ fn place_of(place: Result<EntryAddr, TableError>) -> Result<Option<EntryAddr>, U
 ///
 /// The copy is made with nothing owned, so that nobody waits for it. A plain reference keeps the frame what it is meanwhile: no
 /// mm can claim it, so nobody may write it, and it is not handed out again.
-#[inline(never)]
+#[inline(always)]
 fn copy<'k, K: Env>(
     tables: &mut Tables<'k, K>,
     slot: Slot,
@@ -292,8 +352,10 @@ fn copy<'k, K: Env>(
     copy.into_entry();
     // SAFETY: the copy is of the same size; its one reference goes to the entry, and it was handed out exclusive.
     let old = unsafe { broken.flush().publish(entry) };
-    old.release(env);
-    drop(original);
+    match original {
+        Some(original) => original.put_with(old),
+        None => _ = old.release(env),
+    }
     Ok(Some(FaultOutcome::Copied))
 }
 
@@ -327,7 +389,7 @@ struct Original<'k, K: Env> {
 }
 
 /// Why a frame got no reference.
-enum Unheld {
+pub(super) enum Unheld {
     /// The entry does not map it any more, or it has become this mm's own.
     Changed,
     /// It has as many as it may have.
@@ -336,20 +398,36 @@ enum Unheld {
     NotInUse,
 }
 
+/// Takes a plain reference to the frame that `slot` maps, so that it stays what it is.
+#[inline(always)]
+pub(super) fn hold<'k, K: Env>(tables: &Tables<'k, K>, slot: &Slot, frame: FrameRef<'k, K>) -> Result<(), Unheld> {
+    match frame.word.try_get() {
+        Ok(()) => {}
+        Err(_) if tables.has_changed(slot) => return Err(Unheld::Changed),
+        Err(CountError::Overflow) => return Err(Unheld::Full),
+        Err(_) => return Err(Unheld::NotInUse),
+    }
+    // The look at the entry was before: since then the frame can have left it, and been handed out again.
+    let another = safeguard!(CopyLooksAgain => tables.has_changed(slot) || frame.word.exclusive_sole_and_anonymous().0);
+    if another {
+        release(tables.env(), slot.entry.leaf_frame(slot.size()), frame.word.put());
+        return Err(Unheld::Changed);
+    }
+    Ok(())
+}
+
 impl<'k, K: Env> Original<'k, K> {
     #[inline(always)]
     fn hold(tables: &Tables<'k, K>, slot: &Slot, frame: FrameRef<'k, K>) -> Result<Self, Unheld> {
-        match frame.word.try_get() {
-            Ok(()) => {}
-            Err(_) if tables.has_changed(slot) => return Err(Unheld::Changed),
-            Err(CountError::Overflow) => return Err(Unheld::Full),
-            Err(_) => return Err(Unheld::NotInUse),
-        }
-        let original = Self { env: tables.env(), pfn: slot.entry.leaf_frame(slot.size()), frame };
-        // The look at the entry was before: since then the frame can have left it, and been handed out again.
-        let another =
-            safeguard!(CopyLooksAgain => tables.has_changed(slot) || frame.word.exclusive_sole_and_anonymous().0);
-        if another { Err(Unheld::Changed) } else { Ok(original) }
+        hold(tables, slot, frame)?;
+        Ok(Self { env: tables.env(), pfn: slot.entry.leaf_frame(slot.size()), frame })
+    }
+
+    /// Puts it together with the reference of the entry that was taken from the value seen, and so mapped this frame.
+    #[inline(always)]
+    fn put_with(self, old: OldLeaf) {
+        release(self.env, self.pfn, self.frame.word.put_mapping_and_ref(old.dirty()));
+        core::mem::forget(self);
     }
 }
 

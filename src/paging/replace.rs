@@ -36,7 +36,7 @@ use core::fmt;
 use super::{Slot, Tables};
 use crate::addr::Pfn;
 use crate::arch::{Entry, LeafSize};
-use crate::env::{Env, ExtraParts, FlushRange, FrameTable, NoPreempt, PhysMap, StayGuard, release};
+use crate::env::{EntryAddr, Env, ExtraParts, FlushRange, FrameTable, NoPreempt, PhysMap, StayGuard, release};
 use crate::frame::Dirty;
 use crate::primitive::safeguard;
 
@@ -136,24 +136,36 @@ impl<K: Env> fmt::Debug for Stay<'_, K> {
     }
 }
 
+impl<K: Env> Tables<'_, K> {
+    /// Takes the leaf at `at` into ownership, if it is the one that was seen, and says what was taken.
+    ///
+    /// # Safety
+    /// As [`Tables::break_leaf`], by who stays on its CPU.
+    #[inline(always)]
+    pub(super) unsafe fn take(&self, at: EntryAddr, mut seen: Entry) -> Option<Entry> {
+        // Hardware sets accessed and dirty at any time, and that is no other mapping. What the exchange took is final:
+        // hardware sets them only in entries that it finds present.
+        // Bounded: each of the two bits is set once.
+        // SAFETY: the mm lock is held, under which the caller found the slot, so the table page is alive.
+        while let Err(now) = unsafe { self.map().exchange_entry(at, seen, Entry::OWNED) } {
+            if !now.same_mapping(seen) {
+                return None;
+            }
+            seen = now;
+        }
+        Some(seen)
+    }
+}
+
 impl<'t, 'a, K: Env> Broken<'t, 'a, K> {
     /// # Safety
     /// As [`Tables::break_leaf`].
     #[inline(always)]
     pub(super) unsafe fn new(tables: &'t mut Tables<'a, K>, slot: Slot) -> Option<Self> {
         let stay = Stay(tables.env().extras().no_preempt().enter());
-        let mut seen = slot.entry;
-        // Hardware sets accessed and dirty at any time, and that is no other mapping. What the exchange took is final:
-        // hardware sets them only in entries that it finds present.
-        // Bounded: each of the two bits is set once.
-        // SAFETY: the mm lock is held, under which the caller found the slot, so the table page is alive.
-        while let Err(now) = unsafe { tables.env().phys_map().exchange_entry(slot.at, seen, Entry::OWNED) } {
-            if !now.same_mapping(seen) {
-                return None;
-            }
-            seen = now;
-        }
-        Some(Self { tables, slot: Slot { entry: seen, ..slot }, stay })
+        // SAFETY: forwarded from the caller.
+        let entry = unsafe { tables.take(slot.at, slot.entry) }?;
+        Some(Self { tables, slot: Slot { entry, ..slot }, stay })
     }
 
     /// What was taken.
@@ -181,11 +193,12 @@ impl<'t, 'a, K: Env> Broken<'t, 'a, K> {
         self.tables.before_execute(self.slot.entry, new, self.slot.size());
         debug_assert!(new.leaf_frame(self.slot.size()) == self.slot.entry.leaf_frame(self.slot.size()));
         // SAFETY: the mm lock under which the slot was found is still held through `tables`; the place is this CPU's.
-        unsafe { self.tables.env().phys_map().store_entry(self.slot.at, new) };
+        unsafe { self.tables.map().store_entry(self.slot.at, new) };
         self.tables.added();
     }
 
     /// Returns after every CPU has acknowledged that the old translation is gone.
+    #[inline(always)]
     pub fn flush(self) -> Settled<'t, 'a, K> {
         let (first, pages) = (self.slot.first_page(), self.slot.size().pages());
         safeguard!(FlushBeforePublish; self.tables.flush(FlushRange::Leaves { first, pages }));
@@ -199,16 +212,18 @@ impl<K: Env> Settled<'_, '_, K> {
     /// # Safety
     /// `new` is empty, or a leaf of the same size whose frame the caller holds a reference to, which the entry now owns;
     /// it is writable only if that frame is `EXCLUSIVE` (INV-1).
+    #[inline(always)]
     pub unsafe fn publish(self, new: Entry) -> OldLeaf {
         self.tables.before_execute(Entry::EMPTY, new, self.slot.size());
         // SAFETY: the mm lock under which the slot was found is still held through `tables`; the place is this CPU's, and
         // what was there is flushed.
-        unsafe { self.tables.env().phys_map().store_entry(self.slot.at, new) };
+        unsafe { self.tables.map().store_entry(self.slot.at, new) };
         self.tables.added();
         OldLeaf { entry: self.slot.entry, size: self.slot.size() }
     }
 
     /// Leaves nothing where the old leaf was.
+    #[inline]
     pub fn leave_empty(self) -> OldLeaf {
         // SAFETY: the entry is empty.
         unsafe { self.publish(Entry::EMPTY) }
@@ -231,6 +246,12 @@ impl OldLeaf {
         }
         let pfn = self.frame();
         let Some(frame) = env.frames().frame(pfn) else { return false };
-        release(env, pfn, frame.word.put_mapping(Dirty::when(self.entry.is_dirty())))
+        release(env, pfn, frame.word.put_mapping(self.dirty()))
+    }
+
+    /// Whether the page was written through the leaf.
+    #[inline(always)]
+    pub(crate) fn dirty(&self) -> Dirty {
+        Dirty::when(self.entry.is_dirty())
     }
 }

@@ -133,6 +133,8 @@ impl Slot {
 #[must_use = "looks at nothing by itself"]
 pub struct Tables<'a, K: Env> {
     mm: &'a Mm<K>,
+    /// The kernel's, so that it is looked up once.
+    map: &'a K::PhysMap,
     /// What is under a lock stays with the thread that holds it.
     not_send: PhantomData<*const ()>,
 }
@@ -145,8 +147,8 @@ impl<'a, K: Env> Tables<'a, K> {
     /// [`AddressSpace::with_vmas`](crate::AddressSpace::with_vmas) or [`with_vma_at`](crate::AddressSpace::with_vma_at), for the
     /// VMA there, or nobody else has the mm.
     #[inline(always)]
-    pub const unsafe fn under_mm_lock(mm: &'a Mm<K>) -> Self {
-        Self { mm, not_send: PhantomData }
+    pub unsafe fn under_mm_lock(mm: &'a Mm<K>) -> Self {
+        Self { mm, map: mm.env().phys_map(), not_send: PhantomData }
     }
 
     /// The kernel.
@@ -161,12 +163,18 @@ impl<'a, K: Env> Tables<'a, K> {
         self.mm
     }
 
+    /// The kernel's direct map.
+    #[inline(always)]
+    pub(super) fn map(&self) -> &'a K::PhysMap {
+        self.map
+    }
+
     /// The entry at `at`.
     #[inline(always)]
     pub(crate) fn load(&self, at: EntryAddr) -> Entry {
         // SAFETY: places of entries come from a descent under the mm lock that is still held, and tables leave the tree only
         // under the exclusive one, so the table is alive; each index is one of a level, or less than a table's end away from one.
-        unsafe { self.env().phys_map().load_entry(at) }
+        unsafe { self.map.load_entry(at) }
     }
 
     /// Whether the entry at `slot` maps something else than what was found. Asked after a look at the word of its frame.
@@ -182,21 +190,19 @@ impl<'a, K: Env> Tables<'a, K> {
     #[inline(always)]
     pub(super) fn descend(&self, page: PageAddr, floor: Level, follow: Follow) -> Slot {
         let mut table = self.mm.root();
-        let mut step = |level| {
+        // Apart from the three levels that are constants, so that those are unrolled.
+        if let Some(level) = self.mm.levels().extra() {
             let slot = self.slot(table, level, page);
             match follow.meaning(slot.entry, level) {
                 Upper::Table(below) if level != floor => table = below,
-                _ => return Some(slot),
+                _ => return slot,
             }
-            None
-        };
-        // Apart from the three levels that are constants, so that those are unrolled.
-        if let Some(slot) = self.mm.levels().extra().and_then(&mut step) {
-            return slot;
         }
         for level in Level::UPPER {
-            if let Some(slot) = step(level) {
-                return slot;
+            let slot = self.slot(table, level, page);
+            match follow.meaning(slot.entry, level) {
+                Upper::Table(below) if level != floor => table = below,
+                _ => return slot,
             }
         }
         self.slot(table, Level::LOWEST, page)
@@ -222,6 +228,13 @@ impl<'a, K: Env> Tables<'a, K> {
             Upper::of(slot.entry, slot.level) == Upper::Malformed
         };
         if malformed { Err(TableError::Malformed) } else { Ok(slot) }
+    }
+
+    /// The entry that maps `page` in a table of the lowest level, if there is one on the way to it.
+    #[inline(always)]
+    pub(crate) fn find_lowest(&self, page: PageAddr) -> Option<Slot> {
+        let slot = self.descend(page, Level::LOWEST, Follow::Live);
+        (slot.level == Level::LOWEST).then_some(slot)
     }
 
     /// Finds the place of a leaf of `size` for `page`, adding the tables on the way.
@@ -283,7 +296,7 @@ impl<'a, K: Env> Tables<'a, K> {
         self.before_execute(Entry::EMPTY, entry, size);
         let seen = if safeguard!(FillsTheEmpty => true) { Entry::EMPTY } else { self.load(at) };
         // SAFETY: the mm lock is held, so the table is alive; the caller vouches for the place and for the new entry.
-        unsafe { self.env().phys_map().exchange_entry(at, seen, entry) }?;
+        unsafe { self.map.exchange_entry(at, seen, entry) }?;
         self.added();
         Ok(())
     }
@@ -306,7 +319,7 @@ impl<'a, K: Env> Tables<'a, K> {
         let mut old = seen;
         // Bounded: only hardware writes under the exclusive lock, and it only sets two bits.
         // SAFETY: the lock is held; the caller vouches for the place and the change.
-        while let Err(now) = unsafe { self.env().phys_map().exchange_entry(at, old, change(old)) } {
+        while let Err(now) = unsafe { self.map.exchange_entry(at, old, change(old)) } {
             debug_assert!(now.same_mapping(old), "an entry changed under the exclusive mm lock");
             old = now;
         }
@@ -321,7 +334,7 @@ impl<'a, K: Env> Tables<'a, K> {
     #[inline]
     pub(crate) unsafe fn note_use(&mut self, at: EntryAddr, seen: Entry, used: Entry) {
         // SAFETY: the mm lock is held, so the table is alive; the caller vouches for the place and the change.
-        if unsafe { self.env().phys_map().exchange_entry(at, seen, used) }.is_ok() {
+        if unsafe { self.map.exchange_entry(at, seen, used) }.is_ok() {
             self.added();
         }
     }

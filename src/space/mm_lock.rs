@@ -23,7 +23,7 @@ type Stay<'k, E> = <<E as ExtraParts>::NoPreempt as NoPreempt>::Guard<'k>;
 /// A section of the lock, whose guard is dropped first, then the note, then what keeps the thread on its CPU.
 pub(crate) struct Section<'k, G, E: ExtraParts + 'k> {
     guard: G,
-    _note: Option<Note<'k>>,
+    note: Option<Note<'k>>,
     _stay: Stay<'k, E>,
 }
 
@@ -85,11 +85,11 @@ impl<L: ReadWrite> MmLock<L> {
                 // SAFETY: the value lives as long as the lock, and a writer that closes the lock from here on finds the note,
                 // and waits until it is gone. The guard goes first.
                 let value = unsafe { value.as_ref() };
-                return Ok(Section { guard: Reader::Noted(value), _note: note, _stay });
+                return Ok(Section { guard: Reader::Noted(value), note, _stay });
             }
             slot.store(ReaderSlot::ELSEWHERE, Ordering::Release);
         }
-        Ok(Section { guard: Reader::Counted(self.lock.read()), _note: note, _stay })
+        Ok(Section { guard: Reader::Counted(self.lock.read()), note, _stay })
     }
 
     /// Alone.
@@ -98,8 +98,8 @@ impl<L: ReadWrite> MmLock<L> {
         kernel: &'a E,
     ) -> Result<Section<'a, L::Writing<'a>, E>, Reentered> {
         let _stay = kernel.no_preempt().enter();
-        let _note = Note::take(kernel.mm_readers(), ReaderSlot::ELSEWHERE)?;
-        Ok(Section { guard: self.close(kernel), _note, _stay })
+        let note = Note::take(kernel.mm_readers(), ReaderSlot::ELSEWHERE)?;
+        Ok(Section { guard: self.close(kernel), note, _stay })
     }
 
     /// Alone, beside another lock that the caller holds alone and that comes before this one in an order that all keep.
@@ -109,7 +109,7 @@ impl<L: ReadWrite> MmLock<L> {
         _held: &Section<'_, G, E>,
     ) -> Section<'a, L::Writing<'a>, E> {
         let _stay = kernel.no_preempt().enter();
-        Section { guard: self.close(kernel), _note: None, _stay }
+        Section { guard: self.close(kernel), note: None, _stay }
     }
 
     /// Closes the lock and waits for all readers.
@@ -148,6 +148,14 @@ impl<G: Deref, E: ExtraParts> Deref for Section<'_, G, E> {
     #[inline(always)]
     fn deref(&self) -> &G::Target {
         &self.guard
+    }
+}
+
+impl<G, E: ExtraParts> Section<'_, G, E> {
+    /// The slot of this CPU, which stays here as long as the section lasts.
+    #[inline(always)]
+    pub(crate) fn slot(&self) -> Option<&ReaderSlot> {
+        self.note.as_ref().map(|note| note.0)
     }
 }
 

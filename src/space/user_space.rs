@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::mm_lock::MmLock;
 use super::protect::reject_pinned;
-use super::vma_map::VmaMap;
+use super::vma_map::{Looked, VmaMap};
 use super::{
     Advice, EmptyTables, ForkError, KernelHalf, KernelHalfError, SpaceError, Unmapped, fork_vmas, free_tables,
     zap_pages,
@@ -13,7 +13,7 @@ use crate::addr::{Pfn, RangeError, UserRange};
 use crate::arch::{Entry, KeyRights, LeafSize, Levels, MemoryType};
 use crate::env::{AddressSpace, Mm, Reentered, Shootdown, Vmas};
 use crate::env::{EntryAddr, Env, ExtraParts, FrameTable, OwnedFrame, PhysMap, release};
-use crate::env::{PinBudget, PinLedger, SpaceEnd, Unlimited};
+use crate::env::{PinBudget, PinLedger, ReaderSlot, SpaceEnd, Unlimited};
 use crate::fault::{Fault, FaultError, FaultOutcome, fault_in_vmas};
 use crate::frame::FrameKind;
 use crate::paging::{TableError, Tables};
@@ -358,7 +358,8 @@ impl<K: Env, C> UserSpace<K, C> {
     /// [`FaultError`].
     #[inline]
     pub fn fault(&self, fault: Fault) -> Result<FaultOutcome, FaultError> {
-        fault_in_vmas(&self.mm, &*self.vmas.read(self.env().extras())?, fault)
+        let section = self.vmas.read(self.env().extras())?;
+        fault_in_vmas(&self.mm, &Looked { vmas: &section, found: section.slot().map(ReaderSlot::found) }, fault)
     }
 
     /// Whom the kernel's [`PinLedger`] names for pins of this address space from now on; 0 at first, and for a child of fork.
@@ -402,7 +403,8 @@ unsafe impl<K: Env, C: PinBudget> AddressSpace for UserSpace<K, C> {
     }
 
     fn with_vmas(&self, look: &mut dyn FnMut(&dyn Vmas)) -> Result<(), Reentered> {
-        look(&*self.vmas.read(self.env().extras())?);
+        let section = self.vmas.read(self.env().extras())?;
+        look(&Looked { vmas: &section, found: section.slot().map(ReaderSlot::found) });
         Ok(())
     }
 

@@ -61,14 +61,28 @@ impl<L: Layout> FrameWord<L> {
     /// As [`FrameWord::put`].
     #[inline(always)]
     pub fn put_mapping(&self, dirty: Dirty) -> Result<Released, CountError> {
-        let mark = Self::mark(dirty);
+        self.put_some::<1>(dirty)
+    }
+
+    /// The same, and a plain reference of the caller's with it, in one step.
+    ///
+    /// # Errors
+    /// As [`FrameWord::put`].
+    #[inline(always)]
+    pub(crate) fn put_mapping_and_ref(&self, dirty: Dirty) -> Result<Released, CountError> {
+        self.put_some::<2>(dirty)
+    }
+
+    #[inline(always)]
+    fn put_some<const REFS: u64>(&self, dirty: Dirty) -> Result<Released, CountError> {
+        let (mark, some) = (Self::mark(dirty), REFS * Self::REF);
         let word = self.step(|word| {
-            if Self::mappings(word) == 0 {
+            if Self::mappings(word) < REFS {
                 return Err(CountError::Underflow);
             }
-            Ok(Self::less(word | mark, Self::REF))
+            Ok(Self::less(word | mark, some))
         })?;
-        Ok(Self::released(word, Self::REF))
+        Ok(Self::released(word, some))
     }
 
     /// The usual case of [`FrameWord::put_mapping`] at the end of a page in few instructions: the only reference to a single frame,

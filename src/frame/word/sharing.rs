@@ -1,8 +1,8 @@
 //! The transitions of `EXCLUSIVE`: share, claim, freeze.
 
 use super::FrameWord;
-use crate::frame::{CountError, Layout, Shared};
-use crate::primitive::safeguard;
+use crate::frame::{CountError, FrameKind, Layout, Shared};
+use crate::primitive::{Ordering, safeguard};
 
 impl<L: Layout> FrameWord<L> {
     #[inline(always)]
@@ -106,6 +106,26 @@ impl<L: Layout> FrameWord<L> {
             }
         })?;
         Ok(())
+    }
+
+    /// Whether the frame of an entry that the caller owns is this mm's: it is `EXCLUSIVE`, or anonymous and claimed in the
+    /// same look, as by [`FrameWord::try_claim`].
+    #[inline(always)]
+    pub(crate) fn is_own_or_claimed(&self) -> bool {
+        let mut word = self.load(Ordering::Acquire);
+        loop {
+            if word & L::EXCLUSIVE != 0 {
+                return true;
+            }
+            let others = safeguard!(ClaimNeedsSoleReference => word & Self::COUNTS != Self::REF);
+            if others || L::KIND.get(word) != FrameKind::Anonymous as u64 {
+                return false;
+            }
+            match self.exchange(word, word | L::EXCLUSIVE) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
     }
 
     /// Takes all `refs` references, which the caller accounted for, out of circulation: nobody can get, pin, share or

@@ -18,6 +18,7 @@ use self::chunk::{CAPACITY, Chunk};
 use super::SpaceError;
 use crate::addr::PageAddr;
 use crate::env::Vmas;
+use crate::primitive::{AtomicU64, Ordering};
 use crate::vma::{Vma, VmaFlags};
 
 /// Most VMAs an address space may have, as Linux's default `vm.max_map_count`: what user space can make the kernel
@@ -59,6 +60,23 @@ impl VmaMap {
         // A VMA that contains the page begins no later than it, and so lies in the last chunk that does.
         let vmas = self.chunks.get(self.chunk_of(page))?.vmas();
         vmas.get(vmas.partition_point(|vma| vma.end() <= page)).filter(|vma| vma.start() <= page)
+    }
+
+    /// The same, with a look first where the last one was found. What is there is judged by the map, so the guess may be of
+    /// another map, or of this one before it changed.
+    #[inline(always)]
+    fn vma_near(&self, page: PageAddr, found: &AtomicU64) -> Option<&Vma> {
+        let guess = found.load(Ordering::Relaxed) as usize;
+        let near = self.chunks.get(guess / CAPACITY).and_then(|chunk| chunk.vmas().get(guess % CAPACITY));
+        near.filter(|vma| vma.start() <= page && page < vma.end()).or_else(|| self.find_and_note(page, found))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_and_note(&self, page: PageAddr, found: &AtomicU64) -> Option<&Vma> {
+        let place = self.place(page);
+        found.store((place.chunk * CAPACITY + place.index) as u64, Ordering::Relaxed);
+        self.get(place).filter(|vma| vma.start() <= page)
     }
 
     /// The VMAs that `start..end` touches.
@@ -357,10 +375,21 @@ const fn note_moves(_: usize) {}
 #[cfg(all(test, not(pagepin_checker)))]
 use tests::note_moves;
 
+/// The VMAs as a reader looks at them.
+pub(super) struct Looked<'a> {
+    pub(super) vmas: &'a VmaMap,
+    /// Where the CPU found one last, in a kernel that has such a place for each.
+    pub(super) found: Option<&'a AtomicU64>,
+}
+
 // SAFETY: the VMAs are disjoint by construction, and `UserSpace` maps pages only inside of them.
-unsafe impl Vmas for VmaMap {
-    #[inline]
+unsafe impl Vmas for Looked<'_> {
+    #[inline(always)]
     fn vma_at(&self, page: PageAddr) -> Option<Vma> {
-        self.vma(page).copied()
+        match self.found {
+            Some(found) => self.vmas.vma_near(page, found),
+            None => self.vmas.vma(page),
+        }
+        .copied()
     }
 }
