@@ -2,7 +2,7 @@
 
 use super::{Env, FrameTable, PhysMap, bug_caught};
 use crate::addr::Pfn;
-use crate::frame::{CountError, FrameKind, Ownership, Released};
+use crate::frame::{CountError, FrameKind, FrameWord, Ownership, Released};
 
 /// Where an allocator that keeps zones takes a block from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +113,43 @@ unsafe impl<T: FrameSource + ?Sized> FrameSource for &T {
     }
 }
 
+/// A block from the source, whose head's word `hand_out` makes. `None`: out of memory.
+#[inline(always)]
+fn take<K: Env>(
+    env: &K,
+    request: FrameRequest,
+    hand_out: impl FnOnce(&FrameWord<<K::Frames as FrameTable>::Layout>) -> Result<(), CountError>,
+) -> Option<Pfn> {
+    let pfn = env.source().allocate(request)?;
+    match env.frames().frame(pfn).map(|frame| hand_out(&frame.word)) {
+        Some(Ok(())) => Some(pfn),
+        // The source handed out a frame that is in use or that the frame table does not know. Leaving it alone
+        // is the only safe answer.
+        Some(Err(_)) | None => {
+            bug_caught(env);
+            None
+        }
+    }
+}
+
+/// A frame for a process, exclusive, with one reference for the entry that is to map it and one pin, with the bytes of the frame
+/// at `from`, or cleared. `None`: out of memory.
+///
+/// # Safety
+/// The frame at `from` is this kernel's and stays allocated meanwhile.
+#[inline(always)]
+pub(crate) unsafe fn born_pinned<K: Env>(env: &K, from: Option<Pfn>) -> Option<Pfn> {
+    let pfn = take(env, FrameRequest::movable(0), FrameWord::hand_out_pinned)?;
+    // SAFETY: the frame was just allocated and is ours; the caller keeps the source.
+    unsafe {
+        match from {
+            Some(from) => env.phys_map().copy_frames(from, pfn, 0),
+            None => env.phys_map().clear_frames(pfn, 0),
+        }
+    }
+    Some(pfn)
+}
+
 /// A frame taken from the source and not yet mapped. Dropping it gives it back.
 pub(crate) struct OwnedFrame<'k, K: Env> {
     env: &'k K,
@@ -123,17 +160,9 @@ impl<'k, K: Env> OwnedFrame<'k, K> {
     /// Takes a block of `1 << order` frames with one reference. `None`: out of memory.
     pub(crate) fn allocate(env: &'k K, kind: FrameKind, order: u8) -> Option<Self> {
         let zone = if kind == FrameKind::Anonymous { Zone::Movable } else { Zone::Unmovable };
-        let pfn = env.source().allocate(FrameRequest { order, zone })?;
         let ownership = if kind == FrameKind::Anonymous { Ownership::Exclusive } else { Ownership::Shared };
-        match env.frames().frame(pfn).map(|frame| frame.word.hand_out(kind, order, ownership)) {
-            Some(Ok(())) => Some(Self { env, pfn }),
-            // The source handed out a frame that is in use or that the frame table does not know. Leaving it alone
-            // is the only safe answer.
-            Some(Err(_)) | None => {
-                bug_caught(env);
-                None
-            }
-        }
+        let pfn = take(env, FrameRequest { order, zone }, |word| word.hand_out(kind, order, ownership))?;
+        Some(Self { env, pfn })
     }
 
     /// The same, cleared.

@@ -50,7 +50,7 @@ pub use counters::{CounterValues, Counters, CpuCounters, Statistics};
 pub use cpus::{Cpus, LocalCpu};
 pub use extras::{ExtraParts, Extras};
 pub use frame_source::{FrameRequest, FrameSource, Zone};
-pub(crate) use frame_source::{FreedRun, OwnedFrame, release};
+pub(crate) use frame_source::{FreedRun, OwnedFrame, born_pinned, release};
 pub use frame_table::{FlatFrameTable, FrameTable};
 pub use ledger::{PinLedger, PinRecord, SpaceEnd, Ticket};
 pub use ledger_table::{LedgerEntry, LedgerTable, LedgerTicket};

@@ -3,11 +3,13 @@
 //! The handler serves faults of user code and of kernel copies alike, and the pin family's own wish to have a page
 //! unshared; all of them go through the same table.
 
+mod batch;
 mod decide;
 mod error;
 mod handler;
 mod resolve;
 
+pub(crate) use batch::copy_pinned;
 pub(crate) use decide::permits;
 pub use error::FaultError;
 #[cfg(feature = "alloc")]

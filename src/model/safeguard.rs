@@ -46,6 +46,8 @@ pub enum Safeguard {
     FillsTheEmpty,
     /// A frame that is to be kept is judged once its entry is owned.
     OwnsBeforeJudging,
+    /// Who is refused an entry while it takes several has those before it and no more.
+    RefusalEndsRun,
     /// Who meets an entry that another CPU owns waits for it.
     OwnedIsWaitedFor,
     /// A refusal that follows from a frame's word is one only if the entry still maps that frame.

@@ -3,6 +3,7 @@
 mod cursor;
 mod new_tables;
 mod replace;
+mod replace_run;
 mod tables;
 mod upper;
 

@@ -357,7 +357,7 @@ impl<'a, K: Env> Tables<'a, K> {
     /// Takes the leaf at `slot`, present or prot-none, out of use and into ownership. `None`: it is not what was seen any more.
     ///
     /// The owner decides now, by what it took, and waits for nothing but the flush: it takes no lock, allocates nothing, asks
-    /// the kernel nothing that may wait, and owns no second entry, since whoever meets this one waits for it.
+    /// the kernel nothing that may wait, and waits for no other entry, since whoever meets this one waits for it.
     ///
     /// # Safety
     /// `slot` was found under this lock and holds a leaf. What comes back is published before the lock is given up, or others

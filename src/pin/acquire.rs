@@ -58,7 +58,11 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         buffer: &mut [PhysRun],
     ) -> Option<Acquired> {
         let place = buffer.first_mut().filter(|_| path != Path::Slow)?;
-        let run = if A::WRITES { self.acquire_one_leaf::<true, PIN>() } else { self.acquire_one_leaf::<false, PIN>() }?;
+        let (first, end) = (self.range.first_page(), self.range.end_page());
+        let run = match A::WRITES {
+            true => self.acquire_one_leaf::<true, PIN>(first, end),
+            false => self.acquire_one_leaf::<false, PIN>(first, end),
+        }?;
         *place = run;
         count(self.env(), Counted::acquired(PIN), run.pages());
         Some(Acquired { runs: 1, pages: run.pages(), stopped: None })
@@ -85,10 +89,10 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
     }
 
     #[inline(always)]
-    fn acquire_one_leaf<const WRITE: bool, const PIN: bool>(self) -> Option<PhysRun> {
+    fn acquire_one_leaf<const WRITE: bool, const PIN: bool>(&self, first: PageAddr, end: PageAddr) -> Option<PhysRun> {
         let walk = Walk::<S::Kernel, WRITE> { mm: self.space.mm(), demand: Demand::new(self.keys) };
         let _inside = self.env().read_side().enter();
-        walk.one_leaf::<PIN>(self.range.first_page(), self.range.end_page())
+        walk.one_leaf::<PIN>(first, end)
     }
 
     #[inline(never)]
@@ -198,6 +202,13 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         runs: &mut Runs<'_>,
     ) -> Result<(), PinError> {
         let first = self.range.first_page();
+        let page = first.offset(runs.pages());
+        if page.offset(1) == end && runs.room() > 0 {
+            if let Some(run) = self.acquire_one_leaf::<WRITE, PIN>(page, end) {
+                runs.add(run);
+                return Ok(());
+            }
+        }
         let mut faults = (first, 0);
         loop {
             let Some(stop) = self.walk::<WRITE, PIN>(end, runs) else { return Ok(()) };
@@ -210,15 +221,35 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             if faults.1 > MAX_FAULTS_PER_PAGE {
                 return Err(PinError::Contended);
             }
-            self.make_ready(vmas, vma, page, request)?;
+            self.make_ready::<PIN>(vmas, vma, page, end, request, runs)?;
+            // It may have pinned all of them; a walk is of one page at least.
+            if first.offset(runs.pages()) >= end {
+                return Ok(());
+            }
         }
     }
 
-    /// A fault on `page` by the pin itself.
-    #[inline(always)]
-    fn make_ready(&self, vmas: &dyn Vmas, vma: &Vma, page: PageAddr, request: Request) -> Result<(), PinError> {
+    /// A fault on `page` by the pin itself. Where a copy is needed, the pages up to `end` may be copied with it, and pinned.
+    #[inline(never)]
+    fn make_ready<const PIN: bool>(
+        &self,
+        vmas: &dyn Vmas,
+        vma: &Vma,
+        page: PageAddr,
+        end: PageAddr,
+        request: Request,
+        runs: &mut Runs<'_>,
+    ) -> Result<(), PinError> {
         let (mm, access) = (self.space.mm(), if request == Request::Unshare { Access::Read } else { Access::Write });
         vmas.make_ready(page, access).map_err(PinError::NotReady)?;
+        let most = page.pages_to(end).min(runs.room());
+        if PIN && most > 1 {
+            let is_ready = |page| vmas.make_ready(page, access).is_ok();
+            let pinned = |frame| runs.add(PhysRun::from_parts(frame, 1, 0));
+            if fault::copy_pinned(mm, vma, page, most, request, is_ready, pinned)? != 0 {
+                return Ok(());
+            }
+        }
         // Spelled out, so that each is compiled for its one request.
         match request {
             Request::Write => fault::resolve(mm, vma, page, Request::Write)?,

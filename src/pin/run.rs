@@ -122,6 +122,19 @@ impl<'b> Runs<'b> {
         self.pages += pages;
     }
 
+    /// Runs that can still be begun.
+    pub(super) fn room(&self) -> u64 {
+        (self.buffer.len() - self.used) as u64
+    }
+
+    /// Adds the run of one leaf, for which there is room.
+    #[inline(always)]
+    pub(super) fn add(&mut self, run: PhysRun) {
+        if let Some(room) = self.room_for(&run) {
+            self.push(room, run);
+        }
+    }
+
     /// Where [`Runs::push`] of a leaf's run would put it, if there is room.
     #[inline(always)]
     pub(super) fn room_for(&self, run: &PhysRun) -> Option<Room> {

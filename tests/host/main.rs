@@ -32,6 +32,7 @@ macro_rules! every_layout {
 }
 
 mod adapters;
+mod batches;
 mod block_charges;
 mod boot_memory;
 mod bug_hall;

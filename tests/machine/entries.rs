@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pagepin::frame::{FrameKind, Layout};
 use pagepin::{
-    Entry, EntryAddr, EntryCell, EntryChange, FlushRange, LeafSize, PageAddr, Pfn, PhysMap, ReadSide, Shootdown,
+    CurrentCpu, Entry, EntryAddr, EntryCell, EntryChange, FlushRange, LeafSize, PageAddr, Pfn, PhysMap, ReadSide,
+    Shootdown,
 };
 
 use super::Machine;
+use super::hooks::Playing;
 use super::memory::Use;
 
 const PRESENT: u64 = 1;
@@ -28,8 +30,8 @@ pub(crate) struct Protocol {
     grace_periods: Cell<u64>,
     /// Places whose present entry was taken away, and when, and what it was.
     broken_places: RefCell<HashMap<u64, (u64, u64)>>,
-    /// Entries that are owned.
-    owned: Cell<u64>,
+    /// Entries that are owned, by the CPU that plays.
+    owned: RefCell<HashMap<usize, u64>>,
     /// Frames and tables whose present entry was taken away, and when.
     broken_frames: RefCell<HashMap<Pfn, Unlinked>>,
     /// The table above each table.
@@ -126,10 +128,11 @@ impl Protocol {
         assert!(self.flushes.get() > since, "INV-8: a new entry was published before the old one was flushed");
     }
 
-    /// Whoever owns an entry waits for nothing but a flush: others wait for it.
+    /// Whoever owns an entry waits for nothing but a flush: others wait for it. (A CPU that waits for another's entry is stopped
+    /// by the machine whether it owns some or not.)
     pub(super) fn may_wait(&self) {
         assert!(
-            self.owned.get() == 0 || std::thread::panicking(),
+            self.owned.borrow().get(&Playing.current_cpu()).is_none_or(|owned| *owned == 0) || std::thread::panicking(),
             "an owner of an entry asks for something that may wait"
         );
     }
@@ -188,11 +191,10 @@ impl<L: Layout> Machine<L> {
         if !was && is {
             protocol.published(at, new);
         }
-        if new == OWNED {
-            protocol.may_wait();
-            protocol.owned.set(1);
-        } else if old == OWNED {
-            protocol.owned.set(0);
+        if (new == OWNED) != (old == OWNED) {
+            let mut owned = protocol.owned.borrow_mut();
+            let owned = owned.entry(Playing.current_cpu()).or_default();
+            *owned = if new == OWNED { *owned + 1 } else { *owned - 1 };
         }
     }
 }

@@ -142,7 +142,21 @@ impl<L: Layout> FrameWord<L> {
             return Err(CountError::NoSuchOrder);
         }
         let exclusive = if ownership == Ownership::Exclusive { L::EXCLUSIVE } else { 0 };
-        let word = Self::REF | exclusive | ((kind as u64) << L::KIND.shift) | (u64::from(order) << L::ORDER.shift);
+        self.fill(Self::REF | exclusive | ((kind as u64) << L::KIND.shift) | (u64::from(order) << L::ORDER.shift))
+    }
+
+    /// As [`FrameWord::hand_out`] an anonymous frame that is exclusive, born pinned: one reference for the entry that is to map
+    /// it, and one pin.
+    ///
+    /// # Errors
+    /// [`CountError::InUse`].
+    #[inline(always)]
+    pub(crate) fn hand_out_pinned(&self) -> Result<(), CountError> {
+        self.fill(Self::REF | Self::PIN | L::EXCLUSIVE | ((FrameKind::Anonymous as u64) << L::KIND.shift))
+    }
+
+    #[inline(always)]
+    fn fill(&self, word: u64) -> Result<(), CountError> {
         self.step(|old| if old == Self::FREE { Ok(word) } else { Err(CountError::InUse) })?;
         Ok(())
     }

@@ -6,8 +6,8 @@ use pagepin::Access;
 use pagepin::fault::FaultError;
 use pagepin::frame::Dirty;
 use pagepin::pin::{
-    PhysRun, PinAccess, PinFlags, PinnedPages, RawPins, Read, get_user_pages_fast_only, pin_user_pages_fast,
-    pin_user_pages_fast_only, unpin_user_pages,
+    PhysRun, PinAccess, PinFlags, PinnedPages, RawPins, Read, get_user_pages_fast_only, pin_user_pages,
+    pin_user_pages_fast, pin_user_pages_fast_only, unpin_user_pages,
 };
 use pagepin::space::{SpaceOptions, UserSpace};
 use pagepin::{MapOptions, Pfn, Rights, Unlimited, UserRange, VmaFlags};
@@ -77,6 +77,12 @@ impl<R: Side> Kernel<R> {
     pub(crate) fn pin_fast<A: PinAccess>(&self, space: &UserSpace<&'static Self>, pages: u64) -> Option<Pins<A>> {
         let (range, runs) = (range(pages), [PhysRun::default(); 2]);
         pin_user_pages_fast(space, A::default(), range, PinFlags::empty(), runs).ok().map(PinnedPages::into_raw)
+    }
+
+    /// Pins the first `pages` pages, under the lock.
+    pub(crate) fn pin_slow<A: PinAccess>(&self, space: &UserSpace<&'static Self>, pages: u64) -> Option<Pins<A>> {
+        let (range, runs) = (range(pages), [PhysRun::default(); 2]);
+        pin_user_pages(space, A::default(), range, PinFlags::empty(), runs).ok().map(PinnedPages::into_raw)
     }
 
     pub(crate) fn unpin<A: PinAccess>(&self, pins: Option<Pins<A>>) {

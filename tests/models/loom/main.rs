@@ -6,6 +6,7 @@
 extern crate pagepin_loom as pagepin;
 
 mod acts;
+mod batches;
 mod checker;
 mod collapse;
 mod copy_on_write;
@@ -36,6 +37,7 @@ fn main() -> std::process::ExitCode {
         copy_on_write::MODELS,
         faults::MODELS,
         owners::MODELS,
+        batches::MODELS,
         table_free::MODELS,
         collapse::MODELS,
         mm_lock::MODELS,

@@ -239,22 +239,26 @@ fn operations() {
     );
 }
 
-/// A child pins for reading what it shares with its parent: a copy and a pin for each page.
-fn unshare() {
+/// A child pins for reading what it shares with its parent, `call` pages a call or all in one: a copy and a pin for each page.
+fn unshare(key: &str, call: Option<u64>) {
     let gross = per_page(|pages| {
         let subject = Subject::touched(pages, in_order);
         let child = subject.space().fork().expect("memory for a child");
-        let range = child.range(VMA, pages * PAGE).expect("a user range");
-        let mut buffer = vec![PhysRun::default(); pages as usize];
-        let flags = PinFlags::empty();
-        let mut pinned = None;
+        let call = call.unwrap_or(pages);
+        let ranges: Vec<_> = (0..pages / call)
+            .map(|index| child.range(VMA + index * call * PAGE, call * PAGE).expect("a user range"))
+            .collect();
+        let mut buffers = vec![PhysRun::default(); pages as usize];
+        let mut pinned = Vec::with_capacity(ranges.len());
         let taken = ticks(|| {
-            pinned = pin_user_pages_fast(&child, Read, range, flags, &mut buffer[..]).ok();
+            for (range, buffer) in ranges.iter().zip(buffers.chunks_exact_mut(call as usize)) {
+                pinned.extend(pin_user_pages_fast(&child, Read, *range, PinFlags::empty(), buffer));
+            }
         });
-        assert!(pinned.is_some_and(|pinned| pinned.pages() == pages));
+        assert_eq!(pinned.iter().map(|pins| pins.pages()).sum::<u64>(), pages);
         taken
     });
-    report("unshare_net", gross - copy_ticks() as f64);
+    report(key, gross - copy_ticks() as f64);
 }
 
 /// What a ledger takes for one run: entered and struck out.
@@ -289,6 +293,8 @@ pub fn run() {
     pins();
     large_leaves();
     operations();
-    unshare();
+    unshare("unshare_net", None);
+    unshare("unshare_b64_net", Some(64));
+    unshare("unshare_b1_net", Some(1));
     ledger();
 }
