@@ -48,9 +48,8 @@ impl<K: Env, C> UserSpace<K, C> {
         unsafe { Tables::under_mm_lock(&self.mm) }
     }
 
-    /// Looks for what makes an operation on the whole range impossible.
-    fn checked(&self, first: PageAddr, end: PageAddr) -> Result<Held<'_, K>, SpaceError> {
-        let mut held = self.hold()?;
+    /// Looks in the tables for what makes an operation on the whole range impossible.
+    fn checked<'a>(&'a self, mut held: Held<'a, K>, first: PageAddr, end: PageAddr) -> Result<Held<'a, K>, SpaceError> {
         let mut cursor = Cursor::new(first, end);
         while !reject_some(&self.tables(&held), &mut cursor, first, end)? {
             held = self.step_aside(held)?;
@@ -62,7 +61,7 @@ impl<K: Env, C> UserSpace<K, C> {
     pub(super) fn unmap_in_steps(&self, range: UserRange) -> Result<Unmapped, SpaceError> {
         let (first, end) = (range.first_page(), range.end_page());
         let mut zap = Zap::new(first, end, EmptyTables::Free);
-        let mut held = self.checked(first, end)?;
+        let mut held = self.checked(self.hold()?, first, end)?;
         held.make_room_to_change(first, end)?;
         if deferred::asks_about_pins(&held, range) {
             return self.unmap_by_policy(&mut held, range);
@@ -145,7 +144,10 @@ impl<K: Env, C> UserSpace<K, C> {
         change: impl Fn(Vma) -> Result<Vma, VmaError>,
     ) -> Result<(), SpaceError> {
         let (first, end) = (range.first_page(), range.end_page());
-        let mut held = self.checked(first, end)?;
+        let held = self.hold()?;
+        reject_change(&held, (first, end), &change)?;
+        let mut held = self.checked(held, first, end)?;
+        // Looking at the tables may have taken steps.
         reject_change(&held, (first, end), &change)?;
         may(&self.tables(&held), &held)?;
         let mut next = first;
