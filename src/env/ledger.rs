@@ -68,7 +68,7 @@ pub trait PinLedger: Sync {
         let _ = run;
     }
 
-    /// An address space has ended: by [`UserSpace::exit`](crate::space::UserSpace::exit), or because it was dropped. What is recorded
+    /// An address space has ended: by `UserSpace::exit`, or because it was dropped. What is recorded
     /// of it was left behind. A kernel that keeps no records, and wants to hear of frames that stay pinned, has a ledger with
     /// nothing else but this.
     fn space_ends(&self, end: &SpaceEnd<'_>) {
