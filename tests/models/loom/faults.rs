@@ -46,8 +46,14 @@ pub(crate) const MODELS: &[Model] = &[
     Model {
         name: "claim x copy x reuse of the frame",
         bound: Bound::AtMost(1),
-        body: claim_copy_and_recycle,
-        twins: &[(Safeguard::OwnsBeforeJudging, &[FOREIGN]), (Safeguard::RefusalLooksAgain, &[REFUSED])],
+        body: || claim_copy_and_recycle(FrameKind::Anonymous),
+        twins: &[(Safeguard::OwnsBeforeJudging, &[FOREIGN])],
+    },
+    Model {
+        name: "claim x copy x reuse by a file",
+        bound: Bound::AtMost(1),
+        body: || claim_copy_and_recycle(FrameKind::File),
+        twins: &[(Safeguard::RefusalLooksAgain, &[REFUSED])],
     },
 ];
 
@@ -127,8 +133,8 @@ fn shared_page(kernel: &'static Kernel<Epoch>) -> (Space<Epoch>, Pfn) {
 }
 
 /// One thread finds the page its mm's alone and is about to say so; another has seen a reference more and copies it; and the
-/// frame goes to somebody who does not own it alone.
-fn claim_copy_and_recycle() {
+/// frame goes to somebody who does not own it alone, or not as memory of a process.
+fn claim_copy_and_recycle(kind: FrameKind) {
     with_kernel::<Epoch>(12, Tables::Stay, |kernel| {
         let (space, frame) = shared_page(kernel);
         let join = write_on(kernel, 1, &space, 1, 5);
@@ -136,18 +142,18 @@ fn claim_copy_and_recycle() {
             let space = Arc::clone(&space);
             move || {
                 kernel.write(&space, 1, 6);
-                let cache =
+                let other =
                     kernel.memory.allocate(FrameRequest::unmovable(LeafSize::Size4KiB.order())).expect("memory");
-                let word = kernel.memory.word(cache);
-                word.hand_out(FrameKind::File, 0, Ownership::Shared).expect("a free frame");
-                cache
+                let word = kernel.memory.word(other);
+                word.hand_out(kind, 0, Ownership::Shared).expect("a free frame");
+                other
             }
         });
         put(kernel, frame);
         join();
-        let cache = copier.join().expect("no panic");
-        assert!(!kernel.memory.snapshot(cache).exclusive, "{FOREIGN}");
-        put(kernel, cache);
+        let other = copier.join().expect("no panic");
+        assert!(!kernel.memory.snapshot(other).exclusive, "{FOREIGN}");
+        put(kernel, other);
         kernel.audit(&[&space], &[]);
     });
 }
