@@ -1,6 +1,6 @@
 //! Starting the other CPUs: a page of code below 1 MiB that brings one from 16 bits to 64, one CPU at a time.
 
-use alloc::boxed::Box;
+use alloc::vec;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -125,7 +125,8 @@ pub fn start_others(count: usize, main: fn() -> !) {
     store(&raw const machine_ap_root, root);
     store(&raw const machine_ap_entry, start as *const () as u64);
     for (index, apic_id) in APIC_IDS.iter().enumerate().take(count).skip(1) {
-        let stack = Box::leak(Box::new([0_u128; 4096]));
+        // 256 KiB: without optimisation each call has all of its values on it.
+        let stack = vec![0_u128; 16384].leak();
         store(&raw const machine_ap_stack, stack.as_ptr_range().end as u64);
         store(&raw const machine_ap_index, index as u64);
         // QEMU numbers them one after the other.
