@@ -124,27 +124,23 @@ pub(super) fn change_rights<'a, K: Env>(
     rights: Rights,
 ) -> Result<(), TableError> {
     let mut weakened = false;
-    for vma in vmas {
+    let changed = vmas.into_iter().try_for_each(|vma| {
         let change = Change { rights, key: vma.key(), backing: vma.backing() };
-        let mut cursor = Cursor::new(vma.start().max(first), vma.end().min(end));
-        while let Some(chunk) = cursor.next_chunk(tables)? {
-            weakened |= change.apply(tables, chunk);
-        }
-    }
+        change.apply_between(tables, (vma.start().max(first), vma.end().min(end)), &mut weakened)
+    });
     if safeguard!(FlushAfterProtect => weakened) {
         tables.flush(FlushRange::Leaves { first, pages: first.pages_to(end) });
     }
-    Ok(())
+    changed
 }
 
-#[cfg(feature = "alloc")]
 /// Takes all rights from the pages of a part, which begins and ends with leaves. Whether some had any, and a TLB may still grant them.
+#[cfg(feature = "alloc")]
 pub(super) fn withdraw<K: Env>(tables: &mut Tables<'_, K>, (first, end): (PageAddr, PageAddr)) -> bool {
     let change = Change { rights: Rights::empty(), key: 0, backing: Backing::Anonymous };
-    let (mut weakened, mut cursor) = (false, Cursor::new(first, end));
-    while let Ok(Some(chunk)) = cursor.next_chunk(tables) {
-        weakened |= change.apply(tables, chunk);
-    }
+    let mut weakened = false;
+    // What lies behind a damaged table is out of reach for whoever unmaps it as well.
+    let _ = change.apply_between(tables, (first, end), &mut weakened);
     if weakened {
         tables.flush(FlushRange::Leaves { first, pages: first.pages_to(end) });
     }
@@ -158,6 +154,21 @@ struct Change {
 }
 
 impl Change {
+    /// Changes the entries between, and notes if some lost a right that a TLB may still grant.
+    #[inline(always)]
+    fn apply_between<K: Env>(
+        &self,
+        tables: &mut Tables<'_, K>,
+        (first, end): (PageAddr, PageAddr),
+        weakened: &mut bool,
+    ) -> Result<(), TableError> {
+        let mut cursor = Cursor::new(first, end);
+        while let Some(chunk) = cursor.next_chunk(tables)? {
+            *weakened |= self.apply(tables, chunk);
+        }
+        Ok(())
+    }
+
     /// Changes the entries of a chunk; whether some lost a right that a TLB may still grant.
     #[inline]
     fn apply<K: Env>(&self, tables: &mut Tables<'_, K>, chunk: Chunk) -> bool {

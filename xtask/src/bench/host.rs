@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{draw, number};
+use super::{draw, number, reached};
 use crate::child;
 use crate::childenv::host_cargo;
 use crate::report::Details;
@@ -118,10 +118,6 @@ fn text_of(value: &Value) -> String {
 
 fn cell(value: &Value) -> String {
     value.as_f64().map_or_else(|| "-".to_owned(), number)
-}
-
-fn reached(verdict: Option<bool>) -> String {
-    verdict.map_or("-", |reached| if reached { "yes" } else { "NO" }).to_owned()
 }
 
 #[cfg(test)]

@@ -117,20 +117,20 @@ fn render(measured: &Measured) -> String {
 }
 
 fn known_row(figure: &Figure, measured: Option<f64>) -> Vec<String> {
-    let reached = match (measured, figure.target) {
-        (Some(value), Some(target)) if value <= target => "yes",
-        (Some(_), Some(_)) => "NO",
-        _ => "-",
-    };
     vec![
         figure.key.to_owned(),
         measured.map_or_else(|| "missing".to_owned(), number),
         figure.linux.map_or_else(|| "-".to_owned(), number),
         measured.zip(figure.linux).map_or_else(|| "-".to_owned(), |(value, linux)| format!("{:.3}", value / linux)),
         figure.target.map_or_else(|| "-".to_owned(), |target| format!("<= {target}")),
-        reached.to_owned(),
+        reached(measured.zip(figure.target).map(|(value, target)| value <= target)),
         figure.note.to_owned(),
     ]
+}
+
+/// Whether a goal was reached, where there is one.
+fn reached(verdict: Option<bool>) -> String {
+    verdict.map_or("-", |reached| if reached { "yes" } else { "NO" }).to_owned()
 }
 
 fn number(value: f64) -> String {
