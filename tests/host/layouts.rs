@@ -166,22 +166,35 @@ fn needless<L: Layout>(more: u64) -> (bool, bool) {
     (pinned, copied)
 }
 
-/// One line of the page.
-fn row<L: Layout>() -> String {
-    let pinned_from = [1, 2, 1023, 1024, 5000].into_iter().find(|refs| needless::<L>(refs - 1).0);
-    let copies = [1, 2, 1023, 1024, 5000].into_iter().filter(|refs| needless::<L>(refs - 1).1).count();
-    let from = pinned_from.map_or_else(|| "never".to_owned(), |refs| format!("{refs} references"));
-    let (bytes, pins) = (size_of::<FrameWord<L>>(), FrameWord::<L>::MAX_PINS);
-    let (refs, gets) = (FrameWord::<L>::MAX_REFS, FrameWord::<L>::MAX_GETS);
-    let gets = if L::SEPARATE_GETS { gets.to_string() } else { "as references".to_owned() };
-    let yes = |yes| if yes { "yes" } else { "no" };
-    let refused = referenced::<L>(refs - 1).try_get().unwrap_err();
-    let kinds = yes(L::EXACT && !L::SEPARATE_GETS);
-    format!(
-        "| `{}` | {bytes} | {refs} | {gets} | {pins} | {refused} | {from} | {copies} of 5 | {kinds} | {} |\n",
-        L::NAME,
-        yes(L::HAS_SOLE),
-    )
+/// Plain references with which frames are tried, one of them a mapping's.
+const REFERENCES: [u64; 5] = [1, 2, 1023, 1024, 5000];
+
+/// One column of the page: what is said of a layout, and how it came out.
+fn column<L: Layout>() -> [(&'static str, String); 9] {
+    let tried = REFERENCES.map(|refs| needless::<L>(refs - 1));
+    let pinned_from = REFERENCES.into_iter().zip(tried).find(|(_, (pinned, _))| *pinned);
+    let copies = tried.iter().filter(|(_, copied)| *copied).count();
+    let refs = FrameWord::<L>::MAX_REFS;
+    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let both = if L::SEPARATE_GETS {
+        "no"
+    } else if L::EXACT {
+        "yes"
+    } else {
+        "yes, in one count"
+    };
+    let gets = if L::SEPARATE_GETS { FrameWord::<L>::MAX_GETS.to_string() } else { "as references".to_owned() };
+    [
+        ("bytes a frame", size_of::<FrameWord<L>>().to_string()),
+        ("most references", refs.to_string()),
+        ("most gets (`try_get_user`)", gets),
+        ("most pins", FrameWord::<L>::MAX_PINS.to_string()),
+        ("one reference more", referenced::<L>(refs - 1).try_get().unwrap_err().to_string()),
+        ("references that read as a pin", pinned_from.map_or_else(|| "never".to_owned(), |(refs, _)| refs.to_string())),
+        ("needless copies by fork, of 5 pages", copies.to_string()),
+        ("gets and pins of one frame at a time", both.to_owned()),
+        ("a pinner who wants no other (`SOLE`)", yes(L::HAS_SOLE)),
+    ]
 }
 
 #[test]
@@ -190,20 +203,19 @@ fn the_page_of_layouts_is_up_to_date() {
     let committed = std::fs::read_to_string(path).unwrap();
     let (before, rest) = committed.split_once("<!-- host -->\n").unwrap();
     let (_, after) = rest.split_once("<!-- host end -->\n").unwrap();
-    let heading = "| layout | bytes a frame | references | gets | pins | one more | reads as pinned | fork copies for 1, 2, 1023, 1024, \
-                   5000 references | gets beside pins | sole pins |\n|---|---:|---:|---:|---:|---|---|---|---|---|\n";
-    let rows = [row::<Wide>(), row::<Split23x8>(), row::<Split23x4x4>(), row::<Biased10>()].concat();
-    let page = format!("{before}<!-- host -->\n{heading}{rows}<!-- host end -->\n{after}");
+    let names = [Wide::NAME, Split23x8::NAME, Split23x4x4::NAME, Biased10::NAME];
+    let columns = [column::<Wide>(), column::<Split23x8>(), column::<Split23x4x4>(), column::<Biased10>()];
+    let line = |first: &str, cells: [&str; 4]| format!("| {first} | {} |\n", cells.join(" | "));
+    let row = |index: usize| line(columns[0][index].0, columns.each_ref().map(|column| column[index].1.as_str()));
+    let table = [line("", names), "|---|---:|---:|---:|---:|\n".to_owned()].into_iter().chain((0..9).map(row));
+    let page = format!("{before}<!-- host -->\n{}<!-- host end -->\n{after}", table.collect::<String>());
     if std::env::var_os("PAGEPIN_BLESS").is_some() {
         std::fs::write(path, &page).unwrap();
     }
     assert!(committed == page, "docs/LAYOUTS.md differs from the code; PAGEPIN_BLESS=1 rewrites it");
     let measured =
         committed.split_once("<!-- measured -->\n").and_then(|(_, rest)| rest.split_once("<!-- end -->\n")).unwrap().0;
-    let listed: Vec<&str> = measured.lines().skip(2).filter_map(|line| line.split(' ').nth(1)).collect();
-    assert_eq!(
-        listed,
-        [Wide::NAME, Split23x8::NAME, Split23x4x4::NAME, Biased10::NAME],
-        "`cargo xtask layouts` writes them"
-    );
+    let listed: Vec<&str> =
+        measured.lines().next().unwrap().split(" | ").skip(1).map(|cell| cell.trim_end_matches(" |")).collect();
+    assert_eq!(listed, names, "`cargo xtask layouts` writes them");
 }

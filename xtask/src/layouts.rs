@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::kernel::{KernelToolchain, Profile};
 use crate::page::{self, Page};
+use crate::protocol::Transcript;
 use crate::qemu::{Boot, Cpus, Echo, Image};
 use crate::screen::{self, Show};
 use crate::setup::Need;
@@ -18,8 +19,20 @@ use crate::steps::{Steps, Summary};
 const LAYOUTS: [&str; 4] = ["Wide", "Split23x8", "Split23x4x4", "Biased10"];
 const PAGE: &str = "docs/LAYOUTS.md";
 const LIMIT: Duration = Duration::from_secs(600);
-/// What is read of mode `bench`.
-const FIGURES: [&str; 5] = ["pin_fast_4k_b512", "pin_fast_4k_b1", "unpin_4k", "fork_4k", "unshare_net"];
+/// What is read of the modes `bench` and `atomics`: the key, and how the page calls it.
+const FIGURES: [(&str, &str); 5] = [
+    ("pin_fast_4k_b512", "instructions: fast pin, 512 pages a call"),
+    ("pin_fast_4k_b1", "fast pin, 1 page a call"),
+    ("unpin_4k", "unpin"),
+    ("fork_4k", "fork"),
+    ("unshare_net", "read pin of a page shared by fork, without the copy"),
+];
+const ATOMICS: [(&str, &str); 4] = [
+    ("atomics_pin_b512", "locked instructions: fast pin, 512 pages a call"),
+    ("atomics_pin_b1", "fast pin, 1 page a call"),
+    ("atomics_pin_slow_b1", "slow pin, 1 page a call"),
+    ("atomics_unpin", "unpin"),
+];
 /// What the kernel prints at the end of the scenes.
 const HIGHEST: &str = "highest_pins";
 
@@ -30,40 +43,51 @@ pub(crate) fn run(project: &Path) -> Steps {
         Ok((Summary::note(toolchain.description()), toolchain))
     };
     let Some(toolchain) = steps.value("set-up", Show::Last, prepare) else { return steps };
-    let mut rows = Vec::new();
+    let mut columns = Vec::new();
     for layout in LAYOUTS {
-        let Some(row) = steps.value(layout, Show::Last, || measure(&toolchain, layout)) else { return steps };
-        rows.push(row);
+        let Some(column) = steps.value(layout, Show::Last, || measure(&toolchain, layout)) else { return steps };
+        columns.push(column);
     }
-    steps.run("page", Show::All, || write(project, rows));
+    steps.run("page", Show::All, || write(project, &columns));
     steps
 }
 
-/// Builds and boots the kernel with one layout: cells of its row.
+/// Builds and boots the kernel with one layout: the cells of its column.
 fn measure(toolchain: &KernelToolchain, layout: &str) -> Result<(Summary, Vec<String>)> {
     let image = toolchain.build_image_with(Profile::Release, layout)?;
-    let bench = boot(&image, "bench", Cpus::Counted)?;
-    let value =
-        |figures: &[(String, f64)], key: &str| figures.iter().find(|(known, _)| known == key).map(|(_, value)| *value);
-    let figures =
-        FIGURES.map(|key| value(&bench.bench, key).map_or_else(|| "-".to_owned(), |value| format!("{value:.1}")));
+    let mut cells = figures(&boot(&image, "bench", Cpus::Counted)?, FIGURES, 1)?;
+    cells.extend(figures(&boot(&image, "atomics", Cpus::Counted)?, ATOMICS, 2)?);
     let scenes = boot(&image, "demo", Cpus::Threads(4))?;
-    let highest = value(&scenes.bench, HIGHEST).with_context(|| format!("no {HIGHEST} in the kernel's output"))?;
-    let note = format!("{} of {} tests of the scenes", scenes.passed, scenes.passed + scenes.failed());
-    let mut row = vec![layout.to_owned()];
-    row.extend(figures);
-    row.extend([format!("{highest:.0}"), format!("{} of {}", scenes.passed, scenes.passed + scenes.failed())]);
-    Ok((Summary { note, passed: scenes.passed, failed: 0 }, row))
+    cells.extend(figures(&scenes, [(HIGHEST, "")], 0)?);
+    let all = scenes.passed + scenes.failed();
+    cells.push(format!("{} of {all}", scenes.passed));
+    let note = format!("{} of {all} tests of the scenes", scenes.passed);
+    Ok((Summary { note, passed: scenes.passed, failed: scenes.failed() }, cells))
 }
 
-fn boot(image: &Image, mode: &str, cpus: Cpus) -> Result<crate::protocol::Transcript> {
+/// The figures of these keys, each of which the kernel has to have printed.
+fn figures<const N: usize>(printed: &Transcript, wanted: [(&str, &str); N], decimals: usize) -> Result<Vec<String>> {
+    let find = |(key, _): &(&str, _)| {
+        let found = printed.bench.iter().find(|(known, _)| known == key);
+        found
+            .map(|(_, value)| format!("{value:.decimals$}"))
+            .with_context(|| format!("no {key} in the kernel's output"))
+    };
+    wanted.iter().map(find).collect()
+}
+
+fn boot(image: &Image, mode: &str, cpus: Cpus) -> Result<Transcript> {
     Ok(Boot { image, mode, cpus, limit: LIMIT, echo: Echo::Human }.run()?.transcript)
 }
 
-fn write(project: &Path, rows: Vec<Vec<String>>) -> Result<Summary> {
-    let headings: Vec<&str> =
-        ["layout"].into_iter().chain(FIGURES).chain(["most pins on a frame", "scenes that hold"]).collect();
-    let table = page::table(&headings, rows);
+fn write(project: &Path, columns: &[Vec<String>]) -> Result<Summary> {
+    let headings: Vec<&str> = ["per page"].into_iter().chain(LAYOUTS).collect();
+    let names = FIGURES.iter().chain(&ATOMICS).map(|(_, name)| *name);
+    let names = names.chain(["most pins that a frame had at once", "tests of the scenes that hold"]);
+    let row = |(index, name): (usize, &str)| {
+        [name.to_owned()].into_iter().chain(columns.iter().map(|column| column[index].clone())).collect()
+    };
+    let table = page::table(&headings, names.enumerate().map(row));
     let file = project.join(PAGE);
     std::fs::write(&file, Page::read(&file)?.with(&table)?).with_context(|| format!("writing {PAGE}"))?;
     screen::output(&table);

@@ -1,10 +1,13 @@
 //! Traps taken in kernel mode: page faults of user copies, interrupts while idle,
-//! and everything else, which is a bug.
+//! steps that are counted, and everything else, which is a bug.
 
 use pagepin::PageFault;
 use x86_64::registers::control::Cr2;
 
-use crate::{apic, ipi, mm, trap::PAGE_FAULT};
+use crate::{
+    apic, ipi, mm, single_step,
+    trap::{DEBUG, PAGE_FAULT},
+};
 
 /// As `trap_kernel` in `trap.rs` builds it.
 #[repr(C)]
@@ -34,6 +37,9 @@ pub extern "C" fn kernel_trap(frame: &mut KernelFrame) {
         && let PageFault::ResumeAt(rip) = mm::kernel_fault(Cr2::read_raw(), frame.error, frame.rip)
     {
         frame.rip = rip;
+        return;
+    }
+    if vector == DEBUG && single_step::look(frame.rip) {
         return;
     }
     if ipi::is_interrupt(vector) {

@@ -28,6 +28,7 @@ mod poll;
 mod process;
 mod sched;
 mod shootdown;
+mod single_step;
 mod smp;
 mod syscall;
 mod time;

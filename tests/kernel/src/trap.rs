@@ -17,6 +17,7 @@ use x86_64::registers::control::Cr2;
 
 use crate::{gdt, percpu};
 
+pub const DEBUG: u8 = 1;
 pub const PAGE_FAULT: u8 = 14;
 pub const GENERAL_PROTECTION: u8 = 13;
 const SOFT_CALL: u64 = 0x80;

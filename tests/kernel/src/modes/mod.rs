@@ -16,7 +16,7 @@ use alloc::string::String;
 
 use pagepin_abi::{Program, Status};
 
-use crate::{mm, println, process, sched};
+use crate::{mm, println, process, sched, single_step};
 
 /// Outcome of one test, with the reason for a failure.
 pub type Outcome = Result<(), String>;
@@ -52,6 +52,10 @@ pub fn run(mode: &str) -> bool {
             storm::run_short(&mut |name, outcome| score.count(name, outcome));
         }
         "iommu" => iommu::run(&mut |name, outcome| score.count(name, outcome)),
+        "atomics" => {
+            score.count("locked_instructions_are_seen", single_step::check());
+            bench::atomics();
+        }
         "bench" => {
             bench::run();
             for (name, program) in [("cost", Program::Cost), ("faults", Program::Faults)] {
