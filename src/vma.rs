@@ -326,10 +326,12 @@ impl Vma {
         (self.start < page && page < self.end).then_some((Self { end: page, ..self }, Self { start: page, ..self }))
     }
 
-    /// This and the VMA `upper` as one, if `upper` begins where this ends and nothing else tells them apart.
+    /// This and the VMA `upper` as one, if `upper` begins where this ends and nothing else tells them apart. Unmaps that wait are never
+    /// joined: each waits for its own pins.
     #[must_use]
     pub fn try_join(self, upper: Self) -> Option<Self> {
         let alike = self.options == upper.options && self.backing == upper.backing;
-        (self.end == upper.start && alike).then_some(Self { end: upper.end, ..self })
+        let waits = self.options.flags.contains(VmaFlags::UNMAP_DEFERRED);
+        (self.end == upper.start && alike && !waits).then_some(Self { end: upper.end, ..self })
     }
 }

@@ -146,6 +146,38 @@ fn each_vma_does_as_it_says<L: Layout>() {
     assert_eq!(process.finish_deferred(), Ok(Unmapped::default()));
 }
 
+/// Neighbours that were unmapped one after the other are alike in everything, and yet the one does not wait for the other's pins.
+fn deferred_unmaps_side_by_side_wait_for_their_own_pins<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = process(&machine, 3, DEFER);
+    let mut pins = [0, 1, 2].map(|page| machine.pin::<Write>(&process, A + page * PAGE, 1).ok());
+    for page in [0, 2, 1] {
+        assert_eq!(process.unmap(A + page * PAGE, PAGE).unwrap().deferred_pages, 1);
+    }
+    assert_eq!(process.vmas().count(), 3);
+    for (page, left) in [(1, 2), (0, 1), (2, 0)] {
+        assert_eq!(process.finish_deferred().unwrap().pages, 0);
+        pins[page] = None;
+        let unmapped = process.finish_deferred().unwrap();
+        assert_eq!((unmapped.pages, unmapped.deferred_pages), (1, left));
+        assert_eq!(process.map(A + page as u64 * PAGE, PAGE, RW), Ok(()));
+    }
+}
+
+/// An unmap of a part of what waits takes that part from it, and makes at most two of one.
+fn a_part_of_what_waits_is_completed_by_itself<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = process(&machine, 3, DEFER);
+    let pins = machine.pin::<Write>(&process, A + PAGE, 1).unwrap();
+    assert_eq!(process.unmap(A, 3 * PAGE).unwrap().deferred_pages, 3);
+    assert_eq!(process.unmap(A, PAGE).unwrap(), Unmapped { pages: 1, ..Unmapped::default() });
+    assert_eq!(process.unmap(A + PAGE, PAGE).unwrap().deferred_pages, 1);
+    assert_eq!(process.finish_deferred().unwrap(), Unmapped { pages: 1, deferred_pages: 1, ..Unmapped::default() });
+    drop(pins);
+    assert_eq!(process.finish_deferred().unwrap().pages, 1);
+    assert_eq!(process.vmas().count(), 0);
+}
+
 /// A refusal anywhere in the range comes before anything is deferred.
 fn a_refusal_comes_before_a_deferral<L: Layout>() {
     let machine = Machine::<L>::new(64);
@@ -347,4 +379,6 @@ every_layout!(
     exit_says_what_stays_pinned,
     a_deferred_unmap_keeps_pages_and_addresses,
     each_vma_does_as_it_says,
+    deferred_unmaps_side_by_side_wait_for_their_own_pins,
+    a_part_of_what_waits_is_completed_by_itself,
 );
