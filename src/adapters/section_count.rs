@@ -6,7 +6,7 @@ use crate::env::{CurrentCpu, NoPreempt};
 use crate::primitive::{AtomicU64, Ordering, array_of, const_fn};
 
 /// For a kernel that does not preempt itself, as `()` is, but counts the crate's sections on each CPU: so a user copy inside of
-/// one is refused with an error instead of a wait without end. Two stores for each section.
+/// one, or a fault, a pin or a `map`, is refused with an error instead of a wait without end. Two stores for each section.
 ///
 /// ```
 /// # use pagepin::{CurrentCpu, Extras, NoPreempt, SectionCount};

@@ -21,9 +21,9 @@ pub unsafe trait NoPreempt {
     #[must_use = "the thread may move when the guard is dropped"]
     fn enter(&self) -> Self::Guard<'_>;
 
-    /// Whether the calling CPU is inside a guard, where nothing may wait. User copies ask, and are refused there. Who does not
-    /// count guards says `false`, and such a copy may wait for the lock that its own CPU holds;
-    /// [`SectionCount`](crate::SectionCount) counts.
+    /// Whether the calling CPU is inside a guard, where nothing may wait. User copies ask, and whoever wants an mm lock, and are refused
+    /// there ([`Reentered`](crate::Reentered)). Who does not count guards says `false`, and they may wait for the lock that their own CPU
+    /// holds; [`SectionCount`](crate::SectionCount) counts.
     #[inline(always)]
     fn is_entered(&self) -> bool {
         false

@@ -18,6 +18,13 @@ pub(crate) struct MmLock<L> {
     lock: L,
 }
 
+/// An mm lock is asked for where nothing may wait: in a section of one, or by who owns an entry. Found by kernels that count the
+/// crate's guards ([`NoPreempt::is_entered`]), also without slots; for others this is nothing.
+#[inline(always)]
+fn reject_inside<E: ExtraParts>(kernel: &E) -> Result<(), Reentered> {
+    if kernel.no_preempt().is_entered() { Err(Reentered) } else { Ok(()) }
+}
+
 type Stay<'k, E> = <<E as ExtraParts>::NoPreempt as NoPreempt>::Guard<'k>;
 
 /// A section of the lock, whose guard is dropped first, then the note, then what keeps the thread on its CPU.
@@ -75,6 +82,7 @@ impl<L: ReadWrite> MmLock<L> {
     /// With other readers.
     #[inline(always)]
     pub(crate) fn read<'a, E: ExtraParts>(&'a self, kernel: &'a E) -> Result<Section<'a, Reader<'a, L>, E>, Reentered> {
+        reject_inside(kernel)?;
         let _stay = kernel.no_preempt().enter();
         let note = Note::take(kernel.mm_readers(), self.name())?;
         if let Some(Note(slot)) = note {
@@ -97,6 +105,7 @@ impl<L: ReadWrite> MmLock<L> {
         &'a self,
         kernel: &'a E,
     ) -> Result<Section<'a, L::Writing<'a>, E>, Reentered> {
+        reject_inside(kernel)?;
         let _stay = kernel.no_preempt().enter();
         let note = Note::take(kernel.mm_readers(), ReaderSlot::ELSEWHERE)?;
         Ok(Section { guard: self.close(kernel), note, _stay })

@@ -8,7 +8,7 @@ use pagepin::fault::{Fault, FaultError, handle_fault};
 use pagepin::frame::Wide;
 use pagepin::pin::{PinError, PinFlags, Read, Write};
 use pagepin::space::{Advice, ForkError, Placement, SpaceError, SpaceOptions, UserSpace};
-use pagepin::{Access, AddressSpace, PageAddr, Platform, Reentered};
+use pagepin::{Access, AddressSpace, CurrentCpu, Env, Extras, PageAddr, Platform, Reentered, SectionCount, Vmas};
 use spin::relax::RelaxStrategy;
 
 use crate::forms::{self, Form};
@@ -113,4 +113,35 @@ fn a_section_in_a_section_is_an_error_that_names_it() {
     machine.image(&[&process, &other]).assert_same(&before, "after refusals");
     assert_eq!(machine.get(&process, A), 7);
     process.unmap(A, 2 * PAGE).unwrap();
+}
+
+/// The same in a kernel that has no slots and counts its sections: without either it would wait for itself for ever.
+#[test]
+fn a_section_in_a_section_is_found_by_counting() {
+    struct One;
+    // SAFETY: there is one thread.
+    unsafe impl CurrentCpu for One {
+        fn current_cpu(&self) -> usize {
+            0
+        }
+    }
+    let machine = Machine::<Wide>::new(64);
+    // SAFETY: the parts of one machine, which does not preempt.
+    let platform = unsafe { Platform::new(&machine, &machine, &machine, &machine, &machine) };
+    let kernel = platform.with_extras(Extras::new().no_preempt(SectionCount::<_, 1>::new(One)));
+    let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(pagepin::Levels::Four)).unwrap();
+    space.map(A, PAGE, RW).unwrap();
+    let fault = Fault { address: A, access: Access::Write, key_denied: false, malformed_table: false };
+    let inside = |_: &dyn Vmas| {
+        assert_eq!(space.fault(fault), Err(FaultError::Reentered));
+        assert_eq!(space.unmap(A, PAGE), Err(SpaceError::Reentered));
+        assert_eq!(space.vma_at(A), Err(Reentered));
+        assert_eq!(space.fork().err(), Some(ForkError::Reentered));
+    };
+    space.with_vmas(&mut { inside }).unwrap();
+    // A copy to user memory, or an interrupt, in a section of who owns an entry.
+    let stay = pagepin::NoPreempt::enter(pagepin::ExtraParts::no_preempt(kernel.extras()));
+    assert_eq!(space.fault(fault), Err(FaultError::Reentered));
+    drop(stay);
+    assert!(space.fault(fault).is_ok());
 }
