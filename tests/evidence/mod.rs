@@ -23,8 +23,17 @@ struct Case {
     instead: &'static str,
 }
 
-const CASES: [Case; 7] =
-    [derived::CASE, mapcount::REUSE, mapcount::UNSHARE, mapping::CASE, one_pinner::CASE, writeback::CASE, charge::CASE];
+const CASES: [Case; 9] = [
+    derived::CASE,
+    mapcount::REUSE,
+    mapcount::UNSHARE,
+    mapping::CASE,
+    one_pinner::CASE,
+    writeback::CASE,
+    writeback::IN_PLACE,
+    writeback::CLEAN,
+    charge::CASE,
+];
 
 macro_rules! evidence {
     ($($name:ident: $case:expr;)*) => {$(
@@ -45,6 +54,8 @@ evidence! {
     a_count_in_the_mapping_outlives_the_mapping: mapping::CASE;
     one_pinner_for_everybody_refuses_the_second_reader: one_pinner::CASE;
     writeback_that_skips_pinned_pages_never_writes_them: writeback::CASE;
+    writeback_in_place_writes_half_of_what_a_device_writes: writeback::IN_PLACE;
+    a_pinned_page_that_was_called_clean_loses_a_write: writeback::CLEAN;
     charging_the_first_pin_leaves_pins_that_nobody_paid_for: charge::CASE;
 }
 

@@ -1,12 +1,12 @@
 //! What drivers ask for: several ranges at once, buffers that are too small, pointers, access as a value, and an end in an
 //! interrupt.
 
-use pagepin::frame::Layout;
+use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{
     AnyPinned, Owner, PhysRun, PinError, PinFlags, PinHandle, PinnedPages, PinnedRange, PinnedVec, RawPins, Read,
-    UserVec, UserVecError, Write, pin_user_pages_in_parts, pin_user_pages_in_vec,
+    UserVec, UserVecError, Write, pin_user_pages_in_parts, pin_user_pages_in_vec, unpin_user_runs,
 };
-use pagepin::{Access, Levels, RangeError, Unlimited};
+use pagepin::{Access, Levels, PinBudget, PinTerm, RangeError, Unlimited};
 
 use crate::machine::{A, Machine, PAGE, RW, range, runs};
 
@@ -18,6 +18,7 @@ every_layout!(
     views_lead_to_the_bytes,
     access_is_what_was_asked_for,
     an_interrupt_completes_a_pin_after_its_process,
+    a_list_of_several_pins_is_released_by_one_call,
     pins_go_through_c_as_numbers,
 );
 
@@ -217,6 +218,50 @@ fn an_interrupt_completes_a_pin_after_its_process<L: Layout>() {
     }
     assert_eq!(requests.interrupt(), 3 * PAGE);
     machine.check_balance();
+}
+
+/// A block request: the pieces of several pins in one list, as the disk gets them, and what to uncharge.
+struct Request {
+    list: Vec<PhysRun>,
+    held_pages: u64,
+}
+
+impl Request {
+    /// In the completion interrupt, for all pieces at once and no more than the list: `bio_release_pages` on Linux.
+    fn complete<L: Layout>(self, machine: &Machine<L>, budget: &impl PinBudget, dirty: Dirty) {
+        // SAFETY: the runs left their guards when the request was made; it is completed once.
+        unsafe { unpin_user_runs(machine, &self.list, dirty) };
+        budget.uncharge(self.held_pages, PinTerm::Short);
+    }
+}
+
+fn a_list_of_several_pins_is_released_by_one_call<L: Layout>() {
+    for (dirty, is_dirty) in [(Dirty::Yes, true), (Dirty::No, false)] {
+        let machine = Machine::<L>::new(64);
+        machine.memory().scatter(true);
+        let process = machine.process_within(16, pagepin::space::SpaceOptions::without_kernel_half(Levels::Four));
+        process.map(A, 6 * PAGE, RW).unwrap();
+        machine.put(&process, A + 5 * PAGE, 1);
+        let mut request = Request { list: Vec::new(), held_pages: 0 };
+        // One page is in the list twice, as where two buffers meet in it.
+        for (start, length) in [(A + 100, 2 * PAGE), (A + 2 * PAGE + 50, 10), (A + 4 * PAGE, PAGE)] {
+            let raw = machine.pin::<Read>(&process, start, length).unwrap().into_raw();
+            request.list.extend_from_slice(raw.runs());
+            request.held_pages += raw.charged_pages();
+        }
+        let frames: Vec<_> =
+            request.list.iter().flat_map(|run| (0..run.pages()).map(|i| run.first().offset(i))).collect();
+        let words = || frames.iter().map(|frame| machine.word(*frame).snapshot()).collect::<Vec<_>>();
+        assert_eq!((frames.len(), process.budget().used()), (5, 5));
+        assert!(words().iter().all(|word| word.pins != 0 && !word.dirty));
+        // While an unmap has the mm lock: an interrupt comes when it likes.
+        let budget = process.budget();
+        let interrupt = || request.complete(&machine, budget, dirty);
+        let unmapped = machine.before_acknowledgement(interrupt, || process.unmap(A + 5 * PAGE, PAGE).unwrap());
+        assert_eq!(unmapped.pages, 1);
+        assert!(words().iter().all(|word| word.pins == 0 && word.dirty == is_dirty));
+        assert_eq!(process.budget().used(), 0);
+    }
 }
 
 fn pins_go_through_c_as_numbers<L: Layout>() {

@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use pagepin::frame::{CountError, Dirty, FrameKind, FrameWord, Layout, Ownership};
 use pagepin::pin::{PinAccess, PinError, PinFlags, Read, Write};
-use pagepin::space::SpaceOptions;
-use pagepin::{FrameSource, KeyRights, LeafSize, Levels, MapOptions, Pfn, SOFTWARE_BITS};
+use pagepin::space::{ForkError, SpaceOptions};
+use pagepin::{Env, FrameSource, KeyRights, LeafSize, Levels, MapOptions, Pfn, SOFTWARE_BITS};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, Machine, PAGE, Process, R, RW, range};
@@ -152,6 +152,27 @@ fn frozen_free_and_full_frames_are_refused<L: Layout>() {
     (0..FrameWord::<L>::MAX_PINS).for_each(|_| assert!(machine.word(frame).unpin(Dirty::No).is_ok()));
 }
 
+/// An entry maps a frame that nobody uses: some part of the kernel has given back what was not its own. A lockless walker, which may
+/// come too late for any frame, leaves it alone and nothing is said. Who holds the entry has to get its reference; that this fails
+/// is reported, and nothing was changed.
+fn a_grab_that_may_fail_is_refused_and_one_that_must_not_is_reported<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.populated(1, 1);
+    let child = process.fork().unwrap();
+    let frame = machine.frame_at(&process, A).0;
+    let word = machine.word(frame);
+    (0..2).for_each(|_| assert!(word.put().is_ok()));
+    let before = machine.image(&[&process, &child]);
+    assert_eq!(refused::<Read, L>(&process), both(PinError::WouldFault));
+    assert_eq!(machine.statistics().bugs_caught, 0);
+    assert!(machine.store(0, &process, A, 2, 1).is_err());
+    assert!(forms::pin::<Read, L>(Form::Slow, &process, range(&process, A, 1), PinFlags::empty(), 1).is_err());
+    assert_eq!(process.fork().err(), Some(ForkError::MalformedTable));
+    before.assert_same(&machine.image(&[&process, &child]), "refused");
+    word.hand_out(FrameKind::Anonymous, 0, Ownership::Shared).unwrap();
+    word.try_get().unwrap();
+}
+
 /// Linux retried long-term pins without end while a page could not be moved. A page that no fault makes ready, here for want
 /// of the right to write in an upper entry, ends the call.
 fn a_page_that_no_fault_makes_ready_ends_the_pin<L: Layout>() {
@@ -262,6 +283,7 @@ every_layout!(
     a_leaf_where_hardware_has_none_is_malformed,
     special_and_prot_none_leaves_are_left_to_the_slow_path,
     frames_outside_the_frame_table_are_never_pinned,
+    a_grab_that_may_fail_is_refused_and_one_that_must_not_is_reported,
     a_shared_frame_is_not_pinned_without_a_fault,
     a_page_that_no_fault_makes_ready_ends_the_pin,
     a_large_leaf_over_single_frames_is_refused,
