@@ -30,7 +30,9 @@ mod vmas;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use pagepin::frame::{Biased10, Layout, Split23x4x4, Split23x8, Wide};
+#[cfg(not(pagepin_one_layout))]
+use pagepin::frame::{Biased10, Split23x4x4, Split23x8};
+use pagepin::frame::{Layout, Wide};
 use pagepin::space::SpaceOptions;
 use pagepin::{KeyRights, MapOptions, MemoryType, Pfn, Rights, Vma, VmaFlags};
 
@@ -153,9 +155,14 @@ pub(crate) fn run(bytes: &[u8]) {
     let script = Script::decode(bytes);
     match script.words {
         Words::Wide => run_in::<Wide>(script),
+        #[cfg(not(pagepin_one_layout))]
         Words::Split23x8 => run_in::<Split23x8>(script),
+        #[cfg(not(pagepin_one_layout))]
         Words::Split23x4x4 => run_in::<Split23x4x4>(script),
+        #[cfg(not(pagepin_one_layout))]
         Words::Biased10 => run_in::<Biased10>(script),
+        #[cfg(pagepin_one_layout)]
+        _ => run_in::<Wide>(script),
     }
 }
 
@@ -178,7 +185,7 @@ fn run_in<L: Layout>(script: Script) {
         options,
         policy,
         pin_limit,
-        kinds: matches!(script.words, Words::Split23x4x4).then_some((13, 15)),
+        kinds: L::SEPARATE_GETS.then_some((13, 15)),
         processes: vec![(machine.process_within(pin_limit, options), Model::default())],
         forked: 1,
         pins: Vec::new(),

@@ -3,7 +3,7 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
-use crate::{check, demo, example, loom, models, shuttle};
+use crate::{check, demo, example, loom, models, mutants, shuttle};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Build, boot, test and measure pagepin")]
@@ -122,14 +122,9 @@ pub(crate) enum Task {
     },
     /// Change the library in small ways, one at a time, and look whether a test notices; writes docs/MUTANTS.md
     ///
-    /// Takes an hour or two for all of the library, minutes for a file.
-    Mutants {
-        /// Files and directories of the library, such as src/frame; none: all
-        places: Vec<String>,
-        /// Mutants tested at the same time; without it, as many as there are CPUs
-        #[arg(long)]
-        jobs: Option<usize>,
-    },
+    /// Takes half a minute for a mutant, and many hours for all of the library; what was tested stays tested, so it may be stopped
+    /// and started again.
+    Mutants(mutants::Wanted),
     /// Count the lines and branches of the library that the host tests reach; writes docs/COVERAGE.md
     ///
     /// Takes some minutes. Needs a nightly toolchain.
@@ -192,7 +187,7 @@ impl Task {
             Self::Tsan { .. } => "tsan",
             Self::Loom { .. } => "loom",
             Self::Shuttle { .. } => "shuttle",
-            Self::Mutants { .. } => "mutants",
+            Self::Mutants(_) => "mutants",
             Self::Coverage => "coverage",
             Self::Layouts => "layouts",
             Self::Picture => "picture",

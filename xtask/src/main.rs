@@ -106,7 +106,7 @@ fn run(cli: Cli, root: &Path) -> Result<bool> {
         Task::Tsan { seconds } => plain(tsan::run(root, seconds)),
         Task::Loom { models, .. } => plain(loom::run(root, &models)),
         Task::Shuttle { scenarios, schedules, .. } => plain(shuttle::run(root, &scenarios, &schedules)),
-        Task::Mutants { places, jobs } => plain(mutants::run(root, &places, jobs)),
+        Task::Mutants(wanted) => plain(mutants::run(root, &wanted)),
         Task::Coverage => plain(coverage::run(root)),
         Task::Layouts => plain(layouts::run(root)),
         Task::Example { kernels } => plain(example::run(root, &kernels)),
