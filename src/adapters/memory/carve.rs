@@ -86,13 +86,14 @@ pub unsafe fn frames_from_regions<'a, L: Layout>(
     map: &impl PhysMap,
     regions: impl IntoIterator<Item = Region>,
 ) -> Result<(SpanFrameTable<'a, L>, BuddySource<'a>), RegionError> {
-    let given = MemoryMap::new(regions)?;
-    let most = given.pieces().max_by_key(|piece| piece.frames).ok_or(RegionError::NoMemory)?;
-    let frames: u64 = given.pieces().map(|piece| piece.frames).sum();
+    let mut usable = MemoryMap::EMPTY;
+    usable.read(regions)?;
+    let most = usable.pieces().max_by_key(|piece| piece.frames).ok_or(RegionError::NoMemory)?;
+    let frames: u64 = usable.pieces().map(|piece| piece.frames).sum();
     if frames > MAX_FRAMES {
         return Err(RegionError::TooMuchMemory);
     }
-    let bytes = Chunk::bytes::<L>(frames, given.pieces().count() as u64);
+    let bytes = Chunk::bytes::<L>(frames, usable.pieces().count() as u64);
     let chunk_frames = bytes.div_ceil(PAGE_SIZE);
     let too_small = RegionError::TooSmall(most.region(), bytes);
     let chunk_first = (most.first + most.frames).checked_sub(chunk_frames).ok_or(too_small)?;
@@ -101,18 +102,18 @@ pub unsafe fn frames_from_regions<'a, L: Layout>(
         return Err(too_small);
     }
     let carved = Piece { first: chunk_first, frames: chunk_frames };
-    let left = given.without(carved);
-    let largest = left.pieces().max_by_key(|piece| piece.frames).ok_or(too_small)?;
+    usable.take(carved);
+    let largest = usable.pieces().max_by_key(|piece| piece.frames).ok_or(too_small)?;
     // SAFETY: the frames are usable, so nobody uses them and the map reaches them as consecutive memory; they are in no piece
     // that is left, so nobody will.
     let mut chunk = unsafe { Chunk::new(map, carved) };
 
     let mut place = largest.frames;
-    let others = left.pieces().filter(|piece| *piece != largest).map(|Piece { first, frames }| {
+    let others = usable.pieces().filter(|piece| *piece != largest).map(|Piece { first, frames }| {
         place += frames;
         Stretch { first, frames, place: place - frames }
     });
-    let others = chunk.take(left.pieces().count() - 1, others);
+    let others = chunk.take(usable.pieces().count() - 1, others);
     let largest = Stretch { first: largest.first, frames: largest.frames, place: 0 };
     let stretches = Stretches { largest, others };
     let frames = (frames - chunk_frames) as usize;

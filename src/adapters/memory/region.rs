@@ -197,8 +197,8 @@ impl Piece {
     }
 }
 
-/// Regions in the order of their addresses, of which no usable one overlaps any other.
-#[derive(Clone)]
+/// Regions in the order of their addresses, of which no usable one overlaps any other. It takes 6 KiB of a stack that may be small
+/// at boot, so there is one, and it is never moved.
 pub(super) struct MemoryMap {
     /// One more than may be given, for what is carved.
     regions: [Region; MAX_REGIONS + 1],
@@ -206,16 +206,16 @@ pub(super) struct MemoryMap {
 }
 
 impl MemoryMap {
+    pub(super) const EMPTY: Self = Self { regions: [Region::NONE; MAX_REGIONS + 1], count: 0 };
+
     /// # Errors
     /// All of [`RegionError`] that can be seen by looking at the regions.
-    pub(super) fn new(regions: impl IntoIterator<Item = Region>) -> Result<Self, RegionError> {
-        let mut map = Self { regions: [Region::NONE; MAX_REGIONS + 1], count: 0 };
+    pub(super) fn read(&mut self, regions: impl IntoIterator<Item = Region>) -> Result<(), RegionError> {
         for region in regions {
-            map.add(region)?;
+            self.add(region)?;
         }
-        map.sort();
-        map.reject_overlaps()?;
-        Ok(map)
+        self.sort();
+        self.reject_overlaps()
     }
 
     fn add(&mut self, region: Region) -> Result<(), RegionError> {
@@ -246,13 +246,12 @@ impl MemoryMap {
         Ok(())
     }
 
-    /// The same with the frames of `piece` taken.
-    pub(super) fn without(mut self, piece: Piece) -> Self {
+    /// Takes the frames of `piece`.
+    pub(super) fn take(&mut self, piece: Piece) {
         let start = piece.first << PAGE_SHIFT;
         self.regions[self.count] = Region::taken(start, start + (piece.frames << PAGE_SHIFT));
         self.count += 1;
         self.sort();
-        self
     }
 
     fn sort(&mut self) {
