@@ -62,8 +62,9 @@ impl From<Refusal> for Unresolved {
 /// Makes `page` of `vma` fit for `request`. The caller holds the mm lock (for reading).
 ///
 /// What is usual is decided at the first look: a page of this mm, or none yet, in a table that is there. Inlined where the
-/// request is a constant, so that the decision shrinks to the rows it can reach.
-#[inline(always)]
+/// request is a constant, so that the decision shrinks to the rows it can reach. Without optimisation nothing shrinks, and each
+/// caller would keep all of its values on the stack, once for each request.
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn resolve<K: Env>(
     mm: &Mm<K>,
     vma: &Vma,
@@ -124,7 +125,7 @@ fn resolve_by_looking_again<K: Env>(
 }
 
 /// What follows from what was found in `slot`. `None`: look again.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 fn act<'k, K: Env>(
     tables: &mut Tables<'k, K>,
     slot: Slot,
