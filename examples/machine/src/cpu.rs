@@ -1,6 +1,6 @@
 //! What each CPU has to itself: a block that GS leads to, segments, and the interrupt table that all share.
 
-use alloc::boxed::Box;
+use alloc::{boxed::Box, vec};
 use core::arch::asm;
 use core::mem::offset_of;
 
@@ -52,7 +52,7 @@ pub fn current() -> usize {
 pub(crate) fn init(index: usize) {
     let mut tss = TaskStateSegment::new();
     // For traps that cannot trust the stack that they find.
-    let stack = Box::leak(Box::new([0_u128; 1024]));
+    let stack = vec![0_u128; 1024].leak();
     tss.interrupt_stack_table[0] = VirtAddr::from_ptr(stack.as_ptr_range().end);
     let block = Box::leak(Box::new(Block { kernel_rsp: 0, index: index as u64, tss }));
     GsBase::write(VirtAddr::from_ptr(block));
@@ -73,8 +73,8 @@ pub(crate) fn init(index: usize) {
         }
         load_tss(tss);
     }
-    static IDT: Once<[[u64; 2]; 256]> = Once::new();
-    let idt = IDT.call_once(interrupt_table);
+    static IDT: Once<&[[u64; 2]]> = Once::new();
+    let idt = *IDT.call_once(interrupt_table);
     // SAFETY: the table is complete and lives for ever. No floating point here; no tags, no global pages.
     unsafe {
         lidt(&DescriptorTablePointer { limit: size_of_val(idt) as u16 - 1, base: VirtAddr::from_ptr(idt) });
@@ -85,8 +85,8 @@ pub(crate) fn init(index: usize) {
 }
 
 /// Intel SDM volume 3, "64-Bit IDT Gate Descriptors".
-fn interrupt_table() -> [[u64; 2]; 256] {
-    let mut table = [[0; 2]; 256];
+fn interrupt_table() -> &'static [[u64; 2]] {
+    let table = vec![[0; 2]; 256].leak();
     for (vector, stub) in trap::stubs() {
         let present_gate = 0x8e_u64 << 40;
         let from_ring_3 = if vector == trap::SYSTEM_CALL { 3 << 45 } else { 0 };

@@ -8,6 +8,7 @@ pub mod console;
 pub mod cpu;
 pub mod edu;
 pub mod program;
+pub mod stack;
 pub mod startup;
 pub mod trap;
 
@@ -25,6 +26,7 @@ static DIRECT_MAP: AtomicU64 = AtomicU64::new(0);
 pub fn init(direct_map: u64) {
     DIRECT_MAP.store(direct_map, Ordering::Relaxed);
     console::init();
+    stack::init();
     // SAFETY: the masks of the two old interrupt controllers, which would use the vectors of exceptions.
     unsafe {
         Port::<u8>::new(0x21).write(0xff_u8);

@@ -1,12 +1,11 @@
 //! Starting the other CPUs: a page of code below 1 MiB that brings one from 16 bits to 64, one CPU at a time.
 
-use alloc::vec;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use x86_64::registers::control::Cr3;
 
-use crate::{apic, cpu, direct};
+use crate::{apic, cpu, direct, stack};
 
 /// Physical memory that is used here, and must be nobody else's: the code, and two tables for the way.
 pub const TAKEN: core::ops::Range<u64> = 0x8000..0xb000;
@@ -125,9 +124,7 @@ pub fn start_others(count: usize, main: fn() -> !) {
     store(&raw const machine_ap_root, root);
     store(&raw const machine_ap_entry, start as *const () as u64);
     for (index, apic_id) in APIC_IDS.iter().enumerate().take(count).skip(1) {
-        // 256 KiB: without optimisation each call has all of its values on it.
-        let stack = vec![0_u128; 16384].leak();
-        store(&raw const machine_ap_stack, stack.as_ptr_range().end as u64);
+        store(&raw const machine_ap_stack, stack::make(index));
         store(&raw const machine_ap_index, index as u64);
         // QEMU numbers them one after the other.
         apic_id.store(index as u32, Ordering::Relaxed);

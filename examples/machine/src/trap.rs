@@ -9,13 +9,14 @@ use core::mem::{offset_of, size_of};
 use spin::Once;
 use x86_64::registers::control::Cr2;
 
-use crate::{apic, cpu};
+use crate::{apic, cpu, stack};
 
 /// Vector of `int 0x80`.
 pub(crate) const SYSTEM_CALL: u8 = 0x80;
 /// Vector by which CPUs interrupt each other.
 pub const FLUSH: u8 = 0xf0;
 const SPURIOUS: u8 = 0xff;
+const DOUBLE_FAULT: u64 = 8;
 const PAGE_FAULT: u64 = 14;
 
 /// Registers of a program while it does not run. Filled by the stubs below in this order.
@@ -136,6 +137,9 @@ extern "C" fn kernel_trap(frame: &mut KernelFrame) {
     match (frame.vector, HANDLERS.get()) {
         (PAGE_FAULT, Some(handlers)) => frame.rip = (handlers.page_fault)(Cr2::read_raw(), frame.code, frame.rip),
         (32.., _) => interrupt(frame.vector),
+        (DOUBLE_FAULT, _) if let Some(cpu) = stack::overrun_by(Cr2::read_raw()) => {
+            panic!("the stack of CPU {cpu} is too small: {frame:x?}")
+        }
         _ => panic!("trap in the kernel, CR2 {:#x}: {frame:x?}", Cr2::read_raw()),
     }
 }

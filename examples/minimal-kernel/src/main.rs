@@ -9,7 +9,7 @@ mod memory;
 mod process;
 
 use bootloader::BootInfo;
-use machine::{edu, println, startup, trap};
+use machine::{edu, println, stack, startup, trap};
 
 /// What the locks do while they wait.
 type Relax = spin::Spin;
@@ -26,7 +26,7 @@ fn main(boot: &'static BootInfo) -> ! {
     });
     assert!(edu::init(), "no device");
     let status = process::run_until_end_of(process::start());
-    println!("the program ended with {status}");
+    println!("the program ended with {status}; {} bytes of stack", stack::used(0));
     machine::exit(status == 0)
 }
 

@@ -10,7 +10,7 @@ mod memory;
 mod process;
 
 use bootloader::BootInfo;
-use machine::{edu, println, startup, trap};
+use machine::{edu, println, stack, startup, trap};
 use memory::{Answer as Relax, SMP};
 
 const CPUS: usize = 4;
@@ -31,7 +31,8 @@ fn main(boot: &'static BootInfo) -> ! {
     assert!(edu::init(), "no device");
     let programs = [(); PROGRAMS].map(|()| process::start());
     let statuses = programs.map(process::run_until_end_of);
-    println!("{} CPUs; the programs ended with {statuses:?}", startup::cpus());
+    let stacks = [0, 1, 2, 3].map(stack::used);
+    println!("{} CPUs; the programs ended with {statuses:?}; bytes of stack: {stacks:?}", startup::cpus());
     machine::exit(startup::cpus() == CPUS && statuses == [0; PROGRAMS])
 }
 
