@@ -27,6 +27,10 @@ use crate::steps::{Steps, Summary};
 const TOOL: Tool = Tool { name: "cargo-mutants", version: "27.1.0", why: "it changes the library in small ways" };
 const PAGE: &str = "docs/MUTANTS.md";
 
+/// The first failure decides. The test programs take this option from a nightly toolchain only, or with the variable.
+const FAIL_FAST: [&str; 3] = ["-Z", "unstable-options", "--fail-fast"];
+const NIGHTLY_OPTIONS: (&str, &str) = ("RUSTC_BOOTSTRAP", "1");
+
 /// What is asked of a mutant.
 struct Tests {
     /// Parts of the names of tests that are left out.
@@ -69,12 +73,9 @@ pub(crate) fn run(project: &Path, wanted: &Wanted) -> Steps {
         Ok((Summary::note(note), (Campaign { program, project, tree: Tree::copy(project)? }, files)))
     };
     let Some((campaign, files)) = steps.value("set-up", Show::Last, set_up) else { return steps };
-    let unchanged = || {
-        let limits = [campaign.without_mutants(&QUICK)?, campaign.without_mutants(&ALL)?];
-        Ok((Summary::note("the tests pass without a mutant"), limits))
-    };
-    let Some(limits) = steps.value("unchanged", Show::Last, unchanged) else { return steps };
-    steps.run("mutants", Show::All, || campaign.all(&files, wanted.minutes, limits));
+    let unchanged = || Ok((Summary::note("the quick tests pass without a mutant"), campaign.without_mutants(&QUICK)?));
+    let Some(quick) = steps.value("unchanged", Show::Last, unchanged) else { return steps };
+    steps.run("mutants", Show::All, || campaign.all(&files, wanted.minutes, quick));
     steps
 }
 
@@ -111,7 +112,7 @@ impl Campaign<'_> {
             cargo.args(["test", "--quiet", "--package", "pagepin", "--features", "alloc", "--profile", "mutants"]);
             cargo.args(["--lib", "--test", "host"]);
             if run {
-                cargo.arg("--").args(skips(tests))
+                cargo.arg("--").args(arguments(tests))
             } else {
                 cargo.arg("--no-run")
             };
@@ -125,12 +126,13 @@ impl Campaign<'_> {
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>, tests: &Tests) -> Command {
         let mut command = setup::selected(Command::new(program), self.project);
-        command.current_dir(self.tree.root()).envs(tests.environment.iter().copied());
+        command.current_dir(self.tree.root()).envs(tests.environment.iter().copied()).envs([NIGHTLY_OPTIONS]);
         command
     }
 
-    fn all(&self, files: &[String], minutes: Option<u64>, limits: [Duration; 2]) -> Result<Summary> {
+    fn all(&self, files: &[String], minutes: Option<u64>, quick: Duration) -> Result<Summary> {
         let end = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
+        let mut limits = (quick, None);
         let (mut tested, mut caught, mut surprises) = (0, 0, 0);
         for file in files {
             if end.is_some_and(|end| Instant::now() > end) {
@@ -140,7 +142,7 @@ impl Campaign<'_> {
             // As it is now: somebody may have worked on it since the campaign began.
             self.tree.refresh()?;
             let id = tree::id(self.tree.root(), file)?;
-            let outcomes = self.file(file, limits)?;
+            let outcomes = self.file(file, &mut limits)?;
             caught += outcomes.caught.len() + outcomes.timeouts.len();
             surprises += self.write(file, &outcomes, Tested::today(&id))?;
             tested += 1;
@@ -149,10 +151,16 @@ impl Campaign<'_> {
         Ok(Summary { note, passed: caught as u64, failed: surprises as u64 })
     }
 
-    /// All mutants of one file: the quick tests, and what they let pass once more with all.
-    fn file(&self, file: &str, [quick, all]: [Duration; 2]) -> Result<Outcomes> {
-        let mut outcomes = self.pass(file, &[], &QUICK, quick)?;
+    /// All mutants of one file: the quick tests, and what they let pass once more with all. How long those may take is measured when
+    /// they are needed first.
+    fn file(&self, file: &str, (quick, all): &mut (Duration, Option<Duration>)) -> Result<Outcomes> {
+        let mut outcomes = self.pass(file, &[], &QUICK, *quick)?;
         if !outcomes.survivors.is_empty() {
+            self.tree.refresh()?;
+            let all = match all {
+                Some(limit) => *limit,
+                None => *all.insert(self.without_mutants(&ALL)?),
+            };
             let second = self.pass(file, &std::mem::take(&mut outcomes.survivors), &ALL, all)?;
             outcomes.caught.extend(second.caught);
             outcomes.unviable.extend(second.unviable);
@@ -170,7 +178,7 @@ impl Campaign<'_> {
         mutants.arg("--timeout").arg(limit.as_secs().to_string()).arg("--output").arg(&output);
         mutants.args(["--file".to_owned(), as_the_module_tree_has_it(file)]);
         mutants.args(named.iter().flat_map(|name| ["--re".to_owned(), exactly(name)]));
-        mutants.args(["--", "--lib", "--test", "host", "--"]).args(skips(tests));
+        mutants.args(["--", "--lib", "--test", "host", "--"]).args(arguments(tests));
         let status = child::watch(&mutants, |_, line| screen::output(line))?;
         // 2: some were missed, 3: some took too long. Both are judged by who asked.
         if !matches!(status.code(), Some(0 | 2 | 3)) {
@@ -230,8 +238,9 @@ impl Outcomes {
     }
 }
 
-fn skips(tests: &Tests) -> impl Iterator<Item = &'static str> {
-    tests.skipped.iter().flat_map(|test| ["--skip", *test])
+/// What the test programs are told.
+fn arguments(tests: &Tests) -> impl Iterator<Item = &'static str> {
+    FAIL_FAST.into_iter().chain(tests.skipped.iter().flat_map(|test| ["--skip", *test]))
 }
 
 /// `cargo-mutants` follows the module tree, which reaches `arch` by a detour.
