@@ -10,6 +10,8 @@ const HEADINGS: [&str; 8] =
 const TOTAL: &str = "**all**";
 /// Letters of an id in the page.
 const SHORT: usize = 10;
+/// Files that were not tested yet are named if there are no more.
+const NAMED: usize = 20;
 
 /// How the mutants of one file ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,6 +105,9 @@ impl Scores {
             return format!("{table}\n{of_these} Every file of the library is here.\n");
         }
         let (seen, all) = (library.len() - missing.len(), library.len());
+        if missing.len() > NAMED {
+            return format!("{table}\n{of_these} {seen} of {all} files are here; the others were not tested yet.\n");
+        }
         format!("{table}\n{of_these} {seen} of {all} files are here. Not yet tested: {}.\n", missing.join(", "))
     }
 }
