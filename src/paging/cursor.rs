@@ -30,6 +30,11 @@ impl Chunk {
         self.page.offset(i * self.size.pages())
     }
 
+    /// What it costs to visit it, in places: to find it costs some, however few there are.
+    pub(crate) fn cost(&self) -> u64 {
+        self.count.max(arch::ENTRIES / 8)
+    }
+
     /// The page after the last place's.
     pub(crate) fn end(&self) -> PageAddr {
         self.page_at(self.count)

@@ -35,6 +35,10 @@ pub(super) struct Wanted<'a, S: ?Sized> {
 /// enough; more means that the kernel's own VMAs are changing.
 const MAX_FAULTS_PER_PAGE: u32 = 16;
 
+/// With so many pages, and what the last walk or batch of copies had beyond, a slow acquisition leaves the mm lock and takes it again:
+/// others wait for no more than it takes to clear or to copy them.
+const MOST_PAGES_PER_SECTION: u64 = 512;
+
 impl<S: ?Sized> Clone for Wanted<'_, S> {
     #[inline(always)]
     fn clone(&self) -> Self {
@@ -97,19 +101,24 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
 
     #[inline(never)]
     fn acquire_fast<const WRITE: bool, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<Stop> {
-        self.walk::<WRITE, PIN>(self.range.end_page(), runs)
+        self.walk::<WRITE, PIN>(self.range.end_page(), runs, |_| true)
     }
 
-    /// Collects what is present up to `end`, beginning at the first missing page.
+    /// Collects what is present up to `end`, beginning at the first missing page, as long as it `runs_on`.
     #[inline(always)]
-    fn walk<const WRITE: bool, const PIN: bool>(&self, end: PageAddr, runs: &mut Runs<'_>) -> Option<Stop> {
+    fn walk<const WRITE: bool, const PIN: bool>(
+        &self,
+        end: PageAddr,
+        runs: &mut Runs<'_>,
+        runs_on: impl Fn(&Runs<'_>) -> bool,
+    ) -> Option<Stop> {
         let walk = Walk::<S::Kernel, WRITE> { mm: self.space.mm(), demand: Demand::new(self.keys) };
         let first = self.range.first_page();
         loop {
             let inside = self.env().read_side().enter();
             let stop = walk.run::<PIN>(first.offset(runs.pages()), end, runs);
             drop(inside);
-            if stop.is_some() || first.offset(runs.pages()) >= end {
+            if stop.is_some() || first.offset(runs.pages()) >= end || !runs_on(runs) {
                 return stop;
             }
         }
@@ -192,7 +201,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         }
     }
 
-    /// The pages up to `end`, all in `vma`, which permits `request`.
+    /// The pages up to `end`, all in `vma`, which permits `request`; or some of them, and then no fewer than one section is for.
     fn acquire_pages<const WRITE: bool, const PIN: bool>(
         &self,
         vmas: &dyn Vmas,
@@ -209,9 +218,10 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
                 return Ok(());
             }
         }
-        let mut faults = (first, 0);
+        let (mut faults, before) = ((first, 0), runs.pages());
+        let is_enough = |runs: &Runs<'_>| runs.pages() - before >= MOST_PAGES_PER_SECTION;
         loop {
-            let Some(stop) = self.walk::<WRITE, PIN>(end, runs) else { return Ok(()) };
+            let Some(stop) = self.walk::<WRITE, PIN>(end, runs, |runs| !is_enough(runs)) else { return Ok(()) };
             let a_fault_mends_it = matches!(stop, Stop::Unready | Stop::Raced);
             if !a_fault_mends_it || self.flags.contains(PinFlags::NOFAULT) {
                 return Err(stop.into());
@@ -223,7 +233,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             }
             self.make_ready::<PIN>(vmas, vma, page, end, request, runs)?;
             // It may have pinned all of them; a walk is of one page at least.
-            if first.offset(runs.pages()) >= end {
+            if first.offset(runs.pages()) >= end || is_enough(runs) {
                 return Ok(());
             }
         }

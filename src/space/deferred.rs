@@ -1,13 +1,13 @@
 //! Unmaps that a VMA's policy refuses or defers because of pinned pages.
 
-use super::pinned::{find_pinned, first_pinned, wait_for_walks};
+use super::pinned::{find_pinned, wait_for_walks};
 use super::protect::withdraw;
+use super::steps::Held;
 use super::vma_map::VmaMap;
-use super::zap::reject_split_leaves;
-use super::{EmptyTables, SpaceError, Unmapped, UserSpace, zap_pages};
+use super::zap::reject_split_edges;
+use super::{SpaceError, Unmapped, UserSpace};
 use crate::addr::{PageAddr, UserRange};
 use crate::env::Env;
-use crate::paging::Tables;
 use crate::primitive::{Ordering, safeguard};
 use crate::vma::{Vma, VmaFlags};
 
@@ -18,6 +18,11 @@ type Part = (PageAddr, PageAddr);
 fn parts(vmas: &VmaMap, (first, end): Part, wanted: fn(&Vma) -> bool) -> impl Iterator<Item = Part> + Clone + '_ {
     let wanted = vmas.touching(first, end).filter(move |vma| wanted(vma));
     wanted.map(move |vma| (vma.start().max(first), vma.end().min(end)))
+}
+
+/// The first part of `whole` that waits.
+fn first_waiting(vmas: &VmaMap, whole: Part) -> Option<Part> {
+    parts(vmas, whole, is_deferred).next()
 }
 
 fn refuses(vma: &Vma) -> bool {
@@ -38,70 +43,91 @@ pub(super) fn asks_about_pins(vmas: &VmaMap, range: UserRange) -> bool {
     parts(vmas, (range.first_page(), range.end_page()), |vma| refuses(vma) || defers(vma)).next().is_some()
 }
 
-/// Refuses to discard pinned pages by either policy: what is discarded comes back as something else, so there is nothing to defer.
-pub(super) fn reject_pinned<K: Env>(tables: &Tables<'_, K>, vmas: &VmaMap, range: UserRange) -> Result<(), SpaceError> {
-    let keeps = |vma: &Vma| refuses(vma) || (defers(vma) && !is_deferred(vma));
-    let pinned = first_pinned(tables, parts(vmas, (range.first_page(), range.end_page()), keeps))?;
-    pinned.map_or(Ok(()), |page| Err(SpaceError::Pinned(page)))
-}
-
-/// Whether a page of it is pinned.
-fn is_pinned<K: Env>(tables: &Tables<'_, K>, vma: &Vma) -> Result<bool, SpaceError> {
-    Ok(find_pinned(tables, core::iter::once((vma.start(), vma.end())))?.is_some())
+/// Whether it keeps pinned pages from a discard: by either policy, since what is discarded comes back as something else, so that
+/// there is nothing to defer.
+pub(super) fn keeps_pinned(vma: &Vma) -> bool {
+    refuses(vma) || (defers(vma) && !is_deferred(vma))
 }
 
 impl<K: Env, C> UserSpace<K, C> {
-    /// Unmaps a range in which some VMA [asks about pins](asks_about_pins). There is room for the change.
-    pub(super) fn unmap_by_policy(&self, vmas: &mut VmaMap, range: UserRange) -> Result<Unmapped, SpaceError> {
-        let (first, end) = (range.first_page(), range.end_page());
-        // SAFETY: the mm lock is held for writing: the caller has the VMAs from it.
-        let mut tables = unsafe { Tables::under_mm_lock(&self.mm) };
-        reject_split_leaves(&tables, first, end)?;
-        let refusing = parts(vmas, (first, end), refuses);
-        if let Some(page) = first_pinned(&tables, refusing)? {
-            return Err(SpaceError::Pinned(page));
+    /// Unmaps a range in which some VMA [asks about pins](asks_about_pins).
+    pub(super) fn unmap_by_policy<'a>(
+        &'a self,
+        held: Held<'a, K>,
+        first: PageAddr,
+        end: PageAddr,
+    ) -> Result<Unmapped, SpaceError> {
+        let mut held = self.reject_pinned(held, (first, end), refuses)?;
+        reject_split_edges(&self.tables(&held), first, end)?;
+        held.make_room_to_change(first, end)?;
+        if parts(&held, (first, end), defers).next().is_none() {
+            return self.take_out_in_steps(held, first, end);
         }
+        held.leave(first, end)?;
         // From here on nothing is refused. Nobody may access what is unmapped, now or when its pins are gone, and once the
         // walks of this moment have ended nobody else will pin it. So what is not pinned then can go.
-        let mut withdrawn = false;
-        for part in parts(vmas, (first, end), defers) {
-            withdrawn |= withdraw(&mut tables, part);
+        held.begin_deferral();
+        held.change(first, end, |vma| defers(&vma).then(|| vma.with_unmap_deferred()));
+        let (mut next, mut unmapped) = (first, Unmapped::default());
+        loop {
+            // Nobody maps anything here, so all VMAs that are left wait.
+            let waiting = first_waiting(&held, (next, end));
+            match waiting {
+                Some((start, stop)) if start == next => next = withdraw(&mut self.tables(&held), start, stop),
+                _ => {
+                    let stop = waiting.map_or(end, |(start, _)| start);
+                    let zapped;
+                    (held, zapped) = self.zap_in_steps(held, next, stop)?;
+                    (next, unmapped) = (stop, unmapped.and(zapped));
+                }
+            }
+            if next >= end {
+                break;
+            }
+            held = self.step_aside(held)?;
         }
-        if withdrawn {
-            safeguard!(DeferralWaits; wait_for_walks(&tables, first));
-        }
-        let stays = |vma: &Vma| defers(vma) && is_pinned(&tables, vma) == Ok(true);
-        vmas.change(first, end, |vma| stays(&vma).then(|| vma.with_unmap_deferred()));
-        drop(tables);
-
-        let mut unmapped = Unmapped::default();
-        let mut next = first;
-        for vma in vmas.touching(first, end) {
-            let (start, stop) = (vma.start().max(first), vma.end().min(end));
-            unmapped.deferred_pages += start.pages_to(stop);
-            unmapped = unmapped.and(self.zap_between(next, start)?);
-            next = stop;
-        }
-        unmapped = unmapped.and(self.zap_between(next, end)?);
-        if unmapped.deferred_pages != 0 {
+        safeguard!(DeferralWaits; wait_for_walks(&self.tables(&held), first));
+        held.end_deferral();
+        let finished = self.finish_in(held, (first, end));
+        self.hold()?.left(first, end);
+        let finished = finished?;
+        if finished.deferred_pages != 0 {
             self.deferrals.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(unmapped)
+        Ok(unmapped.and(finished))
     }
 
-    /// Unmaps the pages between, if there are any.
-    fn zap_between(&self, first: PageAddr, end: PageAddr) -> Result<Unmapped, SpaceError> {
-        if first >= end {
-            return Ok(Unmapped::default());
+    /// Completes the unmaps in `whole` that wait, were withdrawn, and need not wait any more.
+    fn finish_in<'a>(&'a self, mut held: Held<'a, K>, whole: Part) -> Result<Unmapped, SpaceError> {
+        let (mut next, end) = whole;
+        let (mut unmapped, mut looked) = (Unmapped::default(), None);
+        while let Some(part) = first_waiting(&held, (next, end)) {
+            // Nobody pins what waits. So a page without pins stays without, and a look may take steps, as long as this is one part.
+            let from = looked.filter(|(of, _)| *of == part).map_or(part.0, |(_, reached)| reached);
+            let (pinned, reached) = find_pinned(&self.tables(&held), from, part.1)?;
+            if pinned.is_none() && reached < part.1 {
+                looked = Some((part, reached));
+            } else {
+                next = part.1;
+                // Where an end of the range cuts a VMA, and there is no room for two, it waits as a whole.
+                if pinned.is_some() || held.make_room_to_change(part.0, part.1).is_err() {
+                    unmapped.deferred_pages += part.0.pages_to(part.1);
+                } else {
+                    unmapped = unmapped.and(self.take_out_in_steps(held, part.0, part.1)?);
+                    held = self.hold()?;
+                    continue;
+                }
+            }
+            held = self.step_aside(held)?;
         }
-        // SAFETY: a part of a range that was checked; the caller holds the mm lock for writing.
-        Ok(unsafe { zap_pages(&self.mm, UserRange::of_pages(first, end), EmptyTables::Free) }?)
+        Ok(unmapped)
     }
 
     /// Completes the unmaps that were [deferred](VmaFlags::DEFER_UNMAP_PINNED) and whose pages nobody has pinned any more;
     /// [`Unmapped::deferred_pages`] says how much still waits. Nothing calls this but the kernel: a release of a pin, which may come
     /// from an interrupt, takes no lock and tells nobody. A kernel calls it when a thread of the process enters or leaves, after
-    /// completions, or by a timer; while nothing waits, that is one load. It holds the mm lock for one VMA at a time. The end of the address space
+    /// completions, or by a timer; while nothing waits, that is one load. It leaves the mm lock between VMAs, and between steps of a long one; while another thread defers an unmap, it
+    /// completes nothing. The end of the address space
     /// completes everything.
     ///
     /// ```
@@ -123,27 +149,19 @@ impl<K: Env, C> UserSpace<K, C> {
     /// # Errors
     /// [`SpaceError::Reentered`], `MalformedTable`.
     pub fn finish_deferred(&self) -> Result<Unmapped, SpaceError> {
-        let mut unmapped = Unmapped::default();
         let deferrals = self.deferrals.load(Ordering::Relaxed);
         if deferrals == 0 {
-            return Ok(unmapped);
+            return Ok(Unmapped::default());
         }
         let half = self.mm.levels().user_half().range();
-        let (mut next, end) = (half.first_page(), half.end_page());
-        loop {
-            let mut vmas = self.vmas.write(self.env().extras())?;
-            let Some(vma) = vmas.touching(next, end).find(|vma| is_deferred(vma)).copied() else { break };
-            next = vma.end();
-            // SAFETY: the mm lock is held for writing, through `vmas`.
-            let tables = unsafe { Tables::under_mm_lock(&self.mm) };
-            if is_pinned(&tables, &vma)? {
-                unmapped.deferred_pages += vma.pages();
-                continue;
-            }
-            drop(tables);
-            unmapped = unmapped.and(self.zap_between(vma.start(), vma.end())?);
-            vmas.change(vma.start(), vma.end(), |_| None);
+        let whole = (half.first_page(), half.end_page());
+        let held = self.hold()?;
+        if held.is_deferring() {
+            // Some of what waits may be pinned by its entries yet.
+            let deferred_pages = parts(&held, whole, is_deferred).map(|(first, end)| first.pages_to(end)).sum();
+            return Ok(Unmapped { deferred_pages, ..Unmapped::default() });
         }
+        let unmapped = self.finish_in(held, whole)?;
         if unmapped.deferred_pages == 0 {
             // If another unmap was deferred meanwhile, it is found next time.
             let _ = self.deferrals.compare_exchange(deferrals, 0, Ordering::Relaxed, Ordering::Relaxed);

@@ -3,6 +3,8 @@
 use core::fmt;
 
 use super::pinned::first_pinned;
+#[cfg(feature = "alloc")]
+use super::steps::end_of_some;
 use super::zap::reject_split_leaves;
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Entry, LeafSize};
@@ -100,20 +102,22 @@ pub unsafe fn protect_pages<'a, K: Env>(
 }
 
 /// Refuses to take rights from pinned pages in `first..end` of those `vmas` that say so.
-pub(super) fn reject_pinned<'a, K: Env>(
+fn reject_pinned<'a, K: Env>(
     tables: &Tables<'_, K>,
-    vmas: impl Iterator<Item = &'a Vma> + Clone,
+    vmas: impl Iterator<Item = &'a Vma>,
     (first, end): (PageAddr, PageAddr),
     rights: Rights,
 ) -> Result<(), ProtectError> {
-    // The right is the VMA's. An entry may be read-only where the VMA is not: a read pin leaves it so.
-    let loses = |vma: &&Vma| {
-        let writes = vma.rights().contains(Rights::WRITE) && !rights.contains(Rights::WRITE);
-        writes || (rights.is_empty() && !vma.rights().is_empty())
-    };
-    let refuses = |vma: &&Vma| vma.flags().contains(VmaFlags::REFUSE_PROTECT_PINNED) && loses(vma);
-    let parts = vmas.filter(refuses).map(|vma| (vma.start().max(first), vma.end().min(end)));
+    let parts = vmas.filter(|vma| refuses(vma, rights)).map(|vma| (vma.start().max(first), vma.end().min(end)));
     first_pinned(tables, parts)?.map_or(Ok(()), |page| Err(ProtectError::Pinned(page)))
+}
+
+/// Whether `vma` refuses these rights to pages that are pinned.
+pub(super) fn refuses(vma: &Vma, rights: Rights) -> bool {
+    // The right is the VMA's. An entry may be read-only where the VMA is not: a read pin leaves it so.
+    let writes = vma.rights().contains(Rights::WRITE) && !rights.contains(Rights::WRITE);
+    let loses = writes || (rights.is_empty() && !vma.rights().is_empty());
+    loses && vma.flags().contains(VmaFlags::REFUSE_PROTECT_PINNED)
 }
 
 /// Gives the pages in `first..end` of `vmas` these rights, and returns when every CPU obeys.
@@ -134,17 +138,17 @@ pub(super) fn change_rights<'a, K: Env>(
     changed
 }
 
-/// Takes all rights from the pages of a part, which begins and ends with leaves. Whether some had any, and a TLB may still grant them.
+/// Takes all rights from the pages of a part, which begins and ends with leaves: of as many as one step changes. How far that is.
 #[cfg(feature = "alloc")]
-pub(super) fn withdraw<K: Env>(tables: &mut Tables<'_, K>, (first, end): (PageAddr, PageAddr)) -> bool {
+pub(super) fn withdraw<K: Env>(tables: &mut Tables<'_, K>, first: PageAddr, end: PageAddr) -> PageAddr {
     let change = Change { rights: Rights::empty(), key: 0, backing: Backing::Anonymous };
-    let mut weakened = false;
+    let (mut weakened, reached) = (false, end_of_some(tables, first, end));
     // What lies behind a damaged table is out of reach for whoever unmaps it as well.
-    let _ = change.apply_between(tables, (first, end), &mut weakened);
+    let _ = change.apply_between(tables, (first, reached), &mut weakened);
     if weakened {
-        tables.flush(FlushRange::Leaves { first, pages: first.pages_to(end) });
+        tables.flush(FlushRange::Leaves { first, pages: first.pages_to(reached) });
     }
-    weakened
+    reached
 }
 
 struct Change {

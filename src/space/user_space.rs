@@ -3,12 +3,9 @@
 use core::fmt;
 
 use super::mm_lock::MmLock;
-use super::protect::reject_pinned;
+use super::protect::refuses;
 use super::vma_map::{Looked, VmaMap};
-use super::{
-    Advice, EmptyTables, ForkError, KernelHalf, KernelHalfError, SpaceError, Unmapped, fork_vmas, free_tables,
-    zap_pages,
-};
+use super::{Advice, ForkError, KernelHalf, KernelHalfError, SpaceError, Unmapped, fork_vmas, free_tables};
 use crate::addr::{Pfn, RangeError, UserRange};
 use crate::arch::{Entry, KeyRights, LeafSize, Levels, MemoryType};
 use crate::env::{AddressSpace, Mm, Reentered, Shootdown, Vmas};
@@ -16,7 +13,6 @@ use crate::env::{EntryAddr, Env, ExtraParts, FrameTable, OwnedFrame, PhysMap, re
 use crate::env::{PinBudget, PinLedger, ReaderSlot, SpaceEnd, Unlimited};
 use crate::fault::{Fault, FaultError, FaultOutcome, fault_in_vmas};
 use crate::frame::FrameKind;
-use crate::paging::{TableError, Tables};
 use crate::pin::{PinAccess, PinError, PinFlags, PinnedRange, RunBuffer, pin_user_pages_fast};
 use crate::primitive::{AtomicU64, Ordering, RwLock};
 use crate::rights::Rights;
@@ -228,34 +224,14 @@ impl<K: Env, C> UserSpace<K, C> {
         rights: Rights,
     ) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
-        let start = range.first_page();
         let vma = Vma::new(range, Backing::Foreign(memory), MapOptions::new(rights).max_rights(rights))?;
-        let mut vmas = self.vmas.write(self.env().extras())?;
-        vmas.make_room(&vma)?;
-        // SAFETY: the mm lock is held for writing, through `vmas`.
-        let mut tables = unsafe { Tables::under_mm_lock(&self.mm) };
-        for index in 0..range.pages() {
+        let entry = |index| {
             let entry = Entry::leaf(first.offset(index), LeafSize::Size4KiB, rights, 0);
             let entry = entry.with_memory_type(LeafSize::Size4KiB, memory).special();
-            let entry = if rights.is_empty() { entry.prot_none() } else { entry };
-            // SAFETY: the range was checked against this mm's levels; the place is of this size; a special entry owns no
-            // reference, and the caller vouches for the rights. No VMA contains the page, so nothing is mapped there.
-            let filled = unsafe {
-                let place = tables.place(start.offset(index), LeafSize::Size4KiB);
-                place.and_then(|at| tables.fill(at, LeafSize::Size4KiB, entry).map_err(|_| TableError::Malformed))
-            };
-            if let Err(error) = filled {
-                if index > 0 {
-                    let done = UserRange::of_pages(start, start.offset(index));
-                    // There is nothing to refuse: the way to each of these pages was just followed.
-                    // SAFETY: a part of a range that was checked; the mm lock is held for writing.
-                    let _ = unsafe { zap_pages(&self.mm, done, EmptyTables::Free) };
-                }
-                return Err(error.into());
-            }
-        }
-        vmas.insert(vma);
-        Ok(())
+            if rights.is_empty() { entry.prot_none() } else { entry }
+        };
+        // SAFETY: special entries of 4 KiB, for whose rights and type the caller vouches.
+        unsafe { self.map_in_steps(vma, entry) }
     }
 
     /// Unmaps whole pages; holes are fine. Pages that are pinned go, too, and are reported, unless their VMA
@@ -294,11 +270,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// `NoMemory`.
     pub fn protect(&self, start: u64, length: u64, rights: Rights) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
-        let (first, end) = (range.first_page(), range.end_page());
-        let may = |tables: &Tables<'_, K>, vmas: &VmaMap| {
-            Ok(reject_pinned(tables, vmas.touching(first, end), (first, end), rights)?)
-        };
-        self.change_in_steps(range, Some(rights), may, |vma| vma.with_rights(rights))
+        self.change_in_steps(range, Some(rights), |vma| refuses(vma, rights), |vma| vma.with_rights(rights))
     }
 
     /// Says what fork is to do with whole pages (`madvise` on Linux). Of thousands of VMAs step by step, as [`UserSpace::protect`].
@@ -309,7 +281,7 @@ impl<K: Env, C> UserSpace<K, C> {
     pub fn advise(&self, start: u64, length: u64, advice: Advice) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let advised = |vma: Vma| vma.with_flags(advice.applied_to(vma.flags()));
-        self.change_in_steps(range, None, |_, _| Ok(()), advised)
+        self.change_in_steps(range, None, |_| false, advised)
     }
 
     /// A child with the same VMAs, their memory copied on write but for what [`VmaFlags`](crate::VmaFlags) say, its pins charged to the same budget.

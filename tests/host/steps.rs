@@ -2,12 +2,13 @@
 
 use std::cell::Cell;
 
-use pagepin::LeafSize;
 use pagepin::fault::FaultError;
 use pagepin::frame::Wide;
-use pagepin::space::{Advice, Placement, SpaceError, Unmapped};
+use pagepin::pin::{PhysRun, PinFlags, Read, Write, pin_user_pages};
+use pagepin::space::{Advice, Placement, Resident, SpaceError, Unmapped};
+use pagepin::{LeafSize, MapOptions, MemoryType, PageAddr, Pfn, VmaFlags};
 
-use crate::machine::{A, Machine, NONE, PAGE, Process, R, RW};
+use crate::machine::{A, Machine, NONE, PAGE, Process, R, RW, range};
 
 /// Where tables begin.
 const START: u64 = 1 << 40;
@@ -157,4 +158,124 @@ fn unmaps_of_one_range_side_by_side() {
     assert_eq!(unmapped.pages + other.get(), 100);
     assert_eq!(other.get(), 64);
     process.map(START, length, RW).unwrap();
+}
+
+/// 20 tables of pages, in one VMA with these flags.
+fn dense(machine: &M, flags: VmaFlags) -> Process<'_, Wide> {
+    let process = machine.process();
+    process.map(START, PLACES * PAGE, MapOptions::new(RW).flags(flags)).unwrap();
+    process.map(START + PLACES * PAGE, PAGE, RW).unwrap();
+    machine.put(&process, START + PLACES * PAGE, 1);
+    fill(&process, PLACES);
+    process
+}
+
+const PLACES: u64 = 18 * 512;
+
+/// Faults pages in, by a pin of all of them.
+fn fill(process: &Process<'_, Wide>, pages: u64) {
+    let runs = vec![PhysRun::default(); pages as usize];
+    let pinned = pin_user_pages(process, Write, range(process, START, pages * PAGE), PinFlags::empty(), runs).unwrap();
+    assert_eq!(pinned.pages(), pages);
+}
+
+/// Runs what visits [`PLACES`] places, some times; how many entries it looked at while it held the lock once, at most.
+fn in_steps(machine: &M, what: &str, work: impl FnOnce()) -> u64 {
+    let (most, sections) = machine.longest_section(work);
+    assert!(sections > 2, "{what}: {sections} sections");
+    assert!(most.loads < 2 * PLACES && most.freed < PLACES / 2, "{what}: {most:?}");
+    most.loads
+}
+
+#[test]
+fn policies_about_pins_leave_the_lock_between_steps() {
+    let machine = M::new(16 * 1024);
+    let last = START + (PLACES - 1) * PAGE;
+    let process = dense(&machine, VmaFlags::REFUSE_UNMAP_PINNED | VmaFlags::REFUSE_PROTECT_PINNED);
+    let pin = machine.pin::<Read>(&process, last, 1).unwrap();
+    let pinned = SpaceError::Pinned(PageAddr::containing(last));
+    _ = in_steps(&machine, "refused", || assert_eq!(process.unmap(START, PLACES * PAGE), Err(pinned)));
+    _ = in_steps(&machine, "not discarded", || assert_eq!(process.discard(START, PLACES * PAGE), Err(pinned)));
+    _ = in_steps(&machine, "not protected", || assert_eq!(process.protect(START, PLACES * PAGE, R), Err(pinned)));
+    drop(pin);
+    _ = in_steps(&machine, "not refused", || assert_eq!(process.unmap(START, PLACES * PAGE), Ok(pages(PLACES))));
+}
+
+#[test]
+fn a_deferred_unmap_leaves_the_lock_between_steps() {
+    let machine = M::new(16 * 1024);
+    let last = START + (PLACES - 1) * PAGE;
+    let process = dense(&machine, VmaFlags::DEFER_UNMAP_PINNED);
+    let pin = machine.pin::<Read>(&process, last, 1).unwrap();
+    let deferred = Unmapped { deferred_pages: PLACES, ..Unmapped::default() };
+    _ = in_steps(&machine, "deferred", || assert_eq!(process.unmap(START, PLACES * PAGE), Ok(deferred)));
+    assert!(machine.load(1, &process, START, 1).is_err() && machine.load(1, &process, last, 1).is_err());
+    _ = in_steps(&machine, "deferred still", || assert_eq!(process.finish_deferred(), Ok(deferred)));
+    drop(pin);
+    _ = in_steps(&machine, "finished", || assert_eq!(process.finish_deferred(), Ok(pages(PLACES))));
+    assert_eq!(process.map(START, PLACES * PAGE, RW), Ok(()));
+}
+
+/// While one thread defers an unmap, pages that wait can be pinned by their entries: nobody else completes it then.
+#[test]
+fn a_deferral_that_is_under_way_is_not_finished_by_another() {
+    let machine = M::new(64);
+    let process = machine.process();
+    let defer = MapOptions::new(RW).flags(VmaFlags::DEFER_UNMAP_PINNED);
+    process.map(A, PAGE, defer).unwrap();
+    process.map(START, PAGE, RW).unwrap();
+    process.map(START + TABLE, 2 * PAGE, defer).unwrap();
+    [A, START, START + TABLE].into_iter().for_each(|address| machine.put(&process, address, 1));
+    let pin = machine.pin::<Read>(&process, A, 1).unwrap();
+    process.unmap(A, PAGE).unwrap();
+    drop(pin);
+    // The table of the first page goes while the others wait, and nobody has looked at their pins yet.
+    let wait = Unmapped { deferred_pages: 1 + 2, ..Unmapped::default() };
+    let meanwhile = || assert_eq!(process.finish_deferred(), Ok(wait));
+    assert_eq!(machine.during_grace_period(meanwhile, || process.unmap(START, 2 * TABLE)), Ok(pages(2)));
+    assert_eq!(process.finish_deferred(), Ok(pages(1)));
+}
+
+#[test]
+fn a_look_at_everything_leaves_the_lock_between_steps() {
+    let machine = M::new(16 * 1024);
+    let process = machine.process();
+    process.map(START, PLACES * PAGE, RW).unwrap();
+    // Every other page: each is a line of its own.
+    (0..PLACES).step_by(2).for_each(|page| machine.put(&process, START + page * PAGE, 1));
+    let resident = Resident { exclusive: PLACES / 2, tables: 1 + 1 + 1 + PLACES / 512, ..Resident::default() };
+    let looked = in_steps(&machine, "resident", || assert_eq!(process.resident(), Ok(resident)));
+    assert!(looked < PLACES / 2 + PLACES / 4, "{looked} entries");
+    let mut text = String::new();
+    _ = in_steps(&machine, "dump", || text = process.dump().to_string());
+    assert_eq!(text.lines().count() as u64, 2 + PLACES / 2);
+}
+
+/// Present or not, pinned or got, a slow acquisition leaves the lock after some hundred pages.
+#[test]
+fn slow_pins_leave_the_lock_between_steps() {
+    let machine = M::new(16 * 1024);
+    let process = machine.process();
+    process.map(START, PLACES * PAGE, RW).unwrap();
+    for what in ["untouched", "present"] {
+        let (most, sections) = machine.longest_section(|| fill(&process, PLACES));
+        assert!(sections >= PLACES / 2048 && most.loads < 2 * PLACES, "{what}: {most:?}, {sections} sections");
+    }
+}
+
+#[test]
+fn foreign_memory_is_mapped_in_steps_and_its_range_is_reserved() {
+    let machine = M::new(64);
+    let process = machine.process();
+    let map = |pages| {
+        // SAFETY: no program runs.
+        unsafe { process.map_foreign(START, pages * PAGE, Pfn::new(0x9_0000), MemoryType::UNCACHED, RW) }
+    };
+    _ = in_steps(&machine, "foreign", || map(PLACES).unwrap());
+    assert_eq!(process.resident().unwrap().foreign, PLACES);
+    process.unmap(START, PLACES * PAGE).unwrap();
+    // More tables than there are frames: what was filled in the steps before goes again.
+    _ = in_steps(&machine, "no memory", || assert_eq!(map(80 * 512), Err(SpaceError::NoMemory)));
+    assert_eq!(process.resident().unwrap(), Resident { tables: 1, ..Resident::default() });
+    map(PLACES).unwrap();
 }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{Leaf, leaves, tables_of, user_half};
+use super::{Leaf, leaves, tables_of};
 use crate::addr::{PageAddr, Pfn};
 use crate::env::{Env, FrameTable};
 use crate::frame::{FrameKind, Snapshot};
@@ -125,7 +125,8 @@ struct Mapping {
 /// With a layout that does not tell many references from pins (`Biased10`), a frame that very many spaces share may be found to be
 /// pinned.
 ///
-/// All mm locks are held exclusively from beginning to end, so user code that faults waits. Pins come and go meanwhile,
+/// All mm locks are held exclusively from beginning to end, for as long as that takes, so user code that faults waits: this is for
+/// who looks for a bug, and nothing that a process may ask for. Pins come and go meanwhile,
 /// and with them what is held.
 ///
 /// ```
@@ -201,7 +202,7 @@ impl Seen {
         found: &mut dyn FnMut(Finding),
     ) -> Result<(), SpaceError> {
         let mut room: Result<(), SpaceError> = Ok(());
-        let walked = leaves(tables, user_half(tables), |leaf: Leaf| {
+        let walked = leaves(tables, |leaf: Leaf| {
             if !in_vma(leaf.page) {
                 self.tell(found, Finding::OutsideVma { space, page: leaf.page });
             }

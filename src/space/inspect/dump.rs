@@ -1,14 +1,14 @@
 //! [`Dump`]: an address space for a person to read.
 
-use core::fmt;
+use core::fmt::{self, Display};
 
-use super::{Leaf, leaves, resident, word_of};
+use super::{Leaf, leaves_of, resident, word_of};
+use crate::addr::PageAddr;
 use crate::env::{Env, FrameSource};
 use crate::frame::Snapshot;
-use crate::paging::Tables;
+use crate::paging::{Cursor, TableError, Tables};
 use crate::rights::Rights;
-use crate::space::UserSpace;
-use crate::vma::Vma;
+use crate::space::{MOST_PLACES, UserSpace};
 
 /// What [`UserSpace::dump`] prints.
 pub struct Dump<'a, K: Env, C> {
@@ -24,7 +24,7 @@ impl<K: Env, C> UserSpace<K, C> {
     ///   0x10000 2 pages -> Pfn(0x80) rw- Frame(Anonymous, refs 1, pins 0, exclusive)
     /// ```
     ///
-    /// Nothing changes while it prints, so the writer must be one that touches no user memory.
+    /// It looks in steps and prints between them, with nothing held. What others change meanwhile is shown as it was or as it is.
     #[must_use]
     pub const fn dump(&self) -> Dump<'_, K, C> {
         Dump { space: self }
@@ -70,58 +70,103 @@ impl fmt::Display for Letters {
     }
 }
 
-impl<K: Env, C> fmt::Display for Dump<'_, K, C> {
+impl<K: Env, C> Display for Dump<'_, K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { space } = self;
-        let vmas = match space.vmas.write(space.env().extras()) {
-            Ok(vmas) => vmas,
-            Err(reentered) => return reentered.fmt(f),
+        let vmas = match space.hold() {
+            Ok(vmas) => vmas.len(),
+            Err(error) => return error.fmt(f),
         };
-        // SAFETY: the mm lock is held for writing, through `vmas`.
-        let tables = unsafe { Tables::under_mm_lock(&space.mm) };
-        write!(f, "root {:?}, {} VMAs, ", tables.mm().root(), vmas.iter().count())?;
-        match resident::count(&tables) {
+        write!(f, "root {:?}, {vmas} VMAs, ", space.root())?;
+        match space.resident() {
             Ok(resident::Resident { exclusive, shared, zero, foreign, tables }) => writeln!(
                 f,
                 "pages: {exclusive} exclusive, {shared} shared, {zero} zero, {foreign} foreign; {tables} tables"
             )?,
             Err(error) => writeln!(f, "{error}")?,
         }
-        for vma in vmas.iter() {
+        for vma in space.vmas() {
+            let vma = match vma {
+                Ok(vma) => vma,
+                Err(error) => return error.fmt(f),
+            };
             let (start, end) = (vma.start(), vma.end());
             write!(f, "{:#x}..{:#x} {} {:?}", start.address(), end.address(), Letters(vma.rights()), vma.backing())?;
             if vma.data() != 0 {
                 write!(f, ", data {:#x}", vma.data())?;
             }
             writeln!(f)?;
-            lines(f, &tables, vma)?;
+            lines(f, space, start, end)?;
         }
         Ok(())
     }
 }
 
-fn lines<K: Env>(f: &mut fmt::Formatter<'_>, tables: &Tables<'_, K>, vma: &Vma) -> fmt::Result {
-    let zero = tables.env().source().zero_frame();
-    let (mut line, mut result): (Option<Line>, fmt::Result) = (None, Ok(()));
-    let walked = leaves(tables, (vma.start(), vma.end()), |leaf| {
-        // Of what is not counted, the word says nothing; but all of it that is the zero frame is one.
-        let counted = !leaf.entry.is_special() || zero == Some(leaf.frame());
-        let word = word_of(tables, leaf.frame()).filter(|_| counted);
-        match &mut line {
-            Some(line) if line.continues(&leaf, word) => line.leaves += 1,
-            _ => {
-                let done = line.replace(Line { first: leaf, leaves: 1, word });
-                result = result.and_then(|()| print(f, done.as_ref()));
+/// Most lines that one step finds: they are printed when the mm lock was let go.
+const MOST_LINES: usize = 8;
+
+fn lines<K: Env, C>(
+    f: &mut fmt::Formatter<'_>,
+    space: &UserSpace<K, C>,
+    first: PageAddr,
+    end: PageAddr,
+) -> fmt::Result {
+    let (mut cursor, mut line, mut is_done) = (Cursor::new(first, end), None, false);
+    while !is_done {
+        let mut found = [const { None }; MOST_LINES];
+        let looked = match space.hold() {
+            Ok(held) => find_lines(&space.tables(&held), &mut cursor, end, &mut line, &mut found),
+            Err(error) => return error.fmt(f),
+        };
+        found.iter().flatten().try_for_each(|line| print(f, line))?;
+        is_done = match looked {
+            Ok(is_done) => is_done,
+            Err(error) => {
+                line.iter().try_for_each(|line| print(f, line))?;
+                return writeln!(f, "  {error}");
             }
-        }
-    });
-    result?;
-    print(f, line.as_ref())?;
-    walked.or_else(|error| writeln!(f, "  {error}"))
+        };
+    }
+    line.iter().try_for_each(|line| print(f, line))
 }
 
-fn print(f: &mut fmt::Formatter<'_>, line: Option<&Line>) -> fmt::Result {
-    let Some(Line { first, leaves, word }) = line else { return Ok(()) };
+/// Goes on with `line`, and puts those that are complete into `found`: whether that was all, or there are more leaves than one step
+/// looks at, or more lines.
+fn find_lines<K: Env>(
+    tables: &Tables<'_, K>,
+    cursor: &mut Cursor,
+    end: PageAddr,
+    line: &mut Option<Line>,
+    found: &mut [Option<Line>; MOST_LINES],
+) -> Result<bool, TableError> {
+    let zero = tables.env().source().zero_frame();
+    let (mut found, mut places) = (found.iter_mut(), 0);
+    while let Some(chunk) = cursor.next_chunk(tables)? {
+        for leaf in leaves_of(tables, chunk) {
+            // Of what is not counted, the word says nothing; but all of it that is the zero frame is one.
+            let counted = !leaf.entry.is_special() || zero == Some(leaf.frame());
+            let word = word_of(tables, leaf.frame()).filter(|_| counted);
+            match line {
+                Some(line) if line.continues(&leaf, word) => line.leaves += 1,
+                _ => {
+                    let Some(complete) = found.next() else {
+                        *cursor = Cursor::new(leaf.page, end);
+                        return Ok(false);
+                    };
+                    *complete = line.replace(Line { first: leaf, leaves: 1, word });
+                }
+            }
+        }
+        places += chunk.cost();
+        if places >= MOST_PLACES {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn print(f: &mut fmt::Formatter<'_>, line: &Line) -> fmt::Result {
+    let Line { first, leaves, word } = line;
     let (address, pages) = (first.page.address(), leaves * first.size.pages());
     write!(f, "  {address:#x} {pages} pages -> {:?} {}", first.frame(), Letters(rights(first)))?;
     match word {

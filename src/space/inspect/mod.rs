@@ -1,6 +1,7 @@
 //! Looking at address spaces as a whole: what is resident, what is mapped where, and whether all of it agrees with the frames'
-//! words. For shells, for panics, and for who wonders where memory went; each visits every entry, with the mm lock held
-//! exclusively, so that what it says was all true at one moment.
+//! words. For shells, for panics, and for who wonders where memory went. Each visits every entry, with the mm lock held
+//! exclusively: counts and dumps in steps, between which others have it; the audit from beginning to end, since what it compares
+//! must all be true at one moment.
 
 mod audit;
 mod dump;
@@ -14,7 +15,7 @@ use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize, Level};
 use crate::env::{Env, FrameTable};
 use crate::frame::Snapshot;
-use crate::paging::{Cursor, TableError, Tables};
+use crate::paging::{Chunk, Cursor, TableError, Tables};
 
 /// A leaf, present or prot-none.
 #[derive(Clone, Copy)]
@@ -34,20 +35,18 @@ impl Leaf {
     }
 }
 
-/// Calls `look` with each leaf of `first..end`.
-fn leaves<K: Env>(
-    tables: &Tables<'_, K>,
-    (first, end): (PageAddr, PageAddr),
-    mut look: impl FnMut(Leaf),
-) -> Result<(), TableError> {
+/// The leaves of a chunk.
+fn leaves_of<K: Env>(tables: &Tables<'_, K>, chunk: Chunk) -> impl Iterator<Item = Leaf> {
+    let leaf = move |i| Leaf { page: chunk.page_at(i), entry: tables.load(chunk.at(i)), size: chunk.size };
+    (0..chunk.count).map(leaf).filter(|leaf| leaf.entry.has_frame())
+}
+
+/// Calls `look` with each leaf.
+fn leaves<K: Env>(tables: &Tables<'_, K>, mut look: impl FnMut(Leaf)) -> Result<(), TableError> {
+    let (first, end) = user_half(tables);
     let mut cursor = Cursor::new(first, end);
     while let Some(chunk) = cursor.next_chunk(tables)? {
-        for i in 0..chunk.count {
-            let entry = tables.load(chunk.at(i));
-            if entry.has_frame() {
-                look(Leaf { page: chunk.page_at(i), entry, size: chunk.size });
-            }
-        }
+        leaves_of(tables, chunk).for_each(&mut look);
     }
     Ok(())
 }

@@ -1,9 +1,13 @@
 //! [`Resident`]: how much memory an address space has, by what it is.
 
-use super::{leaves, tables_of, user_half, word_of};
+use super::{leaves_of, user_half, word_of};
+use crate::arch::{LeafSize, Level};
 use crate::env::{Env, FrameSource};
-use crate::paging::{TableError, Tables};
-use crate::space::{SpaceError, UserSpace};
+use crate::paging::{Chunk, Cursor, Tables};
+use crate::space::{MOST_PLACES, SpaceError, UserSpace};
+
+/// Most tables that one step finds.
+const MOST_TABLES: u64 = 64;
 
 /// Pages of 4 KiB that an address space maps, large leaves by all of their pages, and its tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +33,8 @@ impl Resident {
 }
 
 impl<K: Env, C> UserSpace<K, C> {
-    /// What is resident now, exactly: each entry is looked at, and nothing changes meanwhile.
+    /// What is resident now: each entry is looked at, from the lowest page up. Of a large space step by step: what others change
+    /// between two of them is counted as it was or as it is.
     ///
     /// ```
     /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
@@ -46,26 +51,47 @@ impl<K: Env, C> UserSpace<K, C> {
     /// # Errors
     /// [`SpaceError::MalformedTable`], [`SpaceError::Reentered`].
     pub fn resident(&self) -> Result<Resident, SpaceError> {
-        let _vmas = self.vmas.write(self.env().extras())?;
-        // SAFETY: the mm lock is held for writing, through `_vmas`.
-        let tables = unsafe { Tables::under_mm_lock(&self.mm) };
-        Ok(count(&tables)?)
+        let mut resident = Resident { tables: 1, ..Resident::default() };
+        let mut held = self.hold()?;
+        let ((first, end), top) = (user_half(&self.tables(&held)), self.mm.levels().top());
+        let (mut cursor, mut places) = (Cursor::new(first, end), 0);
+        while let Some(chunk) = cursor.next_chunk(&self.tables(&held))? {
+            resident.add(&self.tables(&held), chunk);
+            places += chunk.cost();
+            if places >= MOST_PLACES {
+                (held, places) = (self.step_aside(held)?, 0);
+            }
+        }
+        // Those of the lowest level were counted with their leaves.
+        for level in core::iter::successors(Some(top), |level| Some(level.below())) {
+            if level.below() == Level::LOWEST {
+                break;
+            }
+            held = self.step_aside(held)?;
+            let mut cursor = Cursor::new(first, end);
+            while cursor.next_table(&self.tables(&held), level)?.is_some() {
+                resident.tables += 1;
+                if resident.tables % MOST_TABLES == 0 {
+                    held = self.step_aside(held)?;
+                }
+            }
+        }
+        Ok(resident)
     }
 }
 
-/// With the mm lock held exclusively.
-pub(super) fn count<K: Env>(tables: &Tables<'_, K>) -> Result<Resident, TableError> {
-    let mut resident = Resident::default();
-    let zero = tables.env().source().zero_frame();
-    leaves(tables, user_half(tables), |leaf| {
-        let counter = match word_of(tables, leaf.frame()) {
-            _ if leaf.entry.is_special() && zero == Some(leaf.frame()) => &mut resident.zero,
-            _ if leaf.entry.is_special() => &mut resident.foreign,
-            Some(word) if word.exclusive => &mut resident.exclusive,
-            _ => &mut resident.shared,
-        };
-        *counter += leaf.size.pages();
-    })?;
-    tables_of(tables, |_| resident.tables += 1)?;
-    Ok(resident)
+impl Resident {
+    fn add<K: Env>(&mut self, tables: &Tables<'_, K>, chunk: Chunk) {
+        let zero = tables.env().source().zero_frame();
+        self.tables += u64::from(chunk.size == LeafSize::Size4KiB);
+        for leaf in leaves_of(tables, chunk) {
+            let counter = match word_of(tables, leaf.frame()) {
+                _ if leaf.entry.is_special() && zero == Some(leaf.frame()) => &mut self.zero,
+                _ if leaf.entry.is_special() => &mut self.foreign,
+                Some(word) if word.exclusive => &mut self.exclusive,
+                _ => &mut self.shared,
+            };
+            *counter += leaf.size.pages();
+        }
+    }
 }

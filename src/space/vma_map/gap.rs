@@ -1,12 +1,13 @@
 //! Looking for pages that are in no VMA.
 
-use super::VmaMap;
+use super::{VmaMap, note_looks};
 use crate::addr::{PAGE_SIZE, PageAddr};
 use crate::space::placement::Gap;
 
 impl VmaMap {
-    /// The lowest place from `from` on for `gap`, all of it below `end`. One look at each VMA that it passes.
-    pub(in crate::space) fn find_gap(&self, from: PageAddr, end: PageAddr, gap: Gap) -> Option<PageAddr> {
+    /// The lowest place from `from` on for `gap`, all of it below `end`. One look at each chunk that it passes, and at the VMAs of
+    /// those that have a gap as wide; or that were changed since the last search.
+    pub(in crate::space) fn find_gap(&mut self, from: PageAddr, end: PageAddr, gap: Gap) -> Option<PageAddr> {
         let guard = gap.guard_pages.checked_mul(PAGE_SIZE)?;
         let mut from = from;
         loop {
@@ -22,16 +23,30 @@ impl VmaMap {
         }
     }
 
-    fn find_gap_in_vmas(&self, from: PageAddr, end: PageAddr, gap: Gap) -> Option<PageAddr> {
+    fn find_gap_in_vmas(&mut self, from: PageAddr, end: PageAddr, gap: Gap) -> Option<PageAddr> {
         let guard = gap.guard_pages.checked_mul(PAGE_SIZE)?;
         let length = gap.pages.checked_mul(PAGE_SIZE)?;
+        let wide = length.saturating_add(guard.saturating_mul(2));
         let mut lowest = from.address();
-        let before = PageAddr::containing(lowest.saturating_sub(guard));
-        for vma in self.touching(before, end) {
-            if place(lowest, length, gap.align).is_some_and(|(_, last)| fits(last, guard, vma.start().address())) {
+        let is_free = |lowest, next: PageAddr| {
+            place(lowest, length, gap.align).is_some_and(|(_, last)| fits(last, guard, next.address()))
+        };
+        let before = self.chunk_of(PageAddr::containing(lowest.saturating_sub(guard)));
+        'found: for chunk in self.chunks.iter_mut().skip(before).filter(|chunk| !chunk.vmas().is_empty()) {
+            note_looks(1);
+            if chunk.start() >= end || is_free(lowest, chunk.start()) {
                 break;
             }
-            lowest = lowest.max(vma.end().address().checked_add(guard)?);
+            if chunk.widest_gap() >= wide {
+                for vma in chunk.vmas() {
+                    note_looks(1);
+                    if is_free(lowest, vma.start()) {
+                        break 'found;
+                    }
+                    lowest = lowest.max(vma.end().address().checked_add(guard)?);
+                }
+            }
+            lowest = lowest.max(chunk.end().address().checked_add(guard)?);
         }
         // Nothing follows the last VMA but the end of the user half, which needs no guard.
         let (start, last) = place(lowest, length, gap.align)?;

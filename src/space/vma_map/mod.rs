@@ -40,6 +40,8 @@ pub(super) struct VmaMap {
     len: usize,
     /// Stretches whose VMAs are out, and whose pages are going: nobody maps anything there.
     leaving: Vec<(PageAddr, PageAddr)>,
+    /// Unmaps that have deferred VMAs whose pages can be pinned yet, by entries that have their rights.
+    deferring: usize,
 }
 
 /// A place in the sequence: that of a VMA, or the end of the last chunk.
@@ -51,6 +53,10 @@ struct Place {
 
 /// Looking up.
 impl VmaMap {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Vma> + Clone {
         self.chunks.iter().flat_map(|chunk| chunk.vmas())
     }
@@ -94,7 +100,7 @@ impl VmaMap {
         start: PageAddr,
         end: PageAddr,
         most: usize,
-        wanted: fn(&Vma) -> bool,
+        wanted: impl Fn(&Vma) -> bool,
     ) -> Option<(PageAddr, PageAddr)> {
         let mut vmas = self.touching(start, end).filter(|vma| wanted(vma));
         let first = vmas.next()?;
@@ -211,7 +217,7 @@ impl VmaMap {
     }
 
     /// Makes sure that a VMA that begins at each of `pages` can be added.
-    fn reserve(&mut self, pages: &[PageAddr]) -> Result<(), SpaceError> {
+    pub(super) fn reserve(&mut self, pages: &[PageAddr]) -> Result<(), SpaceError> {
         if self.len + pages.len() > MAX_VMAS {
             return Err(SpaceError::TooManyVmas);
         }
@@ -316,6 +322,20 @@ impl VmaMap {
         }
     }
 
+    /// VMAs wait to be unmapped whose pages can be pinned until [`end_deferral`](Self::end_deferral).
+    pub(super) fn begin_deferral(&mut self) {
+        self.deferring += 1;
+    }
+
+    pub(super) fn end_deferral(&mut self) {
+        self.deferring -= 1;
+    }
+
+    /// Whether pages may be pinned of VMAs that wait to be unmapped.
+    pub(super) fn is_deferring(&self) -> bool {
+        self.deferring != 0
+    }
+
     fn split_at(&mut self, page: PageAddr) {
         let place = self.place(page);
         if let Some((lower, upper)) = self.get(place).and_then(|vma| vma.split_at(page)) {
@@ -372,8 +392,11 @@ impl VmaMap {
 /// Tells the tests, which bound it, that so many VMAs or chunks are moved.
 #[cfg(not(all(test, not(pagepin_checker))))]
 const fn note_moves(_: usize) {}
+/// The same of VMAs and chunks that a search for free addresses looks at.
+#[cfg(not(all(test, not(pagepin_checker))))]
+const fn note_looks(_: usize) {}
 #[cfg(all(test, not(pagepin_checker)))]
-use tests::note_moves;
+use tests::{note_looks, note_moves};
 
 /// The VMAs as a reader looks at them.
 pub(super) struct Looked<'a> {

@@ -11,11 +11,18 @@ use proptest::prelude::*;
 use super::*;
 use crate::addr::{PAGE_SIZE, UserRange};
 use crate::rights::Rights;
+use crate::space::placement::Gap;
 use crate::vma::{Backing, MapOptions};
 
 std::thread_local! {
     /// VMAs and chunks that were moved or written.
     static MOVES: Cell<usize> = const { Cell::new(0) };
+    /// VMAs and chunks that searches for free addresses looked at.
+    static LOOKS: Cell<usize> = const { Cell::new(0) };
+}
+
+pub(super) fn note_looks(count: usize) {
+    LOOKS.set(LOOKS.get() + count);
 }
 
 pub(super) fn note_moves(count: usize) {
@@ -162,6 +169,7 @@ fn check_chunks(map: &VmaMap) {
     for chunk in &map.chunks {
         assert!(chunk.vmas().len() <= CAPACITY);
         assert!(!chunk.vmas().is_empty() || map.chunks.len() == 1);
+        assert_eq!(chunk.end(), chunk.vmas().last().map_or(page(0), Vma::end));
         assert_eq!(chunk.start(), chunk.vmas().first().map_or(page(0), Vma::start));
     }
     assert!(map.chunks.len() <= 1 + 4 * map.len.div_ceil(CAPACITY), "{} chunks, {} VMAs", map.chunks.len(), map.len);
@@ -301,4 +309,26 @@ fn chunks_go_with_their_vmas() {
     assert_eq!(map.len as u64, MANY / 10);
     change(&mut map, 0, 4 * MANY, None);
     assert_eq!((map.len, map.chunks.len()), (0, 1));
+}
+
+/// INV-15: a search for free addresses passes chunks, not VMAs, and looks again at those alone that were changed.
+#[test]
+fn a_search_for_free_addresses_passes_chunks() {
+    let mut map = apart(MANY);
+    let find = |map: &mut VmaMap, pages| {
+        LOOKS.set(0);
+        let gap = Gap { pages, align: PAGE_SIZE, guard_pages: 0 };
+        (map.find_gap(page(1), page(8 * MANY), gap), LOOKS.get())
+    };
+    assert_eq!(find(&mut map, 2).0, Some(page(2)), "the lowest");
+    assert_eq!(find(&mut map, 3).0, Some(page(4 * MANY - 2)));
+    let chunks = map.chunks.len();
+    let (found, looks) = find(&mut map, 3);
+    assert!(found == Some(page(4 * MANY - 2)) && looks <= chunks, "{looks} looks, {chunks} chunks");
+    for i in (1..MANY).rev().step_by(997) {
+        change(&mut map, 4 * i, 4 * i + 2, None);
+        let (found, looks) = find(&mut map, 4);
+        assert_eq!(found, Some(page(4 * i - 2)));
+        assert!(looks <= chunks + 4 * CAPACITY, "{looks} looks, {chunks} chunks");
+    }
 }

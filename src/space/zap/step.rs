@@ -110,7 +110,7 @@ impl Zap {
         let (mut cursor, mut places) = (Cursor::new(self.next, end), 0);
         while let Some(chunk) = next(|| cursor.next_chunk(tables), tables.env()) {
             leaves.were = leaves.were.mixed_with(break_leaves(tables.env().phys_map(), &chunk));
-            places += chunk.count;
+            places += chunk.cost();
             if places >= MOST_PLACES {
                 leaves.end = chunk.end();
                 break;
