@@ -102,6 +102,8 @@ pub enum Safeguard {
     NoteFence,
     /// A writer of the mm lock waits for the slots that name it.
     WriterWaitsForNotes,
+    /// A writer that waits for slots answers flushes, for which their CPUs may wait.
+    WriterRelaxes,
     /// Loads of entries acquire.
     EntryAcquire,
     /// Stores of entries release.

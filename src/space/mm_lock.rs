@@ -131,7 +131,7 @@ impl<L: ReadWrite> MmLock<L> {
             for slot in slots {
                 // Acquire: pairs with the release of whoever has left.
                 while safeguard!(WriterWaitsForNotes => slot.load(Ordering::Acquire) == self.name()) {
-                    L::relax();
+                    safeguard!(WriterRelaxes; L::relax());
                 }
             }
         }

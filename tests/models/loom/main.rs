@@ -19,6 +19,7 @@ mod kit;
 mod ledger;
 mod mm_lock;
 mod noted_readers;
+mod owner_and_writer;
 mod owners;
 mod pin_fork;
 mod pin_unmap;
@@ -42,6 +43,7 @@ fn main() -> std::process::ExitCode {
         collapse::MODELS,
         mm_lock::MODELS,
         noted_readers::MODELS,
+        owner_and_writer::MODELS,
         shootdown::MODELS,
         ledger::MODELS,
         revoke::MODELS,
