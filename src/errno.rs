@@ -1,5 +1,7 @@
 //! Linux's numbers for the causes that errors here can have, positive, from `asm-generic/errno-base.h` and `errno.h`.
 
+pub(crate) const EIO: i32 = 5;
+pub(crate) const ENXIO: i32 = 6;
 pub(crate) const EAGAIN: i32 = 11;
 pub(crate) const ENOMEM: i32 = 12;
 pub(crate) const EACCES: i32 = 13;

@@ -134,15 +134,16 @@ pub use adapters::{
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub use adapters::{CurrentSpace, HasSpace, InterruptsOff, PageFault, Share, SingleCpu};
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageAddr, Pfn, RangeError, UserHalf, UserRange};
-pub use arch::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, MemoryType, SOFTWARE_BITS};
+pub use arch::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, MemoryType, SOFTWARE_BITS, Token};
 #[doc(hidden)]
 pub use env::EntryCell;
 pub use env::{
     AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, CpuReaders, Cpus, CurrentCpu, EntryAddr, Env,
     ExtraParts, Extras, FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, LedgerEntry,
-    LedgerTable, LedgerTicket, LocalCpu, LostLoan, Mm, MmReaders, NoPreempt, NotReady, OffsetPhysMap, PhysMap,
-    PinBudget, PinLedger, PinLimit, PinLimits, PinRecord, PinTerm, PinnedRun, Platform, Quarantine, ReadSide,
-    Reentered, Shootdown, SpaceEnd, Statistics, StillPinned, SwitchMm, Ticket, Unlimited, Vmas, Zone,
+    LedgerTable, LedgerTicket, LocalCpu, LostLoan, Mm, MmReaders, NoPreempt, NotReady, ObjectError, Objects,
+    OffsetPhysMap, PhysMap, PinBudget, PinLedger, PinLimit, PinLimits, PinRecord, PinTerm, PinnedRun, Platform,
+    Quarantine, ReadSide, Reentered, Shootdown, SpaceEnd, Statistics, StillPinned, SwitchMm, Ticket, TokenError,
+    Tokens, Unlimited, Vmas, Zone,
 };
 pub use rights::{Access, Rights};
-pub use vma::{Backing, MapOptions, Vma, VmaError, VmaFlags};
+pub use vma::{Backing, MapOptions, ObjectId, Vma, VmaError, VmaFlags};

@@ -8,8 +8,12 @@ use bitflags::bitflags;
 
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::MemoryType;
-use crate::errno::{EACCES, EINVAL};
+use crate::errno::{EACCES, EINVAL, EOVERFLOW};
 use crate::rights::Rights;
+
+/// A number by which the kernel's [`Objects`](crate::Objects) know a file, a memfd, or any other thing that has pages of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId(pub u32);
 
 /// What fills the pages of a VMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +24,16 @@ pub enum Backing {
     /// Frames that are not the crate's to count: device registers, foreign memory. Never pinned, shared by fork. Whoever maps
     /// them knows how they may be accessed.
     Foreign(MemoryType),
+    /// Pages of an object.
+    Object {
+        /// Which.
+        id: ObjectId,
+        /// The object's page that the first of the VMA shows; the others follow.
+        page: u32,
+        /// What is written becomes the object's, and a pin is one of the object's page (`MAP_SHARED`). Otherwise the first write, or pin,
+        /// makes a copy of the page (`MAP_PRIVATE`).
+        shared: bool,
+    },
 }
 
 impl Backing {
@@ -34,9 +48,23 @@ impl Backing {
     #[must_use]
     pub const fn memory_type(self) -> MemoryType {
         match self {
-            Self::Anonymous => MemoryType::WRITE_BACK,
+            Self::Anonymous | Self::Object { .. } => MemoryType::WRITE_BACK,
             Self::Foreign(memory) => memory,
         }
+    }
+
+    /// Whether its pages are an object's, for everybody who maps them.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_shared(self) -> bool {
+        matches!(self, Self::Object { shared: true, .. })
+    }
+
+    /// Whether what is written stays this mm's.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_private(self) -> bool {
+        matches!(self, Self::Anonymous | Self::Object { shared: false, .. })
     }
 }
 
@@ -139,6 +167,8 @@ pub enum VmaError {
     InvalidKey,
     /// Only private memory can be wiped on fork, an unmap is refused or deferred and not both, and nobody asks for one that waits.
     InvalidFlags,
+    /// An object has no page of such a number.
+    PageOverflow,
 }
 
 impl VmaError {
@@ -148,6 +178,7 @@ impl VmaError {
         match self {
             Self::RightsExceedMax => EACCES,
             Self::InvalidKey | Self::InvalidFlags => EINVAL,
+            Self::PageOverflow => EOVERFLOW,
         }
     }
 }
@@ -158,6 +189,7 @@ impl fmt::Display for VmaError {
             Self::RightsExceedMax => "more rights than the VMA may be given",
             Self::InvalidKey => "there is no such protection key",
             Self::InvalidFlags => "flags that contradict each other or the kind of memory",
+            Self::PageOverflow => "beyond the last page that an object can have",
         })
     }
 }
@@ -188,10 +220,23 @@ pub struct Vma {
     // Before the addresses: behind them, the compiler copies a VMA in parts that overlap, and the loads of the copy wait for
     // two stores each, a quarter of a fault's time.
     options: MapOptions,
-    backing: Backing,
+    filling: Filling,
+    /// Of an object: which, and its page at the VMA's first. Otherwise 0. Apart from [`Filling`], so that a VMA has 32 bytes.
+    object: u32,
+    page: u32,
     start: PageAddr,
     end: PageAddr,
 }
+
+/// A [`Backing`] without its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filling {
+    Anonymous,
+    Foreign(MemoryType),
+    Object { shared: bool },
+}
+
+static_assertions::const_assert!(size_of::<Vma>() == 32);
 
 impl Vma {
     /// The pages of `range`.
@@ -203,7 +248,16 @@ impl Vma {
         if options.key >= KEYS {
             return Err(VmaError::InvalidKey);
         }
-        let vma = Self { start: range.first_page(), end: range.end_page(), options, backing };
+        let (filling, object, page) = match backing {
+            Backing::Anonymous => (Filling::Anonymous, 0, 0),
+            Backing::Foreign(memory) => (Filling::Foreign(memory), 0, 0),
+            Backing::Object { id, page, shared } => (Filling::Object { shared }, id.0, page),
+        };
+        let is_object = matches!(filling, Filling::Object { .. });
+        if is_object && range.pages() > u64::from(u32::MAX - page) {
+            return Err(VmaError::PageOverflow);
+        }
+        let vma = Self { start: range.first_page(), end: range.end_page(), options, filling, object, page };
         vma.with_rights(options.rights)?.with_flags(options.flags)
     }
 
@@ -236,10 +290,42 @@ impl Vma {
     }
 
     /// What fills it.
+    ///
+    /// ```
+    /// use pagepin::{Backing, Levels, Rights, UserRange, Vma};
+    /// let range = UserRange::pages_only(Levels::Four.user_half(), 0x10000, 0x4000).unwrap();
+    /// let vma = Vma::new(range, Backing::Anonymous, Rights::READ)?;
+    /// assert!(vma.backing().is_private() && !vma.backing().is_shared() && !vma.backing().is_foreign());
+    /// # Ok::<(), pagepin::VmaError>(())
+    /// ```
     #[must_use]
     #[inline(always)]
     pub const fn backing(&self) -> Backing {
-        self.backing
+        match self.filling {
+            Filling::Anonymous => Backing::Anonymous,
+            Filling::Foreign(memory) => Backing::Foreign(memory),
+            Filling::Object { shared } => Backing::Object { id: ObjectId(self.object), page: self.page, shared },
+        }
+    }
+
+    /// The object that fills `page`, which lies in the VMA, and the number of that page in it.
+    ///
+    /// ```
+    /// use pagepin::{Backing, Levels, ObjectId, PageAddr, Rights, UserRange, Vma};
+    /// let range = UserRange::pages_only(Levels::Four.user_half(), 0x10000, 0x4000).unwrap();
+    /// let backing = Backing::Object { id: ObjectId(7), page: 5, shared: true };
+    /// let (lower, upper) = Vma::new(range, backing, Rights::READ)?.split_at(PageAddr::containing(0x12000)).unwrap();
+    /// assert_eq!(upper.object_page(PageAddr::containing(0x13000)), Some((ObjectId(7), 8)));
+    /// assert!(lower.try_join(upper).is_some(), "they follow one another in the object");
+    /// # Ok::<(), pagepin::VmaError>(())
+    /// ```
+    #[must_use]
+    pub const fn object_page(&self, page: PageAddr) -> Option<(ObjectId, u32)> {
+        match self.filling {
+            // Neither wraps: a VMA ends before the last page that an object can have.
+            Filling::Object { .. } => Some((ObjectId(self.object), self.page + self.start.pages_to(page) as u32)),
+            Filling::Anonymous | Filling::Foreign(_) => None,
+        }
     }
 
     /// Protection key of its pages (0..16).
@@ -262,10 +348,10 @@ impl Vma {
         self.options.data
     }
 
-    /// Whether a child of fork gets the pages.
+    /// Whether a child of fork gets the pages with the VMA. It finds those of an object that is shared when it wants them.
     #[must_use]
     pub const fn pages_are_inherited(&self) -> bool {
-        !self.options.flags.intersects(VmaFlags::DONT_FORK.union(VmaFlags::WIPE_ON_FORK))
+        !self.options.flags.intersects(VmaFlags::DONT_FORK.union(VmaFlags::WIPE_ON_FORK)) && !self.backing().is_shared()
     }
 
     /// Pages in the VMA.
@@ -297,7 +383,7 @@ impl Vma {
     /// [`VmaError::InvalidFlags`].
     pub fn with_flags(self, flags: VmaFlags) -> Result<Self, VmaError> {
         let both = VmaFlags::REFUSE_UNMAP_PINNED.union(VmaFlags::DEFER_UNMAP_PINNED);
-        let wipes_foreign = flags.contains(VmaFlags::WIPE_ON_FORK) && self.backing != Backing::Anonymous;
+        let wipes_foreign = flags.contains(VmaFlags::WIPE_ON_FORK) && self.filling != Filling::Anonymous;
         if wipes_foreign || flags.contains(both) || flags.contains(VmaFlags::UNMAP_DEFERRED) {
             return Err(VmaError::InvalidFlags);
         }
@@ -323,15 +409,17 @@ impl Vma {
     /// The parts below `page` and from it on, if both have pages.
     #[must_use]
     pub fn split_at(self, page: PageAddr) -> Option<(Self, Self)> {
-        (self.start < page && page < self.end).then_some((Self { end: page, ..self }, Self { start: page, ..self }))
+        let upper = || Self { start: page, page: self.object_page(page).map_or(0, |(_, page)| page), ..self };
+        (self.start < page && page < self.end).then(|| (Self { end: page, ..self }, upper()))
     }
 
     /// This and the VMA `upper` as one, if `upper` begins where this ends and nothing else tells them apart. Unmaps that wait are never
     /// joined: each waits for its own pins.
     #[must_use]
     pub fn try_join(self, upper: Self) -> Option<Self> {
-        let alike = self.options == upper.options && self.backing == upper.backing;
+        let alike = (self.options, self.filling, self.object) == (upper.options, upper.filling, upper.object);
+        let follows = self.object_page(self.end).is_none_or(|(_, page)| page == upper.page);
         let waits = self.options.flags.contains(VmaFlags::UNMAP_DEFERRED);
-        (self.end == upper.start && alike && !waits).then_some(Self { end: upper.end, ..self })
+        (self.end == upper.start && alike && follows && !waits).then_some(Self { end: upper.end, ..self })
     }
 }

@@ -4,8 +4,8 @@ use core::fmt;
 
 use static_assertions::const_assert;
 
-use super::software_bits::{FORK_EXCLUSIVE, FORK_WRITABLE, PROT_NONE, SPECIAL};
-use super::{EntryChange, KeyRights, LeafSize, Level, MemoryType};
+use super::software_bits::{BORROWED, FORK_EXCLUSIVE, FORK_WRITABLE, PROT_NONE, SPECIAL};
+use super::{EntryChange, KeyRights, LeafSize, Level, MemoryType, Token};
 use crate::addr::Pfn;
 use crate::frame::Shared;
 use crate::rights::Rights;
@@ -101,6 +101,44 @@ impl Entry {
         Self(self.0 | SPECIAL)
     }
 
+    /// Marks a leaf as one whose frame is counted and another's: a page of an object in a private VMA.
+    #[must_use]
+    pub(crate) const fn borrowed(self) -> Self {
+        Self(self.0 | SPECIAL | BORROWED)
+    }
+
+    /// Stands for a page that is elsewhere. The token's number is stored inverted, so that the address is one at which no processor has
+    /// memory, since one with L1TF may read there on speculation; and it keeps off the bits that hardware sets.
+    ///
+    /// ```
+    /// use pagepin::{Entry, Token};
+    /// let entry = Entry::token(Token::new(3).unwrap());
+    /// assert!(!entry.is_present() && !entry.is_empty() && !entry.has_frame());
+    /// ```
+    #[must_use]
+    pub const fn token(token: Token) -> Self {
+        Self(!(token.number() << 12) & ADDRESS | SPECIAL)
+    }
+
+    /// The token, if it is one.
+    ///
+    /// ```
+    /// use pagepin::{Entry, Token};
+    /// let token = Token::new(3);
+    /// assert_eq!(token.map(Entry::token).and_then(Entry::as_token), token);
+    /// assert_eq!(Entry::EMPTY.as_token(), None);
+    /// ```
+    #[must_use]
+    pub const fn as_token(self) -> Option<Token> {
+        if self.is_token() { Token::new(!self.0 >> 12 & (ADDRESS >> 12)) } else { None }
+    }
+
+    /// A page that is elsewhere.
+    #[inline(always)]
+    pub(crate) const fn is_token(self) -> bool {
+        self.0 & (PRESENT | USER | PROT_NONE | SPECIAL) == SPECIAL
+    }
+
     /// The leaf of `size`, with accesses through it of type `memory`; [`Entry::leaf`] makes it write-back.
     #[must_use]
     pub const fn with_memory_type(self, size: LeafSize, memory: MemoryType) -> Self {
@@ -153,10 +191,28 @@ impl Entry {
         self.0 == Self::OWNED.0
     }
 
-    /// A leaf that pins must not take as it is.
+    /// A leaf that pins must not take as it is, or a token.
     #[inline(always)]
     pub const fn is_special(self) -> bool {
         self.0 & SPECIAL != 0
+    }
+
+    /// A leaf whose frame is another's, and has a reference for it.
+    #[inline(always)]
+    pub const fn is_borrowed(self) -> bool {
+        self.was_borrowed() && self.has_frame()
+    }
+
+    /// The same, or what is left of such a leaf that was broken.
+    #[inline(always)]
+    pub(crate) const fn was_borrowed(self) -> bool {
+        self.0 & BORROWED != 0
+    }
+
+    /// A leaf that holds a reference to its frame.
+    #[inline(always)]
+    pub(crate) const fn is_counted(self) -> bool {
+        self.has_frame() && self.0 & (SPECIAL | BORROWED) != SPECIAL
     }
 
     /// Whether an entry of a table at `level` is a leaf.
@@ -251,6 +307,11 @@ impl Entry {
         Self(self.0 | DIRTY)
     }
 
+    /// Without the dirty bit.
+    pub(crate) const fn cleaned(self) -> Self {
+        Self(self.0 & !DIRTY)
+    }
+
     /// Without the right to write.
     pub(crate) const fn write_protected(self) -> Self {
         Self(self.0 & !WRITABLE)
@@ -266,10 +327,10 @@ impl Entry {
         Self((self.0 & !(PROT_NONE | WRITABLE)) | PRESENT | USER)
     }
 
-    /// What an entry was before its present bit was cleared. One that is empty or prot-none was never present.
+    /// What an entry was before its present bit was cleared. One that is empty, prot-none or a token was never present.
     #[inline(always)]
     pub(crate) const fn unbroken(self) -> Self {
-        if self.is_empty() || self.is_prot_none() { self } else { Self(self.0 | PRESENT) }
+        if self.is_empty() || self.is_prot_none() || self.is_token() { self } else { Self(self.0 | PRESENT) }
     }
 
     /// With writes permitted or not; the dirty bit is left to hardware.
@@ -340,6 +401,9 @@ impl fmt::Debug for Entry {
         if self.is_owned() {
             return f.write_str("Entry(owned)");
         }
+        if let Some(token) = self.as_token() {
+            return write!(f, "Entry({token:?})");
+        }
         write!(f, "Entry({:#x}", self.0 & ADDRESS)?;
         let names = [
             (PRESENT, " P"),
@@ -352,6 +416,7 @@ impl fmt::Debug for Entry {
             (LARGE, " large/PAT"),
             (NO_EXECUTE, " NX"),
             (SPECIAL, " special"),
+            (BORROWED, " borrowed"),
             (PROT_NONE, " prot-none"),
         ];
         for (bit, name) in names {
@@ -410,7 +475,24 @@ impl<const WRITE: bool> Demand<WRITE> {
     }
 }
 
-// What is not present is told apart by these: nothing, a page without rights, an entry that is owned, and, between the two
-// passes of an unmap, what is left of a present one.
+// What is not present is one of five, and each is told apart by its bits alone: nothing, a page without rights, an entry that is
+// owned, a token, and, between the two passes of an unmap, what is left of a present one (which is for user code).
 const_assert!(!Entry::OWNED.is_present() && !Entry::OWNED.has_frame() && !Entry::OWNED.is_empty());
-const_assert!(!Entry::OWNED.is_user());
+const_assert!(!Entry::OWNED.is_user() && !Entry::OWNED.is_token());
+const _: () = {
+    let mut numbers = [0, 1, Token::MAX.number()].as_slice();
+    while let [number, rest @ ..] = numbers {
+        let Some(token) = Token::new(*number) else { panic!("a number that a token can have") };
+        let entry = Entry::token(token);
+        assert!(
+            !entry.is_present() && !entry.has_frame() && !entry.is_empty() && !entry.is_owned() && !entry.is_user()
+        );
+        assert!(entry.bits() & (ACCESSED | DIRTY) == 0 && entry.bits() & 1 << 51 != 0);
+        assert!(matches!(entry.as_token(), Some(same) if same.number() == *number));
+        numbers = rest;
+    }
+    let leaf = Entry(ADDRESS | PRESENT | USER).borrowed();
+    let (without_rights, left) = (leaf.prot_none(), leaf.0 & !PRESENT);
+    assert!(!without_rights.is_token() && without_rights.is_borrowed() && without_rights.is_counted());
+    assert!(!Entry(left).is_token() && !Entry(left).is_prot_none() && !Entry(left).is_owned());
+};

@@ -9,6 +9,7 @@ mod levels;
 mod memory_type;
 mod protection_keys;
 mod software_bits;
+mod token;
 
 pub use entry::Entry;
 pub(crate) use entry::{Demand, PHYSICAL_END};
@@ -18,3 +19,4 @@ pub use levels::{LeafSize, Level, Levels};
 pub use memory_type::MemoryType;
 pub use protection_keys::KeyRights;
 pub use software_bits::SOFTWARE_BITS;
+pub use token::Token;

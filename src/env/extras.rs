@@ -1,6 +1,6 @@
 //! [`Extras`]: the parts of a kernel that have a default.
 
-use super::{Counters, MmReaders, NoPreempt, PinLedger, Quarantine, Statistics};
+use super::{Counters, MmReaders, NoPreempt, Objects, PinLedger, Quarantine, Statistics, Tokens};
 use crate::primitive::const_fn;
 
 /// What a kernel may bring besides the five parts that it must. Each member has a default that costs nothing, and a method of
@@ -21,68 +21,85 @@ use crate::primitive::const_fn;
 /// static QUARANTINE: QuarantineTable<64> = QuarantineTable::new(|| 0);
 /// let extras = Extras::new().ledger(&LEDGER).quarantine(&QUARANTINE);
 /// let extras = extras.no_preempt(SectionCount::<_, 4>::new(Machine)).mm_readers(pagepin::CpuReaders::<_, 4>::new(Machine));
+/// let extras = extras.tokens(()).objects(()); // the kernel's swap, and its files
 /// ```
 #[derive(Debug)]
-pub struct Extras<N = (), C = Counters, L = (), Q = (), M = ()> {
+pub struct Extras<N = (), C = Counters, L = (), Q = (), M = (), T = (), O = ()> {
     no_preempt: N,
     counters: C,
     ledger: L,
     quarantine: Q,
     mm_readers: M,
+    tokens: T,
+    objects: O,
 }
 
 impl Extras {
     const_fn! {
         /// The defaults: a kernel that does not preempt itself, [`Counters`] that all CPUs share, no ledger, no
-        /// quarantine, and mm locks that count their readers themselves.
+        /// quarantine, mm locks that count their readers themselves, no swap and no objects.
         #[must_use]
         #[expect(clippy::new_without_default, reason = "const, and a model checker's atomics have no Default")]
         pub const fn new() -> Self {
-            Self { no_preempt: (), counters: Counters::new(), ledger: (), quarantine: (), mm_readers: () }
+            Self { no_preempt: (), counters: Counters::new(), ledger: (), quarantine: (), mm_readers: (), tokens: (), objects: () }
         }
     }
 }
 
-impl<N, C, L, Q, M> Extras<N, C, L, Q, M> {
+impl<N, C, L, Q, M, T, O> Extras<N, C, L, Q, M, T, O> {
     /// How the kernel keeps a thread on its CPU.
     #[must_use]
-    pub fn no_preempt<O: NoPreempt>(self, no_preempt: O) -> Extras<O, C, L, Q, M> {
-        let Self { counters, ledger, quarantine, mm_readers, .. } = self;
-        Extras { no_preempt, counters, ledger, quarantine, mm_readers }
+    pub fn no_preempt<X: NoPreempt>(self, no_preempt: X) -> Extras<X, C, L, Q, M, T, O> {
+        let Self { counters, ledger, quarantine, mm_readers, tokens, objects, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
     }
 
     /// Where statistics are kept.
     #[must_use]
-    pub fn counters<O: Statistics>(self, counters: O) -> Extras<N, O, L, Q, M> {
-        let Self { no_preempt, ledger, quarantine, mm_readers, .. } = self;
-        Extras { no_preempt, counters, ledger, quarantine, mm_readers }
+    pub fn counters<X: Statistics>(self, counters: X) -> Extras<N, X, L, Q, M, T, O> {
+        let Self { no_preempt, ledger, quarantine, mm_readers, tokens, objects, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
     }
 
     /// Who is told of every pin.
     #[must_use]
-    pub fn ledger<O: PinLedger>(self, ledger: O) -> Extras<N, C, O, Q, M> {
-        let Self { no_preempt, counters, quarantine, mm_readers, .. } = self;
-        Extras { no_preempt, counters, ledger, quarantine, mm_readers }
+    pub fn ledger<X: PinLedger>(self, ledger: X) -> Extras<N, C, X, Q, M, T, O> {
+        let Self { no_preempt, counters, quarantine, mm_readers, tokens, objects, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
     }
 
     /// Where pins go whose device did not say that it has stopped.
     #[must_use]
-    pub fn quarantine<O: Quarantine>(self, quarantine: O) -> Extras<N, C, L, O, M> {
-        let Self { no_preempt, counters, ledger, mm_readers, .. } = self;
-        Extras { no_preempt, counters, ledger, quarantine, mm_readers }
+    pub fn quarantine<X: Quarantine>(self, quarantine: X) -> Extras<N, C, L, X, M, T, O> {
+        let Self { no_preempt, counters, ledger, mm_readers, tokens, objects, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
     }
 
     /// Where the readers of mm locks are noted.
     #[must_use]
-    pub fn mm_readers<O: MmReaders>(self, mm_readers: O) -> Extras<N, C, L, Q, O> {
-        let Self { no_preempt, counters, ledger, quarantine, .. } = self;
-        Extras { no_preempt, counters, ledger, quarantine, mm_readers }
+    pub fn mm_readers<X: MmReaders>(self, mm_readers: X) -> Extras<N, C, L, Q, X, T, O> {
+        let Self { no_preempt, counters, ledger, quarantine, tokens, objects, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
+    }
+
+    /// Where pages are kept that are not in memory.
+    #[must_use]
+    pub fn tokens<X: Tokens>(self, tokens: X) -> Extras<N, C, L, Q, M, X, O> {
+        let Self { no_preempt, counters, ledger, quarantine, mm_readers, objects, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
+    }
+
+    /// What has pages of its own that VMAs show.
+    #[must_use]
+    pub fn objects<X: Objects>(self, objects: X) -> Extras<N, C, L, Q, M, T, X> {
+        let Self { no_preempt, counters, ledger, quarantine, mm_readers, tokens, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
     }
 }
 
 mod sealed {
     pub trait Sealed {}
-    impl<N, C, L, Q, M> Sealed for super::Extras<N, C, L, Q, M> {}
+    impl<N, C, L, Q, M, T, O> Sealed for super::Extras<N, C, L, Q, M, T, O> {}
 }
 
 /// The members of an [`Extras`], which alone implements it.
@@ -97,6 +114,10 @@ pub trait ExtraParts: sealed::Sealed + Sync {
     type Quarantine: Quarantine;
     /// See [`MmReaders`].
     type MmReaders: MmReaders;
+    /// See [`Tokens`].
+    type Tokens: Tokens;
+    /// See [`Objects`].
+    type Objects: Objects;
 
     /// How a thread stays on its CPU.
     fn no_preempt(&self) -> &Self::NoPreempt;
@@ -108,21 +129,29 @@ pub trait ExtraParts: sealed::Sealed + Sync {
     fn quarantine(&self) -> &Self::Quarantine;
     /// Where the readers of mm locks are noted.
     fn mm_readers(&self) -> &Self::MmReaders;
+    /// Where pages are kept that are not in memory.
+    fn tokens(&self) -> &Self::Tokens;
+    /// What has pages of its own.
+    fn objects(&self) -> &Self::Objects;
 }
 
-impl<N, C, L, Q, M> ExtraParts for Extras<N, C, L, Q, M>
+impl<N, C, L, Q, M, T, O> ExtraParts for Extras<N, C, L, Q, M, T, O>
 where
     N: NoPreempt + Sync,
     C: Statistics + Sync,
     L: PinLedger,
     Q: Quarantine,
     M: MmReaders + Sync,
+    T: Tokens,
+    O: Objects,
 {
     type NoPreempt = N;
     type Counters = C;
     type Ledger = L;
     type Quarantine = Q;
     type MmReaders = M;
+    type Tokens = T;
+    type Objects = O;
 
     #[inline(always)]
     fn no_preempt(&self) -> &N {
@@ -143,5 +172,13 @@ where
     #[inline(always)]
     fn mm_readers(&self) -> &M {
         &self.mm_readers
+    }
+    #[inline(always)]
+    fn tokens(&self) -> &T {
+        &self.tokens
+    }
+    #[inline(always)]
+    fn objects(&self) -> &O {
+        &self.objects
     }
 }

@@ -13,6 +13,8 @@
 //! | [`PinLedger`] | know who pins what | `()`, [`LedgerTable`] |
 //! | [`Quarantine`] | keep pins whose device may be at work | `()`, [`QuarantineTable`](crate::pin::QuarantineTable) |
 //! | [`MmReaders`] | note which CPU reads which mm | `()`, [`CpuReaders`] |
+//! | [`Objects`] | files and other things that have pages of their own | `()` |
+//! | [`Tokens`] | where pages are kept that are not in memory | `()` |
 //! | [`Statistics`] | where totals are kept | [`Counters`], [`CpuCounters`] |
 //! | [`AddressSpace`](crate::AddressSpace) | VMAs and locks of one mm | `UserSpace` (feature `alloc`) |
 //!
@@ -30,12 +32,14 @@ mod ledger_table;
 mod mm;
 mod mm_readers;
 mod no_preempt;
+mod objects;
 mod phys_map;
 mod quarantine;
 mod read_side;
 mod shootdown;
 mod still_pinned;
 mod switch_mm;
+mod tokens;
 
 use spin::relax::{RelaxStrategy, Spin};
 
@@ -60,12 +64,14 @@ pub(crate) use mm_readers::ReaderSlot;
 pub use mm_readers::{CpuReaders, MmReaders};
 pub(crate) use no_preempt::StayGuard;
 pub use no_preempt::{CurrentCpu, NoPreempt};
+pub use objects::{ObjectError, Objects};
 pub use phys_map::{EntryAddr, EntryCell, OffsetPhysMap, PhysMap};
 pub use quarantine::{LostLoan, Quarantine};
 pub use read_side::ReadSide;
 pub use shootdown::{FlushRange, Shootdown};
 pub use still_pinned::{PinnedRun, StillPinned};
 pub use switch_mm::SwitchMm;
+pub use tokens::{TokenError, Tokens};
 
 /// Everything the operations need from a kernel, by part.
 ///

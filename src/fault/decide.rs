@@ -7,8 +7,8 @@
 
 use crate::addr::{PAGE_SIZE, PageAddr, UserRange};
 use crate::arch::MemoryType;
-use crate::rights::Rights;
-use crate::vma::{Backing, MapOptions, Vma};
+use crate::rights::{Access, Rights};
+use crate::vma::{Backing, MapOptions, ObjectId, Vma};
 
 /// What an entry maps, by its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +26,14 @@ pub enum State {
         /// What its frame's word says.
         frame: FrameView,
     },
-    /// A counted frame that is not this mm's, whatever its count says: a page of a file, or a driver's memory. In a
+    /// A counted frame that is not this mm's, whatever its count says: an object's page, or a driver's memory. In a
     /// private VMA it is read as it is, and copied for everything else.
     Borrowed {
         /// The entry permits writes.
         writable: bool,
     },
+    /// A token: the page is elsewhere.
+    Token,
     /// A frame that is not the crate's to count: device registers, foreign memory.
     Foreign {
         /// The entry permits writes.
@@ -63,6 +65,26 @@ pub enum Request {
     ForcedWrite,
 }
 
+impl Request {
+    /// What user code asks.
+    pub(super) const fn of(access: Access) -> Self {
+        match access {
+            Access::Read => Self::Read,
+            Access::Write => Self::Write,
+            Access::Execute => Self::Execute,
+        }
+    }
+
+    /// What is done with the page then.
+    pub(super) const fn access(self) -> Access {
+        match self {
+            Self::Read | Self::Unshare => Access::Read,
+            Self::Write | Self::ForcedWrite => Access::Write,
+            Self::Execute => Access::Execute,
+        }
+    }
+}
+
 /// What to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -92,6 +114,17 @@ pub enum Action {
     },
     /// Bring a prot-none frame back, read-only, and ask again.
     RestoreRights,
+    /// Bring the token's page back, read-only, and ask again.
+    Bring,
+    /// Map the object's page, read-only, and ask again.
+    MapObject,
+    /// Map a copy of the object's page.
+    CopyObject {
+        /// Writable at once.
+        writable: bool,
+    },
+    /// Ask the object, then make the entry of its page writable.
+    WriteObject,
 }
 
 /// Why an access is refused.
@@ -114,7 +147,7 @@ pub(crate) fn permits(vma: &Vma, request: Request) -> bool {
         Request::Execute => vma.rights().contains(Rights::EXECUTE),
         // Not where all rights were taken away: the entry of such a page must stay out of hardware's reach.
         Request::ForcedWrite => {
-            vma.max_rights().contains(Rights::WRITE) && vma.backing() == Backing::Anonymous && !vma.rights().is_empty()
+            vma.max_rights().contains(Rights::WRITE) && vma.backing().is_private() && !vma.rights().is_empty()
         }
     }
 }
@@ -133,15 +166,21 @@ pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
     let state = match state {
         // What a foreign VMA maps, its owner answers for.
         State::Borrowed { writable } if vma.backing().is_foreign() => State::Foreign { writable },
+        // And in one that is shared everything is the object's, which is open to pins or not.
+        State::Anonymous { writable, .. } if vma.backing().is_shared() => State::Borrowed { writable },
         state => state,
     };
     match state {
-        State::Empty if vma.backing() != Backing::Anonymous => Action::Refuse(Refusal::Foreign),
+        State::Empty if vma.backing() != Backing::Anonymous => decide_empty(vma, request, writable_after),
         State::Empty if matches!(request, Request::Read | Request::Execute) => Action::MapZero,
         State::Empty => Action::MapFresh { writable: writable_after },
         State::ProtNone => Action::RestoreRights,
+        State::Token if vma.backing().is_private() => Action::Bring,
+        State::Token => Action::Refuse(Refusal::Foreign),
         State::Zero if writes || request == Request::Unshare => Action::Copy { writable: writable_after },
         State::Zero => Action::Nothing,
+        State::Borrowed { writable: false } if vma.backing().is_shared() && writes => Action::WriteObject,
+        State::Borrowed { .. } if vma.backing().is_shared() => Action::Nothing,
         State::Borrowed { .. } if writes || request == Request::Unshare => Action::Copy { writable: writable_after },
         State::Borrowed { .. } => Action::Nothing,
         State::Foreign { .. } if matches!(request, Request::Unshare | Request::ForcedWrite) => {
@@ -156,6 +195,17 @@ pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
             _ if frame.sole => Action::Claim { writable: writable_after },
             _ => Action::Copy { writable: writable_after },
         },
+    }
+}
+
+/// What to do where a VMA that is not anonymous maps nothing.
+#[inline(always)]
+fn decide_empty(vma: &Vma, request: Request, writable: bool) -> Action {
+    match vma.backing() {
+        Backing::Object { shared: true, .. } => Action::MapObject,
+        Backing::Object { .. } if matches!(request, Request::Read | Request::Execute) => Action::MapObject,
+        Backing::Object { .. } => Action::CopyObject { writable },
+        Backing::Anonymous | Backing::Foreign(_) => Action::Refuse(Refusal::Foreign),
     }
 }
 
@@ -202,6 +252,7 @@ pub fn all_rows() -> impl Iterator<Item = Row> {
         anonymous(true, true, false),
         anonymous(true, true, true),
         State::Borrowed { writable: false },
+        State::Token,
     ];
     let foreign_states = [
         State::Empty,
@@ -210,10 +261,22 @@ pub fn all_rows() -> impl Iterator<Item = Row> {
         State::Borrowed { writable: false },
         State::Borrowed { writable: true },
     ];
-    let states = anonymous_states
-        .into_iter()
-        .map(|state| (state, Backing::Anonymous))
-        .chain(foreign_states.into_iter().map(|state| (state, Backing::Foreign(MemoryType::UNCACHED))));
+    // A page of an object that is open to pins is exclusive as private memory is.
+    let object_states = [
+        State::Empty,
+        State::ProtNone,
+        anonymous(false, true, false),
+        anonymous(true, true, false),
+        State::Borrowed { writable: false },
+        State::Borrowed { writable: true },
+    ];
+    let object = |shared| Backing::Object { id: ObjectId(1), page: 0, shared };
+    let states = (anonymous_states.into_iter().map(|state| (state, Backing::Anonymous)))
+        .chain(foreign_states.into_iter().map(|state| (state, Backing::Foreign(MemoryType::UNCACHED))))
+        .chain(
+            anonymous_states.into_iter().filter(|state| *state != State::Zero).map(move |state| (state, object(false))),
+        )
+        .chain(object_states.into_iter().map(move |state| (state, object(true))));
     states.flat_map(|(state, backing)| {
         RIGHTS.into_iter().flat_map(move |(rights, max_rights)| {
             let somewhere = UserRange::of_pages(PageAddr::containing(0), PageAddr::containing(PAGE_SIZE));

@@ -4,8 +4,8 @@ use core::fmt;
 
 use super::Unresolved;
 use crate::addr::RangeError;
-use crate::env::{ForeignFault, NotReady, Reentered};
-use crate::errno::{EACCES, EAGAIN, EDEADLK, EFAULT, ENOMEM};
+use crate::env::{ForeignFault, NotReady, ObjectError, Reentered, TokenError};
+use crate::errno::{EACCES, EAGAIN, EDEADLK, EFAULT, EIO, ENOMEM};
 use crate::paging::TableError;
 
 /// Why a fault could not be resolved. Nothing was changed, except that a page that had lost all rights, and whose VMA has
@@ -23,6 +23,10 @@ pub enum FaultError {
     ProtectionKey,
     /// Foreign memory without an entry. SIGBUS.
     Foreign,
+    /// The object ends before the page, or there is none. SIGBUS.
+    PastEnd,
+    /// The page could not be read: its contents are lost. SIGBUS.
+    Failed,
     /// No memory for the page or for a table. The access may be retried when there is some.
     NoMemory,
     /// The page is not there yet. The access may be retried when what the kernel named has happened.
@@ -46,7 +50,8 @@ impl FaultError {
             Self::NotReady(_) => EAGAIN,
             Self::AccessDenied | Self::ProtectionKey => EACCES,
             Self::Reentered => EDEADLK,
-            Self::NoVma | Self::Foreign | Self::NotFilled | Self::MalformedTable => EFAULT,
+            Self::NoVma | Self::Foreign | Self::NotFilled | Self::PastEnd | Self::MalformedTable => EFAULT,
+            Self::Failed => EIO,
         }
     }
 }
@@ -59,6 +64,8 @@ impl fmt::Display for FaultError {
             Self::AccessDenied => "the VMA does not permit the access",
             Self::ProtectionKey => "a protection key denies the access",
             Self::Foreign => "foreign memory that nothing maps",
+            Self::PastEnd => "beyond the end of the object",
+            Self::Failed => "the page could not be read",
             Self::NoMemory => "out of memory",
             Self::NotReady(_) => "the page is not there yet",
             Self::NotFilled => "the kernel did not fill the entry",
@@ -90,6 +97,29 @@ impl From<ForeignFault> for FaultError {
     }
 }
 
+impl From<ObjectError> for FaultError {
+    fn from(error: ObjectError) -> Self {
+        match error {
+            ObjectError::NoObject | ObjectError::PastEnd => Self::PastEnd,
+            ObjectError::Denied => Self::AccessDenied,
+            ObjectError::NotPinnable => Self::Foreign,
+            ObjectError::NoMemory => Self::NoMemory,
+            ObjectError::Failed => Self::Failed,
+            ObjectError::NotReady(what) => Self::NotReady(what),
+        }
+    }
+}
+
+impl From<TokenError> for FaultError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Full => Self::NoMemory,
+            TokenError::Lost => Self::Failed,
+            TokenError::NotReady(what) => Self::NotReady(what),
+        }
+    }
+}
+
 impl From<NotReady> for FaultError {
     fn from(what: NotReady) -> Self {
         Self::NotReady(what)
@@ -108,7 +138,8 @@ impl From<Unresolved> for FaultError {
             Unresolved::AccessDenied => Self::AccessDenied,
             Unresolved::Foreign => Self::Foreign,
             Unresolved::NoMemory => Self::NoMemory,
-            Unresolved::MalformedTable => Self::MalformedTable,
+            // Who is told so asks the object or the slot.
+            Unresolved::Elsewhere | Unresolved::MalformedTable => Self::MalformedTable,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The entry point for the kernel's page-fault exception.
 
-use super::{FaultError, FaultOutcome, Request, Unresolved, resolve};
+use super::{FaultError, FaultOutcome, Request, Unresolved, resolve, resolve_elsewhere};
 use crate::addr::{PageAddr, UserRange};
 use crate::env::Env;
 use crate::env::{AddressSpace, Mm, Vmas};
@@ -82,6 +82,7 @@ pub(crate) fn fault_in_vmas<K: Env>(
         Ok(outcome) => Ok(outcome),
         // Only a page of a foreign VMA without an entry is refused so.
         Err(Unresolved::Foreign) => fill_foreign(mm, vmas, page, fault.access),
+        Err(Unresolved::Elsewhere) => resolve_elsewhere(mm, &vma, page, Request::of(fault.access)),
         Err(error) => Err(error.into()),
     }
 }

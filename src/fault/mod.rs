@@ -5,12 +5,14 @@
 
 mod batch;
 mod decide;
+mod elsewhere;
 mod error;
 mod handler;
 mod resolve;
 
 pub(crate) use batch::copy_pinned;
 pub(crate) use decide::permits;
+pub(crate) use elsewhere::resolve_elsewhere;
 pub use error::FaultError;
 #[cfg(feature = "alloc")]
 pub(crate) use handler::fault_in_vmas;

@@ -29,6 +29,10 @@ pub enum FaultOutcome {
     Reused,
     /// A copy replaced the shared frame.
     Copied,
+    /// The object's page was mapped, or may be written from now on.
+    MappedObject,
+    /// The page came back from where its token said that it was.
+    Brought,
 }
 
 /// Why a page could not be made fit: the causes among those of [`FaultError`](super::FaultError) that are found among the
@@ -39,6 +43,8 @@ pub(crate) enum Unresolved {
     Foreign,
     NoMemory,
     MalformedTable,
+    /// The object or the slot of the page has to be asked: [`resolve_elsewhere`](super::resolve_elsewhere).
+    Elsewhere,
 }
 
 impl From<TableError> for Unresolved {
@@ -102,7 +108,7 @@ fn act_on_usual<'k, K: Env>(
 /// As [`resolve`], whatever is found, as often as it takes.
 #[cold]
 #[inline(never)]
-fn resolve_by_looking_again<K: Env>(
+pub(super) fn resolve_by_looking_again<K: Env>(
     mm: &Mm<K>,
     vma: &Vma,
     page: PageAddr,
@@ -152,6 +158,9 @@ fn act<'k, K: Env>(
             Ok(keep(tables, slot, frame, action != Action::Claim { writable: false }))
         }
         Action::Copy { writable } => copy(tables, slot, vma, frame, writable),
+        Action::Bring | Action::MapObject | Action::CopyObject { .. } | Action::WriteObject => {
+            Err(Unresolved::Elsewhere)
+        }
     }
 }
 
@@ -183,6 +192,7 @@ pub(super) fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<Option<Obse
         return match entry {
             _ if entry.is_empty() => Ok(Some((State::Empty, None))),
             _ if entry.is_prot_none() => Ok(Some((State::ProtNone, None))),
+            _ if entry.is_token() => Ok(Some((State::Token, None))),
             _ if safeguard!(OwnedIsWaitedFor => entry.is_owned()) => Ok(None),
             _ => Err(Unresolved::MalformedTable),
         };
@@ -192,14 +202,16 @@ pub(super) fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<Option<Obse
         LeafSize::Size4KiB => entry.leaf_frame(LeafSize::Size4KiB),
         large => entry.leaf_frame(large),
     };
-    if entry.is_special() {
+    if !entry.is_counted() {
         let zero = env.source().zero_frame() == Some(pfn);
         return Ok(Some((if zero { State::Zero } else { State::Foreign { writable: entry.is_writable() } }, None)));
     }
     let frame = env.frames().frame(pfn).ok_or(Unresolved::MalformedTable)?;
     let (writable, (exclusive, sole, anonymous)) = (entry.is_writable(), frame.word.exclusive_sole_and_anonymous());
-    // `EXCLUSIVE` says that the frame is this mm's, whatever it holds. Of others the kind says whose they are.
-    let state = if exclusive || anonymous {
+    // `EXCLUSIVE` says that the frame is this mm's, or open to pins by whoever maps it. Of others the kind says whose they are.
+    let state = if entry.is_borrowed() {
+        State::Borrowed { writable }
+    } else if exclusive || anonymous {
         State::Anonymous { writable, frame: FrameView { exclusive, sole } }
     } else {
         not_anonymous(frame.word.kind(), writable)
@@ -312,7 +324,7 @@ fn map_fresh<K: Env>(
 
 /// The place for a base page. `None`: another CPU has put a large leaf there meanwhile.
 #[inline(always)]
-fn place_of(place: Result<EntryAddr, TableError>) -> Result<Option<EntryAddr>, Unresolved> {
+pub(super) fn place_of(place: Result<EntryAddr, TableError>) -> Result<Option<EntryAddr>, Unresolved> {
     match place {
         Ok(at) => Ok(Some(at)),
         Err(TableError::LargeLeaf) => Ok(None),
@@ -409,7 +421,8 @@ pub(super) fn hold<'k, K: Env>(tables: &Tables<'k, K>, slot: &Slot, frame: Frame
         Err(_) => return Err(Unheld::NotInUse),
     }
     // The look at the entry was before: since then the frame can have left it, and been handed out again.
-    let another = safeguard!(CopyLooksAgain => tables.has_changed(slot) || frame.word.exclusive_sole_and_anonymous().0);
+    let became_own = || !slot.entry.is_borrowed() && frame.word.exclusive_sole_and_anonymous().0;
+    let another = safeguard!(CopyLooksAgain => tables.has_changed(slot) || became_own());
     if another {
         release(tables.env(), slot.entry.leaf_frame(slot.size()), frame.word.put());
         return Err(Unheld::Changed);

@@ -18,7 +18,7 @@ pub enum FrameKind {
     Zero = 2,
     /// A page-table page: never a target of a pin.
     Table = 3,
-    /// A page of a file. Reserved: no code path of this version makes one.
+    /// A page of an object: a file, a memfd, shared memory. `EXCLUSIVE` while it is open to pins.
     File = 4,
     /// Memory owned by a device driver. Reserved: no code path of this version makes one.
     Device = 5,

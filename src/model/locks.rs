@@ -74,6 +74,10 @@ impl<T, R: RelaxStrategy> ReadWrite for RwLock<T, R> {
         self.0.write().expect("poisoned")
     }
 
+    fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().expect("poisoned")
+    }
+
     fn if_open(&self) -> Option<core::ptr::NonNull<T>> {
         unreachable!("the kernels of the models have no slots")
     }

@@ -104,6 +104,14 @@ pub enum Safeguard {
     WriterWaitsForNotes,
     /// A writer that waits for slots answers flushes, for which their CPUs may wait.
     WriterRelaxes,
+    /// What a token stands for is asked by who owns its entry.
+    BringsWhatItOwns,
+    /// Who has published an object's page asks whether it is the object's, still.
+    StillTheObjects,
+    /// An object is asked about the first write by who owns the entry.
+    AsksWhatItOwns,
+    /// A page goes to its slot only if nobody has pinned it.
+    SwapNeedsNoPins,
     /// Loads of entries acquire.
     EntryAcquire,
     /// Stores of entries release.

@@ -197,6 +197,26 @@ impl<'t, 'a, K: Env> Broken<'t, 'a, K> {
         self.tables.added();
     }
 
+    /// Maps a frame where a token was, which no TLB can know.
+    ///
+    /// # Safety
+    /// What was taken is a token. `new` is a leaf of the same size whose frame the caller holds a reference to, which the entry now
+    /// owns, and it is read-only.
+    #[inline]
+    pub(crate) unsafe fn fill(self, new: Entry) {
+        self.tables.before_execute(Entry::EMPTY, new, self.slot.size());
+        // SAFETY: as in `republish`.
+        unsafe { self.tables.map().store_entry(self.slot.at, new) };
+        self.tables.added();
+    }
+
+    /// Puts a token back that was taken.
+    #[inline]
+    pub(crate) fn put_back(self) {
+        // SAFETY: as in `republish`; the same token, which its slot has not let go.
+        unsafe { self.tables.map().store_entry(self.slot.at, self.slot.entry) };
+    }
+
     /// Returns after every CPU has acknowledged that the old translation is gone.
     #[inline(always)]
     pub fn flush(self) -> Settled<'t, 'a, K> {
@@ -222,6 +242,17 @@ impl<K: Env> Settled<'_, '_, K> {
         OldLeaf { entry: self.slot.entry, size: self.slot.size() }
     }
 
+    /// Maps the same frame with fewer rights.
+    ///
+    /// # Safety
+    /// `new` maps the frame that the old leaf did, which keeps its reference, with at most its rights.
+    #[inline]
+    pub(crate) unsafe fn weaken(self, new: Entry) {
+        debug_assert!(new.leaf_frame(self.slot.size()) == self.slot.entry.leaf_frame(self.slot.size()));
+        // SAFETY: as in `publish`.
+        unsafe { self.tables.map().store_entry(self.slot.at, new) };
+    }
+
     /// Leaves nothing where the old leaf was.
     #[inline]
     pub fn leave_empty(self) -> OldLeaf {
@@ -241,7 +272,7 @@ impl OldLeaf {
     /// foreign memory) are left alone.
     #[inline]
     pub fn release<K: Env>(self, env: &K) -> bool {
-        if self.entry.is_special() {
+        if !self.entry.is_counted() {
             return false;
         }
         let pfn = self.frame();

@@ -9,8 +9,8 @@ use super::walk::{Stop, Walk};
 use super::{PhysRun, PinAccess, PinError, PinFlags};
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Demand, KeyRights};
-use crate::env::{AddressSpace, Counted, Env, ReadSide, Vmas, count};
-use crate::fault::{self, Request};
+use crate::env::{AddressSpace, Counted, Env, ExtraParts, Objects, ReadSide, Vmas, count};
+use crate::fault::{self, FaultError, FaultOutcome, Request, Unresolved};
 use crate::frame::Dirty;
 use crate::rights::{Access, Rights};
 use crate::vma::Vma;
@@ -261,12 +261,25 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             }
         }
         // Spelled out, so that each is compiled for its one request.
-        match request {
-            Request::Write => fault::resolve(mm, vma, page, Request::Write)?,
-            Request::Unshare => fault::resolve(mm, vma, page, Request::Unshare)?,
-            other => fault::resolve(mm, vma, page, other)?,
+        let resolved = match request {
+            Request::Write => fault::resolve(mm, vma, page, Request::Write),
+            Request::Unshare => fault::resolve(mm, vma, page, Request::Unshare),
+            other => fault::resolve(mm, vma, page, other),
         };
+        match resolved {
+            Err(Unresolved::Elsewhere) => _ = fault::resolve_elsewhere(mm, vma, page, request)?,
+            Ok(FaultOutcome::Spurious) if PIN && vma.backing().is_shared() => self.ask_to_pin(vma, page)?,
+            resolved => _ = resolved?,
+        }
         Ok(())
+    }
+
+    /// A page of an object is there as wanted, and perhaps not open to pins.
+    #[cold]
+    fn ask_to_pin(&self, vma: &Vma, page: PageAddr) -> Result<(), PinError> {
+        let Some((id, index)) = vma.object_page(page) else { return Ok(()) };
+        let may = self.env().extras().objects().may_pin(id, index);
+        may.map_err(|error| FaultError::from(error).into())
     }
 
     /// What is asked of the pages of `vma`, if it permits that.

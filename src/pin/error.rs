@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::addr::RangeError;
 use crate::env::{BudgetExceeded, NotReady, Reentered};
-use crate::errno::{EACCES, EAGAIN, EBUSY, EDEADLK, EFAULT, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP};
+use crate::errno::{EACCES, EAGAIN, EBUSY, EDEADLK, EFAULT, EINVAL, EIO, ENOMEM, ENOSPC, EOPNOTSUPP};
 use crate::fault::{FaultError, Unresolved};
 use crate::frame::CountError;
 use crate::paging::TableError;
@@ -28,6 +28,10 @@ pub enum PinError {
     ProtectionKey,
     /// Device registers, foreign memory, or memory without a frame table entry.
     NotPinnable,
+    /// The object ends before the page.
+    PastEnd,
+    /// The page could not be read: its contents are lost.
+    Failed,
     /// A form that never faults met a page that needs a fault, or that only the slow path may judge.
     WouldFault,
     /// Out of memory while a page was made ready.
@@ -65,7 +69,8 @@ impl PinError {
         match self {
             Self::Range(error) => error.errno(),
             Self::InvalidFlags => EINVAL,
-            Self::NoVma | Self::AccessDenied | Self::NotPinnable | Self::MalformedTable => EFAULT,
+            Self::NoVma | Self::AccessDenied | Self::NotPinnable | Self::PastEnd | Self::MalformedTable => EFAULT,
+            Self::Failed => EIO,
             Self::ProtectionKey => EACCES,
             Self::WouldFault | Self::Contended | Self::Incomplete | Self::NotReady(_) => EAGAIN,
             Self::NoMemory | Self::CountOverflow | Self::BudgetExceeded => ENOMEM,
@@ -86,6 +91,8 @@ impl fmt::Display for PinError {
             Self::AccessDenied => "the VMA does not permit the access",
             Self::ProtectionKey => "a protection key denies the access",
             Self::NotPinnable => "not ordinary memory",
+            Self::PastEnd => "beyond the end of the object",
+            Self::Failed => "the page could not be read",
             Self::WouldFault => "the page would have to be faulted in",
             Self::NoMemory => "out of memory",
             Self::CountOverflow => "the frame's count is at its limit",
@@ -132,6 +139,8 @@ impl From<FaultError> for PinError {
             FaultError::AccessDenied => Self::AccessDenied,
             FaultError::ProtectionKey => Self::ProtectionKey,
             FaultError::Foreign | FaultError::NotFilled => Self::NotPinnable,
+            FaultError::PastEnd => Self::PastEnd,
+            FaultError::Failed => Self::Failed,
             FaultError::NotReady(what) => Self::NotReady(what),
             FaultError::NoMemory => Self::NoMemory,
             FaultError::Reentered => Self::Reentered,

@@ -103,6 +103,10 @@ impl<T, R: RelaxStrategy> ReadWrite for FairRwLock<T, R> {
         FairRwLock::write(self)
     }
 
+    fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
     #[inline(always)]
     fn if_open(&self) -> Option<NonNull<T>> {
         // Acquire: pairs with the release of the writer that opened the lock last.

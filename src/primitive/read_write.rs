@@ -22,6 +22,9 @@ pub(crate) trait ReadWrite {
     /// Holds it alone. Until the guard is dropped the lock is closed.
     fn write(&self) -> Self::Writing<'_>;
 
+    /// The value, for who is the last to have the lock.
+    fn get_mut(&mut self) -> &mut Self::Value;
+
     /// Where the value is, if the lock is not closed at this moment.
     fn if_open(&self) -> Option<NonNull<Self::Value>>;
 

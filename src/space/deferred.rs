@@ -1,5 +1,6 @@
 //! Unmaps that a VMA's policy refuses or defers because of pinned pages.
 
+use super::objects::tell_unmapped;
 use super::pinned::{find_pinned, wait_for_walks};
 use super::protect::withdraw;
 use super::steps::Held;
@@ -67,6 +68,7 @@ impl<K: Env, C> UserSpace<K, C> {
         // From here on nothing is refused. Nobody may access what is unmapped, now or when its pins are gone, and once the
         // walks of this moment have ended nobody else will pin it. So what is not pinned then can go.
         held.begin_deferral();
+        tell_unmapped(self.env(), held.touching(first, end).filter(|vma| !defers(vma)), (first, end));
         held.change(first, end, |vma| defers(&vma).then(|| vma.with_unmap_deferred()));
         let (mut next, mut unmapped) = (first, Unmapped::default());
         loop {

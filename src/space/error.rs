@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::{ProtectError, ZapError};
 use crate::addr::{PageAddr, RangeError};
-use crate::env::Reentered;
+use crate::env::{ObjectError, Reentered, TokenError};
 use crate::errno::{EACCES, EBUSY, EDEADLK, EEXIST, EFAULT, EINVAL, ENOMEM};
 use crate::paging::TableError;
 use crate::vma::VmaError;
@@ -30,6 +30,12 @@ pub enum SpaceError {
     InvalidKey,
     /// Only private memory can be wiped on fork.
     InvalidFlags,
+    /// An object has no page of such a number.
+    PageOverflow,
+    /// The kernel has no such object.
+    NoObject,
+    /// The kernel has no slot for another page.
+    NoSlot,
     /// No free stretch of addresses is that long.
     NoRoom,
     /// The address space has as many VMAs as it may have.
@@ -54,6 +60,9 @@ impl SpaceError {
             Self::Pinned(_) => EBUSY,
             Self::Reentered => EDEADLK,
             Self::MalformedTable => EFAULT,
+            Self::PageOverflow => VmaError::PageOverflow.errno(),
+            Self::NoObject => ObjectError::NoObject.errno(),
+            Self::NoSlot => TokenError::Full.errno(),
         }
     }
 }
@@ -68,6 +77,9 @@ impl fmt::Display for SpaceError {
             Self::AccessDenied => return VmaError::RightsExceedMax.fmt(f),
             Self::InvalidKey => return VmaError::InvalidKey.fmt(f),
             Self::InvalidFlags => return VmaError::InvalidFlags.fmt(f),
+            Self::PageOverflow => return VmaError::PageOverflow.fmt(f),
+            Self::NoObject => return ObjectError::NoObject.fmt(f),
+            Self::NoSlot => return TokenError::Full.fmt(f),
             Self::LargeLeaf => "the range begins or ends inside a large leaf",
             Self::NoRoom => "no free addresses",
             Self::TooManyVmas => "too many VMAs",
@@ -99,6 +111,7 @@ impl From<VmaError> for SpaceError {
             VmaError::RightsExceedMax => Self::AccessDenied,
             VmaError::InvalidKey => Self::InvalidKey,
             VmaError::InvalidFlags => Self::InvalidFlags,
+            VmaError::PageOverflow => Self::PageOverflow,
         }
     }
 }

@@ -12,7 +12,8 @@ use core::fmt;
 
 use crate::addr::Pfn;
 use crate::arch::{Entry, LeafSize};
-use crate::env::{EntryAddr, Env, FlushRange, FrameTable, Mm, OwnedFrame, PhysMap, Reentered, bug_caught, release};
+use crate::env::{EntryAddr, Env, ExtraParts, FlushRange, FrameTable, Mm, OwnedFrame, PhysMap, Reentered, TokenError};
+use crate::env::{Tokens, bug_caught, release};
 use crate::errno::{EAGAIN, EDEADLK, EFAULT, ENOMEM};
 use crate::frame::CountError;
 use crate::paging::{Chunk, Cursor, TableError, Tables};
@@ -83,6 +84,12 @@ impl From<TableError> for ForkError {
             TableError::NoMemory => Self::NoMemory,
             TableError::Malformed | TableError::LargeLeaf => Self::MalformedTable,
         }
+    }
+}
+
+impl From<TokenError> for ForkError {
+    fn from(_: TokenError) -> Self {
+        Self::NoMemory
     }
 }
 
@@ -186,7 +193,7 @@ impl<K: Env> Fork<'_, K> {
 
     fn share_chunk(&mut self, chunk: Chunk) -> Result<(), ForkError> {
         // Nothing there: the child needs no table.
-        if !(0..chunk.count).any(|i| self.parent.load(chunk.at(i)).has_frame()) {
+        if !(0..chunk.count).any(|i| !self.parent.load(chunk.at(i)).is_empty()) {
             return Ok(());
         }
         // SAFETY: the chunk lies in a VMA of the parent, and the child has as many levels.
@@ -204,12 +211,24 @@ impl<K: Env> Fork<'_, K> {
             self.forked.shared_pages += shared.count * chunk.size.pages();
             let Some((at, refusal)) = shared.stopped else { return Ok(()) };
             match refusal {
-                Some(CountError::Pinned) => self.copy_early(&chunk, table, at)?,
-                Some(error) => return Err(error.into()),
-                None => return Err(ForkError::MalformedTable),
+                Unshared::Count(CountError::Pinned) => self.copy_early(&chunk, table, at)?,
+                Unshared::Count(error) => return Err(error.into()),
+                Unshared::NoWord => return Err(ForkError::MalformedTable),
+                Unshared::Elsewhere(entry) => self.share_elsewhere(EntryAddr::new(table, chunk.index + at), entry)?,
             }
             done = at + 1;
         }
+    }
+
+    /// The child holds the parent's token as well. A page that is borrowed it borrows when it wants it.
+    #[cold]
+    fn share_elsewhere(&mut self, at: EntryAddr, entry: Entry) -> Result<(), ForkError> {
+        let Some(token) = entry.as_token() else { return Ok(()) };
+        self.env.extras().tokens().duplicate(token)?;
+        // SAFETY: nobody else has the child, so the table just found is alive; the child is empty there, and a token is not present.
+        unsafe { self.env.phys_map().store_entry(at, entry) };
+        self.forked.shared_pages += 1;
+        Ok(())
     }
 
     /// The parent keeps the pinned frame (INV-3); the child gets the bytes of this moment. A device may be writing
@@ -231,6 +250,9 @@ impl<K: Env> Fork<'_, K> {
 }
 
 fn undo_entry<K: Env>(env: &K, parent_at: EntryAddr, parent: Entry, child: Entry, chunk: Chunk) {
+    if let Some(token) = child.as_token() {
+        env.extras().tokens().release(env, token);
+    }
     if child.is_special() || !child.has_frame() {
         return;
     }
@@ -257,8 +279,18 @@ struct Shares {
     count: u64,
     /// Some entry of the parent lost its W bit.
     protected: bool,
-    /// The place of the first frame that could not be shared, and why (`None`: it has no word).
-    stopped: Option<(u64, Option<CountError>)>,
+    /// The first place that was not shared, and why.
+    stopped: Option<(u64, Unshared)>,
+}
+
+/// Why a place is not shared like most.
+enum Unshared {
+    /// The frame's word refuses.
+    Count(CountError),
+    /// The frame has no word.
+    NoWord,
+    /// A token, or a page that is borrowed.
+    Elsewhere(Entry),
 }
 
 /// Shares the leaves of a chunk from place `first` on with the child, whose table is `table`. The parent's mm lock is held
@@ -278,10 +310,10 @@ fn share_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, t
         // SAFETY: the parent's mm lock is held exclusively, so its table is alive; a chunk lies within one table.
         let entry = unsafe { map.load_entry(at) };
         if entry.has_frame() && !entry.is_special() {
-            let Some(frame) = frames.frame(entry.leaf_frame(chunk.size)) else { break Some((i, None)) };
+            let Some(frame) = frames.frame(entry.leaf_frame(chunk.size)) else { break Some((i, Unshared::NoWord)) };
             let shared = match frame.word.try_share_with_child() {
                 Ok(shared) => shared,
-                Err(error) => break Some((i, Some(error))),
+                Err(error) => break Some((i, Unshared::Count(error))),
             };
             if entry.is_writable() {
                 // Not a compare-and-exchange: hardware may set accessed or dirty at any time, and nothing else changes.
@@ -293,6 +325,9 @@ fn share_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, t
             // owns the reference just taken.
             unsafe { map.store_entry(child_at, entry.for_child(shared)) };
         } else {
+            if entry.is_token() || entry.is_borrowed() {
+                break Some((i, Unshared::Elsewhere(entry)));
+            }
             others += 1;
             // SAFETY: as for a counted leaf; nothing is counted for a special entry or none.
             unsafe { map.store_entry(child_at, entry) };

@@ -111,6 +111,11 @@ impl<L: ReadWrite> MmLock<L> {
         Ok(Section { guard: self.close(kernel), note, _stay })
     }
 
+    /// What it protects, for who is the last to have it.
+    pub(crate) fn get_mut(&mut self) -> &mut L::Value {
+        self.lock.get_mut()
+    }
+
     /// Alone, beside another lock that the caller holds alone and that comes before this one in an order that all keep.
     pub(crate) fn write_beside<'a, G, E: ExtraParts>(
         &'a self,

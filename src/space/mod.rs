@@ -16,12 +16,16 @@ mod inspect;
 mod kernel_half;
 #[cfg(feature = "alloc")]
 mod mm_lock;
+#[cfg(feature = "alloc")]
+mod objects;
 mod pinned;
 #[cfg(feature = "alloc")]
 mod placement;
 mod protect;
 #[cfg(feature = "alloc")]
 mod steps;
+#[cfg(feature = "alloc")]
+mod swap;
 #[cfg(feature = "alloc")]
 mod user_space;
 #[cfg(feature = "alloc")]
@@ -42,10 +46,14 @@ pub use fork::{ForkError, Forked, fork_vmas};
 #[cfg(feature = "alloc")]
 pub use inspect::{Audited, Dump, Finding, Resident, audit};
 pub use kernel_half::{KernelHalf, KernelHalfError, OutOfTables, Vital};
+#[cfg(feature = "alloc")]
+pub use objects::Sharing;
 pub use pinned::first_pinned_page;
 #[cfg(feature = "alloc")]
 pub use placement::Placement;
 pub use protect::{ProtectError, protect_pages};
+#[cfg(feature = "alloc")]
+pub use swap::SwappedOut;
 #[cfg(feature = "alloc")]
 pub use user_space::{SpaceOptions, UserSpace};
 pub use zap::{EmptyTables, Unmapped, ZapError, free_tables, zap_pages};

@@ -204,8 +204,10 @@ impl Change {
         if entry.is_special() {
             return self.backing.is_foreign();
         }
+        // Of the first write to an object's page the object is told.
         entry.is_writable()
-            || tables.env().frames().frame(entry.leaf_frame(size)).is_some_and(|frame| frame.snapshot().exclusive)
+            || self.backing.is_private()
+                && tables.env().frames().frame(entry.leaf_frame(size)).is_some_and(|frame| frame.snapshot().exclusive)
     }
 
     #[inline(always)]

@@ -25,7 +25,7 @@ use crate::env::Env;
 use crate::paging::{Cursor, TableError, Tables};
 use crate::primitive::{ReadWrite, RwLock};
 use crate::rights::Rights;
-use crate::vma::{Backing, Vma, VmaError, VmaFlags};
+use crate::vma::{Vma, VmaError, VmaFlags};
 
 /// Most VMAs that one step changes.
 const MOST_VMAS: usize = 1 << 12;
@@ -81,6 +81,7 @@ impl<K: Env, C> UserSpace<K, C> {
         end: PageAddr,
     ) -> Result<Unmapped, SpaceError> {
         let mut zap = Zap::new(first, end, EmptyTables::Free);
+        self.tell_unmapped(&held, first, end);
         held.take_out(first, end);
         let mut taken = zap.step(&self.tables(&held), self.env());
         let mut unmapped = Unmapped::default();
@@ -166,14 +167,14 @@ impl<K: Env, C> UserSpace<K, C> {
     pub(super) fn discard_in_steps(&self, range: UserRange) -> Result<Unmapped, SpaceError> {
         let held = self.hold()?;
         let whole = (range.first_page(), range.end_page());
-        let held = self.by_part(held, whole, is_private, |tables, (first, end)| {
+        let held = self.by_part(held, whole, is_forgotten, |tables, (first, end)| {
             let mut cursor = Cursor::new(first, end);
             let done = reject_some(tables, &mut cursor, first, end)?;
             Ok(if done { end } else { cursor.reached() })
         })?;
         let held = self.reject_pinned(held, whole, deferred::keeps_pinned)?;
         let mut unmapped = Unmapped::default();
-        self.by_part(held, whole, is_private, |tables, (first, end)| {
+        self.by_part(held, whole, is_forgotten, |tables, (first, end)| {
             reject_split_edges(tables, first, end)?;
             let mut zap = Zap::new(first, end, EmptyTables::Keep);
             unmapped = unmapped.and(zap.step(tables, self.env()).release());
@@ -283,6 +284,6 @@ pub(super) fn end_of_some<K: Env>(tables: &Tables<'_, K>, first: PageAddr, end: 
 }
 
 /// Whether its pages can be forgotten.
-fn is_private(vma: &Vma) -> bool {
-    vma.backing() == Backing::Anonymous && !vma.flags().contains(VmaFlags::UNMAP_DEFERRED)
+fn is_forgotten(vma: &Vma) -> bool {
+    !vma.backing().is_foreign() && !vma.flags().contains(VmaFlags::UNMAP_DEFERRED)
 }

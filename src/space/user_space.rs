@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::mm_lock::MmLock;
+use super::objects::{tell_mapped, tell_unmapped};
 use super::protect::refuses;
 use super::vma_map::{Looked, VmaMap};
 use super::{Advice, ForkError, KernelHalf, KernelHalfError, SpaceError, Unmapped, fork_vmas, free_tables};
@@ -319,6 +320,10 @@ impl<K: Env, C> UserSpace<K, C> {
         let inherited = vmas.try_fork().map_err(|_| ForkError::NoMemory)?;
         let child = Self::with_vma_map(self.env().clone(), self.options, budget, inherited);
         let child = child.map_err(|_| ForkError::NoMemory)?;
+        {
+            let inherited = child.vmas.write_beside(self.env().extras(), &vmas);
+            tell_mapped(self.env(), inherited.iter());
+        }
         // SAFETY: all VMAs of this mm, whose mm lock is held for writing; the child is new, with the same options.
         unsafe { fork_vmas(&self.mm, &child.mm, vmas.iter()) }?;
         Ok(child)
@@ -422,6 +427,8 @@ impl<K: Env, C> UserSpace<K, C> {
         self.env().shootdown().leave_mm(self.root());
         // SAFETY: nobody else has the mm any more.
         let unmapped = unsafe { free_tables(&self.mm) };
+        let half = self.mm.levels().user_half().range();
+        tell_unmapped(self.mm.env(), self.vmas.get_mut().iter(), (half.first_page(), half.end_page()));
         let (space, tag) = (self.mm.root(), self.tag.load(Ordering::Relaxed));
         let Unmapped { pinned_pages, still_pinned, .. } = &unmapped;
         self.env().extras().ledger().space_ends(&SpaceEnd { space, tag, pinned_pages: *pinned_pages, still_pinned });

@@ -7,10 +7,10 @@ use pagepin::fault::decision::{Action, Refusal, Request, Row, State, all_rows};
 use pagepin::fault::{Fault, FaultError, FaultOutcome};
 use pagepin::frame::{FrameKind, Layout, Ownership};
 use pagepin::pin::{PinError, PinFlags, Read, Write};
-use pagepin::space::SpaceOptions;
-use pagepin::{Backing, FrameRequest, FrameSource, LeafSize, MapOptions, MemoryType, Pfn, Rights};
+use pagepin::space::{Sharing, SpaceOptions};
+use pagepin::{Backing, FrameRequest, FrameSource, LeafSize, MapOptions, MemoryType, ObjectId, Pfn, Rights};
 
-use crate::machine::{A, FIRST, Machine, PAGE, Process, RW};
+use crate::machine::{A, FIRST, Machine, PAGE, Process, RW, WRITE_BACK, first_byte};
 
 /// Where foreign memory lies: outside the arena.
 const REGISTERS: Pfn = Pfn::new(0xfee0);
@@ -30,6 +30,9 @@ fn scene<'m, L: Layout>(machine: &'m Machine<L>, row: &Row) -> Option<Scene<'m, 
     let process = machine.process_with(SpaceOptions::without_kernel_half(pagepin::Levels::Four));
     let mut scene = Scene { process, child: None, held: (0, 0) };
     let process = &scene.process;
+    if let Backing::Object { id, shared, .. } = row.backing {
+        return object_scene(scene, id, shared, row);
+    }
     if row.backing.is_foreign() {
         if matches!(row.state, State::Borrowed { .. }) {
             return None;
@@ -60,6 +63,13 @@ fn scene<'m, L: Layout>(machine: &'m Machine<L>, row: &Row) -> Option<Scene<'m, 
         }
         State::ProtNone | State::Anonymous { .. } => machine.put(process, A, 0x5a),
         State::Foreign { .. } => return None,
+        State::Token => {
+            if !writable_first {
+                return None;
+            }
+            machine.put(process, A, 0x5a);
+            assert_eq!(process.swap_out(A, PAGE).unwrap().pages, 1);
+        }
         State::Borrowed { writable } => {
             let frame = machine.allocate(FrameRequest::movable(0)).unwrap();
             machine.word(frame).hand_out(FrameKind::File, 0, Ownership::Shared).unwrap();
@@ -98,6 +108,49 @@ fn scene<'m, L: Layout>(machine: &'m Machine<L>, row: &Row) -> Option<Scene<'m, 
             _ => {}
         }
     }
+    Some(scene)
+}
+
+/// The same for a VMA that shows an object.
+fn object_scene<'m, L: Layout>(scene: Scene<'m, L>, id: ObjectId, shared: bool, row: &Row) -> Option<Scene<'m, L>> {
+    let (machine, process) = (*scene.process.env(), &scene.process);
+    machine.shelf().add(id, 1);
+    let sharing = if shared { Sharing::Shared } else { Sharing::Private };
+    let first = if row.max_rights.contains(Rights::WRITE) { RW } else { Rights::READ };
+    process.map_object(A, PAGE, id, 0, sharing, MapOptions::new(first).max_rights(row.max_rights)).unwrap();
+    let writes = first.contains(Rights::WRITE);
+    match (row.state, shared) {
+        (State::Empty, _) => {}
+        (State::Token, false) if writes => {
+            machine.put(process, A, 0x5a);
+            assert_eq!(process.swap_out(A, PAGE).unwrap().pages, 1);
+        }
+        (State::Borrowed { writable: false }, false) => assert_eq!(machine.get(process, A), first_byte(0)),
+        (State::Anonymous { writable: false, frame }, true) if frame.exclusive => {
+            assert_eq!(machine.get(process, A), first_byte(0));
+        }
+        (State::Anonymous { writable: true, .. }, true) if writes => machine.put(process, A, 0x5a),
+        (State::Borrowed { writable }, true) => {
+            if writable {
+                if !writes {
+                    return None;
+                }
+                machine.put(process, A, 0x5a);
+            }
+            assert_eq!(machine.get(process, A), if writable { 0x5a } else { first_byte(0) });
+            machine.begin_writeback(id, 0).unwrap();
+        }
+        // The rest is as in anonymous VMAs.
+        _ => return None,
+    }
+    let writable = matches!(row.state, State::Borrowed { writable: true } | State::Anonymous { writable: true, .. });
+    if writable != row.rights.contains(Rights::WRITE) && shared && writable {
+        return None;
+    }
+    if row.rights.is_empty() && row.state != State::Empty && row.state != State::Token {
+        return None;
+    }
+    process.protect(A, PAGE, row.rights).unwrap();
     Some(scene)
 }
 
@@ -141,7 +194,58 @@ fn expected_outcome(action: Action) -> Option<FaultOutcome> {
     })
 }
 
+/// A row of a VMA that shows an object: what is mapped afterwards, whose it is, and what it holds.
+fn check_object_row<L: Layout>(row: &Row) {
+    let machine = Machine::<L>::new(48);
+    let Some(scene) = scene(&machine, row) else { return machine.clear_shelf() };
+    let Backing::Object { id, shared, .. } = row.backing else { unreachable!() };
+    if shared && row.request == Request::ForcedWrite && row.rights.contains(Rights::WRITE) {
+        // It is an ordinary write.
+        drop(scene);
+        return machine.clear_shelf();
+    }
+    let process = &scene.process;
+    let before = machine.leaf(process, A);
+    let result = ask(&machine, process, row.request);
+    let after = machine.leaf(process, A);
+    let closed = matches!(row.state, State::Borrowed { .. }) && shared;
+    let writes = matches!(row.request, Request::Write | Request::ForcedWrite);
+    if let Action::Refuse(_) = row.action {
+        assert!(matches!(result, Err(Refused::Fault(FaultError::AccessDenied) | Refused::Pin(PinError::AccessDenied))));
+        assert_eq!(before, after, "{row:?}");
+    } else if closed && row.request == Request::Unshare {
+        assert_eq!(result, Err(Refused::Pin(PinError::NotReady(WRITE_BACK))), "{row:?}");
+    } else {
+        assert!(result.is_ok(), "{row:?}: {result:?}");
+        let leaf = after.unwrap_or_else(|| panic!("{row:?}: nothing is mapped"));
+        let of_object = machine.shelf().frame(id, 0) == Some(leaf.frame());
+        let writable = Machine::<L>::is_writable(leaf.bits);
+        let wanted = match row.state {
+            State::Token => 0x5a,
+            _ if before.is_some_and(|leaf| Machine::<L>::is_writable(leaf.bits)) => 0x5a,
+            _ => first_byte(0),
+        };
+        assert_eq!(machine.memory().read(leaf.frame().address()), wanted, "{row:?}");
+        if shared {
+            assert!(of_object && !leaf.is_special(), "{row:?}: {leaf:x?}");
+            assert!(writable || !writes, "{row:?}: {leaf:x?}");
+            // Nobody writes without the object's knowing.
+            assert_eq!(writable, machine.shelf().writes() != 0, "{row:?}: {leaf:x?}");
+        } else {
+            let own = writes || row.request == Request::Unshare || row.state == State::Token;
+            assert_eq!((of_object, leaf.is_borrowed()), (!own, !own), "{row:?}: {leaf:x?}");
+            assert_eq!(writable, writes && row.rights.contains(Rights::WRITE), "{row:?}: {leaf:x?}");
+        }
+    }
+    machine.audit(&[process], &BTreeMap::new());
+    drop(scene);
+    machine.clear_shelf();
+}
+
 fn check_row<L: Layout>(row: &Row) {
+    if matches!(row.backing, Backing::Object { .. }) {
+        return check_object_row::<L>(row);
+    }
     let machine = Machine::<L>::new(48);
     let Some(scene) = scene(&machine, row) else { return };
     let process = &scene.process;
@@ -162,6 +266,12 @@ fn check_row<L: Layout>(row: &Row) {
             let either = row.backing.is_foreign() && result == Err(Refused::Pin(PinError::NotPinnable));
             assert!(either || result == Err(wanted), "{row:?}: {result:?}");
             assert!(same_mapping, "{row:?}: refused, but changed to {after:x?}");
+        }
+        Action::Bring => {
+            assert!(result.is_ok(), "{row:?}: {result:?}");
+            let leaf = after.unwrap_or_else(|| panic!("{row:?}: nothing is mapped"));
+            assert_eq!(machine.memory().read(leaf.frame().address()), 0x5a, "{row:?}");
+            assert_eq!(machine.slots().holders().len(), 0, "{row:?}: the token is gone");
         }
         // The state behind the prot-none entry is that of an exclusive frame.
         Action::RestoreRights => {
@@ -185,7 +295,7 @@ fn check_row<L: Layout>(row: &Row) {
                 Action::Reuse => assert!(stays && writable, "{row:?}: {leaf:x?}"),
                 Action::Claim { writable: wanted } => assert!(stays && writable == wanted, "{row:?}: {leaf:x?}"),
                 Action::Copy { writable: wanted } => assert!(!stays && writable == wanted, "{row:?}: {leaf:x?}"),
-                Action::Refuse(_) | Action::RestoreRights => unreachable!(),
+                other => unreachable!("{other:?} in an anonymous VMA with nothing elsewhere"),
             }
             if !leaf.is_special() {
                 let byte = machine.memory().read(frame.address());
@@ -217,7 +327,7 @@ fn every_row_is_carried_out_as_decided<L: Layout>() {
         check_row::<L>(&row);
         rows += 1;
     }
-    assert_eq!(rows, 450);
+    assert_eq!(rows, 960);
 }
 
 /// A claim that fails because a lockless walker holds the frame for a moment becomes a copy, which is always right.

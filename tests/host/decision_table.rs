@@ -10,12 +10,18 @@ use pagepin::{Backing, Rights};
 fn restated(row: &Row) -> Action {
     let denied = Action::Refuse(Refusal::Denied);
     let foreign = row.backing.is_foreign();
+    let (of_object, shared) = match row.backing {
+        Backing::Object { shared, .. } => (true, shared),
+        _ => (false, false),
+    };
     let right = |wanted| row.rights.contains(wanted);
     let permitted = match row.request {
         Request::Read | Request::Unshare => row.rights != Rights::empty(),
         Request::Execute => right(Rights::EXECUTE),
         Request::Write => right(Rights::WRITE),
-        Request::ForcedWrite => row.max_rights.contains(Rights::WRITE) && row.rights != Rights::empty() && !foreign,
+        Request::ForcedWrite => {
+            row.max_rights.contains(Rights::WRITE) && row.rights != Rights::empty() && !foreign && !shared
+        }
     };
     if !permitted {
         return denied;
@@ -24,16 +30,28 @@ fn restated(row: &Row) -> Action {
     let must_be_written = matches!(row.request, Request::Write | Request::ForcedWrite);
     // Logical rights decide; a forced write never makes a read-only page writable for user code.
     let writable = must_be_written && right(Rights::WRITE);
+    if shared {
+        // Nothing is ever this mm's own; the object is asked before its page is written.
+        return match row.state {
+            State::Empty => Action::MapObject,
+            State::ProtNone => Action::RestoreRights,
+            State::Anonymous { writable: false, .. } | State::Borrowed { writable: false } if must_be_written => {
+                Action::WriteObject
+            }
+            _ => Action::Nothing,
+        };
+    }
     match row.state {
         State::ProtNone => Action::RestoreRights,
-        State::Empty | State::Foreign { .. } if foreign && row.state == State::Empty => {
-            Action::Refuse(Refusal::Foreign)
-        }
+        State::Token => Action::Bring,
+        State::Empty if foreign => Action::Refuse(Refusal::Foreign),
         State::Foreign { writable } | State::Borrowed { writable } if foreign => match row.request {
             Request::Unshare => Action::Refuse(Refusal::Foreign),
             Request::Write | Request::ForcedWrite if !writable => denied,
             _ => Action::Nothing,
         },
+        State::Empty if of_object && must_be_own => Action::CopyObject { writable },
+        State::Empty if of_object => Action::MapObject,
         State::Empty if must_be_own => Action::MapFresh { writable },
         State::Empty => Action::MapZero,
         State::Foreign { .. } => unreachable!("rows have it in foreign VMAs only"),
@@ -57,7 +75,7 @@ fn every_row_agrees_with_the_restatement() {
         assert_eq!(row.action, restated(&row), "{row:?}");
         rows += 1;
     }
-    assert_eq!(rows, (10 + 5) * 6 * 5);
+    assert_eq!(rows, (11 + 5 + 10 + 6) * 6 * 5);
 }
 
 /// INV-1, INV-6, INV-7, INV-9 as properties of the whole table.
@@ -84,13 +102,27 @@ fn no_row_breaks_an_invariant() {
 }
 
 fn state_text(row: &Row) -> String {
+    if row.backing.is_shared() {
+        let (name, writable) = match row.state {
+            State::Empty => return "nothing, in a VMA that shares an object".into(),
+            State::ProtNone => return "prot-none, in a VMA that shares an object".into(),
+            State::Anonymous { writable, .. } => ("open to pins", writable),
+            State::Borrowed { writable } => ("closed", writable),
+            other => panic!("{other:?} in a VMA that shares an object"),
+        };
+        return format!("a shared object's page, {name}, {}", if writable { "writable" } else { "read-only" });
+    }
     match row.state {
+        State::Empty if matches!(row.backing, Backing::Object { .. }) => {
+            "nothing, in a private VMA of an object".into()
+        }
         State::Empty if row.backing.is_foreign() => "nothing, in a foreign VMA".into(),
         State::Empty => "nothing".into(),
+        State::Token => "a token (the page is elsewhere)".into(),
         State::ProtNone => "prot-none (no rights for a while)".into(),
         State::Zero => "zero frame".into(),
         State::Borrowed { writable } => format!(
-            "a file's or driver's frame{}{}",
+            "an object's or driver's frame{}{}",
             if writable { ", writable" } else { ", read-only" },
             if row.backing.is_foreign() { ", in a foreign VMA" } else { "" },
         ),
@@ -118,6 +150,11 @@ fn action_text(action: Action) -> &'static str {
         Action::Copy { writable: true } => "copy, writable",
         Action::Copy { writable: false } => "copy, read-only",
         Action::RestoreRights => "bring back read-only, ask again",
+        Action::Bring => "bring the page, read-only, ask again",
+        Action::MapObject => "map the object's page, read-only, ask again",
+        Action::CopyObject { writable: true } => "map a copy of the object's page, writable",
+        Action::CopyObject { writable: false } => "map a copy of the object's page, read-only",
+        Action::WriteObject => "ask the object, make writable",
     }
 }
 
@@ -186,10 +223,14 @@ fn page() -> String {
         let _ = writeln!(page, "| {} | {cells} |", rights_text(five[0].rights, five[0].max_rights));
     }
     let head = COLUMNS.map(|(name, _)| name).join(" | ");
-    let _ = write!(page, "\nForeign memory is never written by force.\n\n## What is done if the VMA permits it\n\n");
+    let _ = write!(
+        page,
+        "\nForeign memory, and what an object shares, is never written by force.\n\n## What is done if the VMA permits it\n\n"
+    );
     let _ = writeln!(page, "| the entry maps | {head} |\n|---|---|---|---|---|---|");
     let mut states: Vec<String> = rows.iter().map(state_text).collect();
-    states.dedup();
+    let mut seen = std::collections::HashSet::new();
+    states.retain(|state| seen.insert(state.clone()));
     for state in states {
         let of_state = || rows.iter().filter(|row| state_text(row) == state);
         let cells = COLUMNS.map(|(_, wanted)| alike(of_state().filter(|row| wanted(row)))).join(" | ");

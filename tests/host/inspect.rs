@@ -60,7 +60,7 @@ fn resident_memory_is_counted_by_what_it_is() {
     let parent = furnished(&kernel);
     // SAFETY: no program runs.
     unsafe { parent.map_foreign(A + 8 * PAGE, PAGE, Pfn::new(0x9_0000), MemoryType::UNCACHED, RW) }.unwrap();
-    let counts = Resident { exclusive: 3, shared: 0, zero: 2, foreign: 1, tables: 4 };
+    let counts = Resident { exclusive: 3, zero: 2, foreign: 1, tables: 4, ..Resident::default() };
     assert_eq!(parent.resident(), Ok(counts));
     assert_eq!(counts.frames(), 7);
     let child = parent.fork().unwrap();

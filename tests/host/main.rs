@@ -44,6 +44,7 @@ mod bug_hall;
 mod decision_driven;
 mod decision_table;
 mod drivers;
+mod elsewhere;
 mod embedding;
 mod errors;
 mod extras;

@@ -24,7 +24,7 @@ pub(crate) fn audit(kernel: &(impl Plug + ?Sized), spaces: &[Root], held: &Held)
             assert_eq!((word.kind, word.refs, word.pins), (FrameKind::Table, 1, 0), "{table:?}");
         }
         for &leaf in leaves {
-            if !leaf.is_special() {
+            if leaf.is_counted() {
                 mappings.entry(leaf.frame()).or_default().push((mm, leaf));
             } else if zero == Some(leaf.frame()) {
                 assert!(!leaf.is_writable(), "INV-6: the zero frame is writable: {leaf:x?}");
@@ -33,6 +33,12 @@ pub(crate) fn audit(kernel: &(impl Plug + ?Sized), spaces: &[Root], held: &Held)
     }
     for (frame, entries) in &mappings {
         let word = kernel.snapshot(*frame);
+        for (_, leaf) in entries.iter().filter(|(_, leaf)| leaf.is_borrowed()) {
+            assert!(!leaf.is_writable(), "a page that is borrowed is writable: {leaf:x?}");
+        }
+        if word.kind == FrameKind::File {
+            continue;
+        }
         assert_eq!(word.kind, FrameKind::Anonymous, "{frame:?} {word:?}");
         let writable = entries.iter().any(|(_, leaf)| leaf.is_writable());
         assert!(!writable || word.exclusive, "INV-1: writable but not exclusive: {frame:?} {word:?}");

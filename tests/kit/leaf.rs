@@ -1,6 +1,6 @@
 //! Leaves and tables, by a descent that is not the library's.
 
-use pagepin::{EntryAddr, LeafSize, Levels, Pfn, SOFTWARE_BITS};
+use pagepin::{Entry, EntryAddr, LeafSize, Levels, Pfn, SOFTWARE_BITS, Token};
 
 use super::{Plug, Root};
 
@@ -10,6 +10,8 @@ const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const SPECIAL: u64 = 1 << SOFTWARE_BITS[0];
 const PROT_NONE: u64 = 1 << SOFTWARE_BITS[1];
+const BORROWED: u64 = 1 << SOFTWARE_BITS[4];
+const USER: u64 = 1 << 2;
 
 /// A leaf entry, present or prot-none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,16 @@ impl Leaf {
 
     pub(crate) fn is_special(&self) -> bool {
         self.bits & SPECIAL != 0
+    }
+
+    /// Its frame has a reference for it.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.bits & (SPECIAL | BORROWED) != SPECIAL
+    }
+
+    /// Its frame is an object's, and the VMA is private.
+    pub(crate) fn is_borrowed(&self) -> bool {
+        self.bits & BORROWED != 0
     }
 
     pub(crate) fn is_present(&self) -> bool {
@@ -57,6 +69,9 @@ fn descend(
     let places = if tables.is_empty() { 256 } else { 512 };
     tables.push(table);
     for (at, bits) in kernel.entries(table, places) {
+        if level == 1 && is_token(bits) {
+            continue;
+        }
         let address = base + ((at.address() % 4096 / 8) << (12 + 9 * (level - 1)));
         assert!(bits & (PRESENT | PROT_NONE) != 0, "a broken entry was left behind: {bits:#x} at level {level}");
         if level != 1 && bits & LARGE == 0 {
@@ -71,4 +86,16 @@ fn descend(
         };
         leaves.push(Leaf { address, at, bits, size });
     }
+}
+
+/// An entry that stands for a page which is elsewhere.
+pub(crate) fn is_token(bits: u64) -> bool {
+    bits & (PRESENT | USER | PROT_NONE | SPECIAL) == SPECIAL
+}
+
+/// The tokens in the tables of an address space.
+pub(crate) fn tokens(kernel: &(impl Plug + ?Sized), root: Root) -> Vec<Token> {
+    let (_, tables) = leaves(kernel, root);
+    let entries = tables.iter().flat_map(|table| kernel.entries(*table, if *table == root.table { 256 } else { 512 }));
+    entries.filter_map(|(_, bits)| Entry::from_bits(bits).as_token()).collect()
 }

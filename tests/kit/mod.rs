@@ -12,7 +12,7 @@ mod user;
 
 pub(crate) use audit::{Held, Seen, audit};
 pub(crate) use balance::check_balance;
-pub(crate) use leaf::{Leaf, leaves};
+pub(crate) use leaf::{Leaf, leaves, tokens};
 pub(crate) use user::{Attempt, access};
 
 use pagepin::frame::Snapshot;

@@ -1,7 +1,9 @@
 //! The machine as the test kit sees it, and what it finds there.
 
+use std::collections::BTreeMap;
+
 use pagepin::frame::{Layout, Snapshot};
-use pagepin::{AddressSpace, CounterValues, EntryAddr, Env, PAGE_SIZE, Pfn};
+use pagepin::{AddressSpace, CounterValues, EntryAddr, Env, PAGE_SIZE, Pfn, Token};
 
 use super::memory::{FIRST, Use};
 use super::{Machine, Process};
@@ -66,11 +68,20 @@ impl<L: Layout> Machine<L> {
         (leaf.frame(), self.word(leaf.frame()).snapshot())
     }
 
-    /// See [`kit::audit`].
+    /// See [`kit::audit`]; what slots and objects hold is known, and each token has as many holders as there are entries.
     #[track_caller]
     pub(crate) fn audit(&self, spaces: &[&Process<'_, L>], held: &kit::Held) -> Vec<kit::Seen> {
         let roots: Vec<_> = spaces.iter().map(|space| root(space)).collect();
-        kit::audit(self, &roots, held)
+        let mut held = held.clone();
+        for frame in self.slots().frames().into_iter().chain(self.shelf().frames()) {
+            held.entry(frame).or_default().0 += 1;
+        }
+        let mut holders: BTreeMap<Token, u64> = BTreeMap::new();
+        for token in roots.iter().flat_map(|root| kit::tokens(self, *root)) {
+            *holders.entry(token).or_default() += 1;
+        }
+        assert_eq!(holders, self.slots().holders(), "who holds a slot");
+        kit::audit(self, &roots, &held)
     }
 
     /// See [`kit::check_balance`].

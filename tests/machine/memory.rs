@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::ptr::NonNull;
 
-use pagepin::frame::Layout;
-use pagepin::{FrameRequest, FrameSource, PAGE_SIZE, Pfn};
+use pagepin::frame::{Layout, Released};
+use pagepin::{FrameRequest, FrameSource, FrameTable, PAGE_SIZE, Pfn};
 
 use super::Machine;
 
@@ -362,5 +362,15 @@ unsafe impl<L: Layout> FrameSource for Machine<L> {
 
     fn zero_frame(&self) -> Option<Pfn> {
         self.inner().has_zero_frame.get().then_some(Pfn::new(FIRST))
+    }
+}
+
+/// Gives up a plain reference of the test's own, and the frame if it was the last.
+pub(super) fn release<K: pagepin::Env>(kernel: &K, frame: Pfn) {
+    let word = kernel.frames().frame(frame).unwrap();
+    // SAFETY: the reference is the caller's.
+    if let Released::Last { order } = unsafe { word.word() }.put().unwrap() {
+        // SAFETY: that was the last reference.
+        unsafe { kernel.source().free(frame, order) };
     }
 }

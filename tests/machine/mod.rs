@@ -15,6 +15,8 @@ mod large;
 mod memory;
 mod one_thread;
 mod sections;
+mod shelf;
+mod slots;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -38,6 +40,8 @@ use hooks::{Hook, Playing};
 use memory::Memory;
 use one_thread::OneThread;
 use sections::{Sections, Work};
+pub(crate) use shelf::{READING, Shelf, WRITE_BACK, first_byte};
+pub(crate) use slots::Slots;
 
 /// Loads and stores.
 pub(crate) const RW: Rights = Rights::READ.union(Rights::WRITE);
@@ -56,7 +60,7 @@ pub(crate) type Pins<'p, 'm, L, X> = PinnedPages<'p, Process<'m, L>, X, Vec<Phys
 pub(crate) type Gets<'p, 'm, L> = GotPages<'p, &'m Machine<L>, Vec<PhysRun>>;
 
 /// What a machine has beside its parts.
-pub(crate) type MachineExtras = Extras<Sections, Counters, (), (), CpuReaders<Playing, CPUS>>;
+pub(crate) type MachineExtras = Extras<Sections, Counters, (), (), CpuReaders<Playing, CPUS>, Slots, Shelf>;
 
 /// There is one thread: whoever waits for a lock waits for ever.
 pub(crate) struct Deadlock;
@@ -128,6 +132,7 @@ impl<L: Layout> Machine<L> {
             expected_surplus: Cell::new(0),
         };
         let extras = Extras::new().no_preempt(Sections::new()).mm_readers(CpuReaders::new(Playing));
+        let extras = extras.tokens(Slots::new()).objects(Shelf::new());
         Self { table, words, extras, inner: OneThread::new(inner) }
     }
 

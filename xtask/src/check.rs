@@ -131,7 +131,7 @@ impl Checkout {
         // The library with the software bits of page-table entries elsewhere, on the same machine.
         let mut cargo = self.cargo();
         cargo.args(["test", "--all-features", "--test", "host", "--target-dir", "target/moved-bits"]);
-        host_tests::run(cargo.env("PAGEPIN_SOFTWARE_BITS", "11,58,54,9"), true)
+        host_tests::run(cargo.env("PAGEPIN_SOFTWARE_BITS", "11,58,54,9,55"), true)
     }
 
     fn doc_tests(&mut self) -> Result<Summary> {

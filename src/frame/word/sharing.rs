@@ -76,6 +76,50 @@ impl<L: Layout> FrameWord<L> {
         Ok(Shared { was_exclusive: word & L::EXCLUSIVE != 0 })
     }
 
+    /// Closes an object's page to new pins, if it has none, and takes the note that it was written: the step with which write-back begins.
+    /// Whether it was written.
+    ///
+    /// ```
+    /// use pagepin::frame::{CountError, FrameKind, FrameWord, Ownership};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::File, 0, Ownership::Exclusive)?; // open
+    /// word.mark_dirty()?;
+    /// assert_eq!(word.try_close(), Ok(true));
+    /// assert_eq!(word.try_pin_exclusive(), Err(CountError::NotExclusive));
+    /// word.open()?;
+    /// word.try_pin_exclusive()?;
+    /// assert_eq!(word.try_close(), Err(CountError::Pinned)); // write a copy, or later
+    /// # Ok::<(), pagepin::frame::CountError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CountError::Pinned`], [`CountError::Free`], [`CountError::Frozen`].
+    pub fn try_close(&self) -> Result<bool, CountError> {
+        let word = self.step(|word| Ok(Self::shared(word, 0)? & !L::DIRTY))?;
+        Ok(word & L::DIRTY != 0)
+    }
+
+    /// Opens an object's page to pins, when it is not written back any more.
+    ///
+    /// ```
+    /// use pagepin::frame::{CountError, FrameKind, FrameWord, Ownership};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::Anonymous, 0, Ownership::Shared)?;
+    /// assert_eq!(word.open(), Err(CountError::NotExclusive)); // private memory is claimed, not opened
+    /// # Ok::<(), CountError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CountError::NotExclusive`]: it is no object's. [`CountError::Free`], [`CountError::Frozen`].
+    pub fn open(&self) -> Result<(), CountError> {
+        self.step(|word| {
+            Self::in_use(word)?;
+            let is_objects = L::KIND.get(word) == FrameKind::File as u64;
+            if is_objects { Ok(word | L::EXCLUSIVE) } else { Err(CountError::NotExclusive) }
+        })?;
+        Ok(())
+    }
+
     /// Sets `EXCLUSIVE` if the caller's mapping is the only reference (INV-7).
     ///
     /// A lockless walker may hold a momentary reference, so a refusal is no proof of sharing: copy, or try again.

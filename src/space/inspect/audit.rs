@@ -207,7 +207,7 @@ impl Seen {
                 self.tell(found, Finding::OutsideVma { space, page: leaf.page });
             }
             room = room.and_then(|()| Ok(self.mappings.try_reserve(1)?));
-            if room.is_ok() && !leaf.entry.is_special() {
+            if room.is_ok() && leaf.entry.is_counted() {
                 self.mappings.push(Mapping { frame: leaf.frame(), space, writable: leaf.is_writable() });
             }
         });
@@ -261,7 +261,7 @@ impl Seen {
         if private && !word.exclusive && mappings.iter().any(|mapping| mapping.writable) {
             self.tell(found, Finding::WritableNotExclusive { frame });
         }
-        if word.exclusive && mappings.iter().any(|mapping| mapping.space != mappings[0].space) {
+        if private && word.exclusive && mappings.iter().any(|mapping| mapping.space != mappings[0].space) {
             self.tell(found, Finding::ExclusiveMappedTwice { frame });
         }
         if private && !word.exclusive && word.pins != 0 {

@@ -42,8 +42,11 @@ impl Line {
     /// Whether `leaf` goes on where this ends.
     fn continues(&self, leaf: &Leaf, word: Option<Snapshot>) -> bool {
         let pages = self.leaves * self.first.size.pages();
-        let frame = if leaf.entry.is_special() && word.is_some() { 0 } else { pages };
-        leaf.size == self.first.size
+        let is_zero = leaf.entry.is_special() && !leaf.entry.is_borrowed() && word.is_some();
+        let frame = if is_zero { 0 } else { pages };
+        let tokens = leaf.entry.is_token() || self.first.entry.is_token();
+        !tokens
+            && leaf.size == self.first.size
             && leaf.page == self.first.page.offset(pages)
             && leaf.frame() == self.first.frame().offset(frame)
             && word == self.word
@@ -79,10 +82,15 @@ impl<K: Env, C> Display for Dump<'_, K, C> {
         };
         write!(f, "root {:?}, {vmas} VMAs, ", space.root())?;
         match space.resident() {
-            Ok(resident::Resident { exclusive, shared, zero, foreign, tables }) => writeln!(
-                f,
-                "pages: {exclusive} exclusive, {shared} shared, {zero} zero, {foreign} foreign; {tables} tables"
-            )?,
+            Ok(resident::Resident { exclusive, shared, zero, foreign, object, swapped, tables }) => {
+                write!(f, "pages: {exclusive} exclusive, {shared} shared, {zero} zero, {foreign} foreign")?;
+                for (pages, of) in [(object, "of objects"), (swapped, "swapped")] {
+                    if pages != 0 {
+                        write!(f, ", {pages} {of}")?;
+                    }
+                }
+                writeln!(f, "; {tables} tables")?;
+            }
             Err(error) => writeln!(f, "{error}")?,
         }
         for vma in space.vmas() {
@@ -144,7 +152,7 @@ fn find_lines<K: Env>(
     while let Some(chunk) = cursor.next_chunk(tables)? {
         for leaf in leaves_of(tables, chunk) {
             // Of what is not counted, the word says nothing; but all of it that is the zero frame is one.
-            let counted = !leaf.entry.is_special() || zero == Some(leaf.frame());
+            let counted = leaf.entry.is_counted() || zero == Some(leaf.frame());
             let word = word_of(tables, leaf.frame()).filter(|_| counted);
             match line {
                 Some(line) if line.continues(&leaf, word) => line.leaves += 1,
@@ -168,9 +176,12 @@ fn find_lines<K: Env>(
 fn print(f: &mut fmt::Formatter<'_>, line: &Line) -> fmt::Result {
     let Line { first, leaves, word } = line;
     let (address, pages) = (first.page.address(), leaves * first.size.pages());
+    if let Some(token) = first.entry.as_token() {
+        return writeln!(f, "  {address:#x} {pages} pages -> {token:?}");
+    }
     write!(f, "  {address:#x} {pages} pages -> {:?} {}", first.frame(), Letters(rights(first)))?;
     match word {
-        Some(_) if first.entry.is_special() => writeln!(f, " the zero frame"),
+        Some(_) if first.entry.is_special() && !first.entry.is_borrowed() => writeln!(f, " the zero frame"),
         Some(word) => writeln!(f, " {word:?}"),
         None => writeln!(f, " not counted"),
     }

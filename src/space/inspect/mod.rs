@@ -17,7 +17,7 @@ use crate::env::{Env, FrameTable};
 use crate::frame::Snapshot;
 use crate::paging::{Chunk, Cursor, TableError, Tables};
 
-/// A leaf, present or prot-none.
+/// A leaf, present or prot-none, or a token.
 #[derive(Clone, Copy)]
 struct Leaf {
     page: PageAddr,
@@ -38,7 +38,7 @@ impl Leaf {
 /// The leaves of a chunk.
 fn leaves_of<K: Env>(tables: &Tables<'_, K>, chunk: Chunk) -> impl Iterator<Item = Leaf> {
     let leaf = move |i| Leaf { page: chunk.page_at(i), entry: tables.load(chunk.at(i)), size: chunk.size };
-    (0..chunk.count).map(leaf).filter(|leaf| leaf.entry.has_frame())
+    (0..chunk.count).map(leaf).filter(|leaf| leaf.entry.has_frame() || leaf.entry.is_token())
 }
 
 /// Calls `look` with each leaf.

@@ -3,6 +3,7 @@
 use super::{leaves_of, user_half, word_of};
 use crate::arch::{LeafSize, Level};
 use crate::env::{Env, FrameSource};
+use crate::frame::FrameKind;
 use crate::paging::{Chunk, Cursor, Tables};
 use crate::space::{MOST_PLACES, SpaceError, UserSpace};
 
@@ -20,6 +21,10 @@ pub struct Resident {
     pub zero: u64,
     /// Foreign memory.
     pub foreign: u64,
+    /// Pages of objects: those that are shared, and those of private VMAs that were only read.
+    pub object: u64,
+    /// Pages that are elsewhere: tokens.
+    pub swapped: u64,
     /// Tables, the root among them.
     pub tables: u64,
 }
@@ -86,8 +91,11 @@ impl Resident {
         self.tables += u64::from(chunk.size == LeafSize::Size4KiB);
         for leaf in leaves_of(tables, chunk) {
             let counter = match word_of(tables, leaf.frame()) {
+                _ if leaf.entry.is_token() => &mut self.swapped,
+                _ if leaf.entry.is_borrowed() => &mut self.object,
                 _ if leaf.entry.is_special() && zero == Some(leaf.frame()) => &mut self.zero,
                 _ if leaf.entry.is_special() => &mut self.foreign,
+                Some(word) if word.kind == FrameKind::File => &mut self.object,
                 Some(word) if word.exclusive => &mut self.exclusive,
                 _ => &mut self.shared,
             };

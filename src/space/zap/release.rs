@@ -3,7 +3,7 @@
 use super::Unmapped;
 use crate::addr::{PAGE_SIZE, PageAddr, Pfn};
 use crate::arch::{ENTRIES, Entry, LeafSize, Level};
-use crate::env::{EntryAddr, Env, FrameTable, FreedRun, PhysMap, ReadSide, bug_caught};
+use crate::env::{EntryAddr, Env, ExtraParts, FrameTable, FreedRun, PhysMap, ReadSide, Tokens, bug_caught};
 use crate::frame::Dirty;
 use crate::paging::Upper;
 use crate::primitive::safeguard;
@@ -106,8 +106,9 @@ pub(super) unsafe fn release_leaves<K: Env>(
         freed.extend(run.freed);
         (done, leaves) = (done + run.places, leaves + run.freed + u64::from(!run.other.is_empty()));
         let pfn = run.other.leaf_frame(size);
-        let counted = if run.other.is_empty() || run.other.is_special() { None } else { frames.frame(pfn) };
-        if let Some(frame) = counted {
+        if run.other.is_special() {
+            release_special(freed, run.other);
+        } else if let Some(frame) = frames.frame(pfn).filter(|_| !run.other.is_empty()) {
             if freed.release(pfn, frame.word.put_mapping(Dirty::when(run.other.is_dirty()))) {
                 unmapped.pinned_pages += size.pages();
                 unmapped.still_pinned.add(page.offset((done - 1) * size.pages()), pfn, size.order());
@@ -115,6 +116,20 @@ pub(super) unsafe fn release_leaves<K: Env>(
         }
     }
     unmapped.pages += leaves * size.pages();
+}
+
+/// Gives up what a place held that is no leaf of this mm's own: a token, or the reference to a page that was borrowed.
+#[cold]
+#[inline(never)]
+fn release_special<K: Env>(freed: &mut FreedRun<'_, K>, other: Entry) {
+    if let Some(token) = other.as_token() {
+        freed.env().extras().tokens().release(freed.env(), token);
+    } else if other.was_borrowed() {
+        let pfn = other.leaf_frame(LeafSize::Size4KiB);
+        if let Some(frame) = freed.env().frames().frame(pfn) {
+            freed.release(pfn, frame.word.put());
+        }
+    }
 }
 
 /// What [`release_run`] has done.

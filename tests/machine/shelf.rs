@@ -1,0 +1,223 @@
+//! Objects of the machine, worse than files: a page may be cut off between its look-up and its entry, take as many attempts as the test says,
+//! and be refused for writing or for pins at any moment.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+
+use pagepin::frame::{FrameKind, Layout, Ownership};
+use pagepin::{
+    Access, Env, FrameRequest, FrameSource, FrameTable, NotReady, ObjectError, ObjectId, Objects, PAGE_SIZE, Pfn,
+    PhysMap,
+};
+
+use super::one_thread::OneThread;
+use super::{Machine, MachineExtras};
+use crate::machine::memory::release;
+
+/// What a page that is written back waits for.
+pub(crate) const WRITE_BACK: NotReady = NotReady(77);
+/// And one that is read.
+pub(crate) const READING: NotReady = NotReady(78);
+
+/// See the [module text](self).
+pub(crate) struct Shelf(OneThread<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    objects: RefCell<BTreeMap<ObjectId, Object>>,
+    /// Look-ups of pages that end in `NotReady`.
+    delays: Cell<u64>,
+    /// The next look-up of a page is the last thing that happens before the object is cut off.
+    cut_after_page: Cell<bool>,
+    /// First writes that are told to wait.
+    write_delays: Cell<u64>,
+    no_writes: Cell<bool>,
+    writes: Cell<u64>,
+}
+
+#[derive(Default)]
+struct Object {
+    pages: BTreeMap<u32, Pfn>,
+    length: u32,
+    mapped: u64,
+    /// Pages that are written back.
+    closed: BTreeSet<u32>,
+}
+
+/// What page `page` of an object holds before it is written, in each byte.
+pub(crate) fn first_byte(page: u32) -> u8 {
+    0x80 | page as u8
+}
+
+impl Shelf {
+    pub(super) fn new() -> Self {
+        Self(OneThread::new(Inner::default()))
+    }
+
+    fn inner(&self) -> &Inner {
+        self.0.get()
+    }
+
+    /// A new object of so many pages.
+    pub(crate) fn add(&self, id: ObjectId, length: u32) {
+        self.inner().objects.borrow_mut().insert(id, Object { length, ..Object::default() });
+    }
+
+    /// The next `count` look-ups of a page say that it is not ready.
+    pub(crate) fn delay(&self, count: u64) {
+        self.inner().delays.set(count);
+    }
+
+    /// The next `count` first writes have to wait.
+    pub(crate) fn delay_writes(&self, count: u64) {
+        self.inner().write_delays.set(count);
+    }
+
+    /// First writes are refused from now on.
+    pub(crate) fn refuse_writes(&self) {
+        self.inner().no_writes.set(true);
+    }
+
+    /// The next page that is looked up is cut off before it is published.
+    pub(crate) fn cut_after_page(&self) {
+        self.inner().cut_after_page.set(true);
+    }
+
+    /// How often a first write was asked for and granted.
+    pub(crate) fn writes(&self) -> u64 {
+        self.inner().writes.get()
+    }
+
+    /// Pages of address spaces that show the object.
+    pub(crate) fn mapped_pages(&self, id: ObjectId) -> u64 {
+        self.inner().objects.borrow()[&id].mapped
+    }
+
+    /// The frame of a page, if it is in memory.
+    pub(crate) fn frame(&self, id: ObjectId, page: u32) -> Option<Pfn> {
+        self.inner().objects.borrow().get(&id)?.pages.get(&page).copied()
+    }
+
+    /// Frames of all pages.
+    pub(crate) fn frames(&self) -> Vec<Pfn> {
+        self.inner().objects.borrow().values().flat_map(|object| object.pages.values().copied()).collect()
+    }
+
+    /// Takes the pages from `length` on out; whoever shows them still is to be told.
+    fn cut<K: Env>(&self, kernel: &K, id: ObjectId, length: u32) {
+        let mut objects = self.inner().objects.borrow_mut();
+        let object = objects.get_mut(&id).expect("an object that there is");
+        object.length = object.length.min(length);
+        let gone = object.pages.split_off(&length);
+        drop(objects);
+        gone.into_values().for_each(|frame| release(kernel, frame));
+    }
+}
+
+// SAFETY: a page is the same frame, of kind `File`, until it is cut off, and comes with a reference.
+unsafe impl Objects for Shelf {
+    fn page<K: Env>(&self, kernel: &K, id: ObjectId, page: u32, _: Access) -> Result<Pfn, ObjectError> {
+        let inner = self.inner();
+        let length = inner.objects.borrow().get(&id).ok_or(ObjectError::NoObject)?.length;
+        if page >= length {
+            return Err(ObjectError::PastEnd);
+        }
+        if let Some(delays) = inner.delays.get().checked_sub(1) {
+            inner.delays.set(delays);
+            return Err(ObjectError::NotReady(READING));
+        }
+        let there = self.frame(id, page);
+        let frame = match there {
+            Some(frame) => frame,
+            None => {
+                let frame = kernel.source().allocate(FrameRequest::unmovable(0)).ok_or(ObjectError::NoMemory)?;
+                let word = kernel.frames().frame(frame).unwrap();
+                // SAFETY: the frame was just allocated, and is this object's.
+                unsafe { word.word() }.hand_out(FrameKind::File, 0, Ownership::Exclusive).unwrap();
+                let to = kernel.phys_map().frame_ptr(frame);
+                // SAFETY: as above.
+                unsafe { to.write_bytes(first_byte(page), PAGE_SIZE as usize) };
+                inner.objects.borrow_mut().get_mut(&id).unwrap().pages.insert(page, frame);
+                frame
+            }
+        };
+        // SAFETY: the object has a reference; this one is the caller's.
+        unsafe { kernel.frames().frame(frame).unwrap().word() }.try_get().unwrap();
+        if inner.cut_after_page.take() {
+            self.cut(kernel, id, page);
+        }
+        Ok(frame)
+    }
+
+    fn will_write<K: Env>(&self, _: &K, id: ObjectId, page: u32, frame: Pfn) -> Result<(), ObjectError> {
+        let inner = self.inner();
+        assert_eq!(self.frame(id, page), Some(frame), "the first write to another page than is shown");
+        if inner.no_writes.get() {
+            return Err(ObjectError::Denied);
+        }
+        if let Some(delays) = inner.write_delays.get().checked_sub(1) {
+            inner.write_delays.set(delays);
+            return Err(ObjectError::NotReady(WRITE_BACK));
+        }
+        inner.writes.set(inner.writes.get() + 1);
+        Ok(())
+    }
+
+    fn still(&self, id: ObjectId, page: u32, frame: Pfn) -> bool {
+        self.frame(id, page) == Some(frame)
+    }
+
+    fn may_pin(&self, id: ObjectId, page: u32) -> Result<(), ObjectError> {
+        let objects = self.inner().objects.borrow();
+        let object = objects.get(&id).ok_or(ObjectError::NoObject)?;
+        if object.closed.contains(&page) { Err(ObjectError::NotReady(WRITE_BACK)) } else { Ok(()) }
+    }
+
+    fn mapped(&self, id: ObjectId, pages: u64) -> Result<(), ObjectError> {
+        self.inner().objects.borrow_mut().get_mut(&id).ok_or(ObjectError::NoObject)?.mapped += pages;
+        Ok(())
+    }
+
+    fn unmapped<K: Env>(&self, _: &K, id: ObjectId, pages: u64) {
+        let mut objects = self.inner().objects.borrow_mut();
+        let object = objects.get_mut(&id).expect("an object that was mapped");
+        object.mapped = object.mapped.checked_sub(pages).expect("unmapped more than was mapped");
+    }
+}
+
+impl<L: Layout> Machine<L> {
+    /// The objects.
+    pub(crate) fn shelf(&self) -> &Shelf {
+        let extras: &MachineExtras = self.extras();
+        pagepin::ExtraParts::objects(extras)
+    }
+
+    /// The first half of a truncation: the object has no pages from `length` on.
+    pub(crate) fn cut(&self, id: ObjectId, length: u32) {
+        self.shelf().cut(self, id, length);
+    }
+
+    /// All objects go; nobody shows them.
+    pub(crate) fn clear_shelf(&self) {
+        let objects = std::mem::take(&mut *self.shelf().inner().objects.borrow_mut());
+        for (id, object) in objects {
+            assert_eq!(object.mapped, 0, "{id:?} is shown, still");
+            object.pages.into_values().for_each(|frame| release(self, frame));
+        }
+    }
+
+    /// Begins to write a page back. Whether it was written; refused while it is pinned.
+    pub(crate) fn begin_writeback(&self, id: ObjectId, page: u32) -> Result<bool, pagepin::frame::CountError> {
+        let frame = self.shelf().frame(id, page).unwrap();
+        let was_dirty = self.word(frame).try_close()?;
+        self.shelf().inner().objects.borrow_mut().get_mut(&id).unwrap().closed.insert(page);
+        Ok(was_dirty)
+    }
+
+    /// Ends it.
+    pub(crate) fn end_writeback(&self, id: ObjectId, page: u32) {
+        let frame = self.shelf().frame(id, page).unwrap();
+        self.shelf().inner().objects.borrow_mut().get_mut(&id).unwrap().closed.remove(&page);
+        self.word(frame).open().unwrap();
+    }
+}
