@@ -308,6 +308,18 @@ impl Vma {
         }
     }
 
+    /// Whether it is zero-filled private memory.
+    #[inline(always)]
+    pub(crate) const fn is_anonymous(&self) -> bool {
+        matches!(self.filling, Filling::Anonymous)
+    }
+
+    /// As [`Backing::is_shared`].
+    #[inline(always)]
+    pub(crate) const fn is_shared(&self) -> bool {
+        matches!(self.filling, Filling::Object { shared: true })
+    }
+
     /// The object that fills `page`, which lies in the VMA, and the number of that page in it.
     ///
     /// ```
@@ -351,7 +363,7 @@ impl Vma {
     /// Whether a child of fork gets the pages with the VMA. It finds those of an object that is shared when it wants them.
     #[must_use]
     pub const fn pages_are_inherited(&self) -> bool {
-        !self.options.flags.intersects(VmaFlags::DONT_FORK.union(VmaFlags::WIPE_ON_FORK)) && !self.backing().is_shared()
+        !self.options.flags.intersects(VmaFlags::DONT_FORK.union(VmaFlags::WIPE_ON_FORK)) && !self.is_shared()
     }
 
     /// Pages in the VMA.
@@ -383,7 +395,7 @@ impl Vma {
     /// [`VmaError::InvalidFlags`].
     pub fn with_flags(self, flags: VmaFlags) -> Result<Self, VmaError> {
         let both = VmaFlags::REFUSE_UNMAP_PINNED.union(VmaFlags::DEFER_UNMAP_PINNED);
-        let wipes_foreign = flags.contains(VmaFlags::WIPE_ON_FORK) && self.filling != Filling::Anonymous;
+        let wipes_foreign = flags.contains(VmaFlags::WIPE_ON_FORK) && !self.is_anonymous();
         if wipes_foreign || flags.contains(both) || flags.contains(VmaFlags::UNMAP_DEFERRED) {
             return Err(VmaError::InvalidFlags);
         }

@@ -333,27 +333,11 @@ impl Entry {
         if self.is_empty() || self.is_prot_none() || self.is_token() { self } else { Self(self.0 | PRESENT) }
     }
 
-    /// With writes permitted or not; the dirty bit is left to hardware.
-    #[inline(always)]
-    pub(crate) const fn with_write(self, permitted: bool) -> Self {
-        Self(if permitted { self.0 | WRITABLE } else { self.0 & !WRITABLE })
-    }
-
     /// The same rights on another block of frames, which is ordinary memory, with no notes of an earlier fork.
     pub(crate) const fn with_frame(self, frame: Pfn, size: LeafSize) -> Self {
         let address = ADDRESS & !(size.bytes() - 1);
         Self((self.0 & !(address | FORK_EXCLUSIVE | FORK_WRITABLE)) | frame.address())
             .with_memory_type(size, MemoryType::WRITE_BACK)
-    }
-
-    /// With execution permitted or not.
-    pub(crate) const fn with_execute(self, permitted: bool) -> Self {
-        Self(if permitted { self.0 & !NO_EXECUTE } else { self.0 | NO_EXECUTE })
-    }
-
-    /// With protection key `key`.
-    pub(crate) const fn with_key(self, key: u8) -> Self {
-        Self((self.0 & !(15 << KEY_SHIFT)) | ((key as u64 & 15) << KEY_SHIFT))
     }
 
     /// The child's entry for a frame shared by fork: read-only, untouched, with the undo note.
@@ -425,6 +409,34 @@ impl fmt::Debug for Entry {
             }
         }
         write!(f, " key {})", self.key())
+    }
+}
+
+/// Other rights for leaves, so that each takes few instructions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewRights {
+    clear: u64,
+    set: u64,
+    /// What brings a prot-none leaf back.
+    restore: u64,
+}
+
+impl NewRights {
+    /// `rights`, but for the right to write, which each leaf has or not; with none, prot-none.
+    pub(crate) const fn new(rights: Rights, key: u8) -> Self {
+        if rights.is_empty() {
+            return Self { clear: PRESENT | WRITABLE, set: PROT_NONE, restore: 0 };
+        }
+        let execute = if rights.contains(Rights::EXECUTE) { 0 } else { NO_EXECUTE };
+        let set = execute | (key as u64 & 15) << KEY_SHIFT;
+        Self { clear: WRITABLE | NO_EXECUTE | 15 << KEY_SHIFT, set, restore: PRESENT | USER }
+    }
+
+    /// The leaf `old`, present or prot-none, with these rights; written if `write`.
+    #[inline(always)]
+    pub(crate) const fn apply(self, old: Entry, write: bool) -> Entry {
+        let entry = (old.0 & !self.clear) | self.set | if write { WRITABLE } else { 0 };
+        Entry(if old.is_present() || self.restore == 0 { entry } else { (entry & !PROT_NONE) | self.restore })
     }
 }
 

@@ -12,7 +12,7 @@ mod software_bits;
 mod token;
 
 pub use entry::Entry;
-pub(crate) use entry::{Demand, PHYSICAL_END};
+pub(crate) use entry::{Demand, NewRights, PHYSICAL_END};
 pub use entry_change::EntryChange;
 pub(crate) use levels::ENTRIES;
 pub use levels::{LeafSize, Level, Levels};

@@ -166,12 +166,10 @@ pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
     let state = match state {
         // What a foreign VMA maps, its owner answers for.
         State::Borrowed { writable } if vma.backing().is_foreign() => State::Foreign { writable },
-        // And in one that is shared everything is the object's, which is open to pins or not.
-        State::Anonymous { writable, .. } if vma.backing().is_shared() => State::Borrowed { writable },
         state => state,
     };
     match state {
-        State::Empty if vma.backing() != Backing::Anonymous => decide_empty(vma, request, writable_after),
+        State::Empty if !vma.is_anonymous() => decide_empty(vma, request, writable_after),
         State::Empty if matches!(request, Request::Read | Request::Execute) => Action::MapZero,
         State::Empty => Action::MapFresh { writable: writable_after },
         State::ProtNone => Action::RestoreRights,
@@ -179,8 +177,8 @@ pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
         State::Token => Action::Refuse(Refusal::Foreign),
         State::Zero if writes || request == Request::Unshare => Action::Copy { writable: writable_after },
         State::Zero => Action::Nothing,
-        State::Borrowed { writable: false } if vma.backing().is_shared() && writes => Action::WriteObject,
-        State::Borrowed { .. } if vma.backing().is_shared() => Action::Nothing,
+        State::Borrowed { writable: false } if vma.is_shared() && writes => Action::WriteObject,
+        State::Borrowed { .. } if vma.is_shared() => Action::Nothing,
         State::Borrowed { .. } if writes || request == Request::Unshare => Action::Copy { writable: writable_after },
         State::Borrowed { .. } => Action::Nothing,
         State::Foreign { .. } if matches!(request, Request::Unshare | Request::ForcedWrite) => {
@@ -191,6 +189,8 @@ pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
         State::Anonymous { writable: now, frame } => match (writes, request == Request::Unshare) {
             (false, false) => Action::Nothing,
             _ if frame.exclusive && (now || !writable_after) => Action::Nothing,
+            // It is the object's, which is asked first. (Exclusive says there that it is open to pins.)
+            _ if vma.is_shared() => Action::WriteObject,
             _ if frame.exclusive => Action::Reuse,
             _ if frame.sole => Action::Claim { writable: writable_after },
             _ => Action::Copy { writable: writable_after },

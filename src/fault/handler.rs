@@ -6,7 +6,6 @@ use crate::env::Env;
 use crate::env::{AddressSpace, Mm, Vmas};
 use crate::paging::Tables;
 use crate::rights::Access;
-use crate::vma::Backing;
 
 /// A page fault on a user address, whoever caused it: user code or a kernel copy.
 ///
@@ -70,7 +69,7 @@ pub(crate) fn fault_in_vmas<K: Env>(
             .err()
             .map_or(FaultError::NoVma, FaultError::Address));
     };
-    if vma.backing() == Backing::Anonymous {
+    if vma.is_anonymous() {
         vmas.make_ready(page, fault.access)?;
     }
     let result = match fault.access {

@@ -214,7 +214,7 @@ impl<K: Env> Fork<'_, K> {
                 Unshared::Count(CountError::Pinned) => self.copy_early(&chunk, table, at)?,
                 Unshared::Count(error) => return Err(error.into()),
                 Unshared::NoWord => return Err(ForkError::MalformedTable),
-                Unshared::Elsewhere(entry) => self.share_elsewhere(EntryAddr::new(table, chunk.index + at), entry)?,
+                Unshared::Elsewhere => self.share_elsewhere(&chunk, table, at)?,
             }
             done = at + 1;
         }
@@ -222,7 +222,8 @@ impl<K: Env> Fork<'_, K> {
 
     /// The child holds the parent's token as well. A page that is borrowed it borrows when it wants it.
     #[cold]
-    fn share_elsewhere(&mut self, at: EntryAddr, entry: Entry) -> Result<(), ForkError> {
+    fn share_elsewhere(&mut self, chunk: &Chunk, table: Pfn, i: u64) -> Result<(), ForkError> {
+        let (at, entry) = (EntryAddr::new(table, chunk.index + i), self.parent.load(chunk.at(i)));
         let Some(token) = entry.as_token() else { return Ok(()) };
         self.env.extras().tokens().duplicate(token)?;
         // SAFETY: nobody else has the child, so the table just found is alive; the child is empty there, and a token is not present.
@@ -290,7 +291,7 @@ enum Unshared {
     /// The frame has no word.
     NoWord,
     /// A token, or a page that is borrowed.
-    Elsewhere(Entry),
+    Elsewhere,
 }
 
 /// Shares the leaves of a chunk from place `first` on with the child, whose table is `table`. The parent's mm lock is held
@@ -326,7 +327,7 @@ fn share_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, t
             unsafe { map.store_entry(child_at, entry.for_child(shared)) };
         } else {
             if entry.is_token() || entry.is_borrowed() {
-                break Some((i, Unshared::Elsewhere(entry)));
+                break Some((i, Unshared::Elsewhere));
             }
             others += 1;
             // SAFETY: as for a counted leaf; nothing is counted for a special entry or none.

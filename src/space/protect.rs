@@ -7,13 +7,13 @@ use super::pinned::first_pinned;
 use super::steps::end_of_some;
 use super::zap::reject_split_leaves;
 use crate::addr::{PageAddr, UserRange};
-use crate::arch::{Entry, LeafSize};
+use crate::arch::{Entry, LeafSize, NewRights};
 use crate::env::{Env, FlushRange, FrameTable, Mm};
 use crate::errno::{EBUSY, EFAULT, EINVAL};
 use crate::paging::{Chunk, Cursor, TableError, Tables};
 use crate::primitive::safeguard;
 use crate::rights::Rights;
-use crate::vma::{Backing, Vma, VmaFlags};
+use crate::vma::{Vma, VmaFlags};
 
 /// Why rights were not changed. Nothing was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ pub(super) fn change_rights<'a, K: Env>(
 ) -> Result<(), TableError> {
     let mut weakened = false;
     let changed = vmas.into_iter().try_for_each(|vma| {
-        let change = Change { rights, key: vma.key(), backing: vma.backing() };
+        let change = Change::new(rights, vma);
         change.apply_between(tables, (vma.start().max(first), vma.end().min(end)), &mut weakened)
     });
     if safeguard!(FlushAfterProtect => weakened) {
@@ -141,7 +141,7 @@ pub(super) fn change_rights<'a, K: Env>(
 /// Takes all rights from the pages of a part, which begins and ends with leaves: of as many as one step changes. How far that is.
 #[cfg(feature = "alloc")]
 pub(super) fn withdraw<K: Env>(tables: &mut Tables<'_, K>, first: PageAddr, end: PageAddr) -> PageAddr {
-    let change = Change { rights: Rights::empty(), key: 0, backing: Backing::Anonymous };
+    let change = Change { rights: NewRights::new(Rights::empty(), 0), write: false, foreign: false, private: true };
     let (mut weakened, reached) = (false, end_of_some(tables, first, end));
     // What lies behind a damaged table is out of reach for whoever unmaps it as well.
     let _ = change.apply_between(tables, (first, reached), &mut weakened);
@@ -151,17 +151,26 @@ pub(super) fn withdraw<K: Env>(tables: &mut Tables<'_, K>, first: PageAddr, end:
     reached
 }
 
+/// Other rights for the pages of a VMA.
+#[derive(Clone, Copy)]
 struct Change {
-    rights: Rights,
-    key: u8,
-    backing: Backing,
+    rights: NewRights,
+    /// They may be written, where nothing is against it.
+    write: bool,
+    foreign: bool,
+    private: bool,
 }
 
 impl Change {
+    fn new(rights: Rights, vma: &Vma) -> Self {
+        let (foreign, private) = (vma.backing().is_foreign(), vma.backing().is_private());
+        Self { rights: NewRights::new(rights, vma.key()), write: rights.contains(Rights::WRITE), foreign, private }
+    }
+
     /// Changes the entries between, and notes if some lost a right that a TLB may still grant.
     #[inline(always)]
     fn apply_between<K: Env>(
-        &self,
+        self,
         tables: &mut Tables<'_, K>,
         (first, end): (PageAddr, PageAddr),
         weakened: &mut bool,
@@ -174,48 +183,38 @@ impl Change {
     }
 
     /// Changes the entries of a chunk; whether some lost a right that a TLB may still grant.
-    #[inline]
-    fn apply<K: Env>(&self, tables: &mut Tables<'_, K>, chunk: Chunk) -> bool {
-        let mut weakened = false;
-        for i in 0..chunk.count {
+    ///
+    /// A function of its own, whose arguments are values, for the reason that the walker's loop is.
+    #[inline(never)]
+    fn apply<K: Env>(self, tables: &mut Tables<'_, K>, chunk: Chunk) -> bool {
+        let (mut weakened, count, size) = (false, chunk.count, chunk.size);
+        for i in 0..count {
             let at = chunk.at(i);
             let old = tables.load(at);
             if !old.has_frame() {
                 continue;
             }
-            let may_write = self.may_write(tables, old, chunk.size);
-            let new = self.entry(old, may_write);
+            let write = self.write && self.may_write(tables, old, size);
+            let new = self.rights.apply(old, write);
             if new != old {
                 weakened |= old.is_present();
                 // SAFETY: read under this lock; the frame stays, and W is added only for an exclusive frame or one
                 // that is not counted.
-                unsafe { tables.adjust(at, chunk.size, old, |seen| self.entry(seen, may_write)) };
+                unsafe { tables.adjust(at, size, old, |seen| self.rights.apply(seen, write)) };
             }
         }
         weakened
     }
 
     /// Whether the entry may permit writes without a fault.
-    #[inline]
-    fn may_write<K: Env>(&self, tables: &Tables<'_, K>, entry: Entry, size: LeafSize) -> bool {
-        if !self.rights.contains(Rights::WRITE) {
-            return false;
-        }
+    #[inline(always)]
+    fn may_write<K: Env>(self, tables: &Tables<'_, K>, entry: Entry, size: LeafSize) -> bool {
         if entry.is_special() {
-            return self.backing.is_foreign();
+            return self.foreign;
         }
         // Of the first write to an object's page the object is told.
+        let frame = || tables.env().frames().frame(entry.leaf_frame(size));
         entry.is_writable()
-            || self.backing.is_private()
-                && tables.env().frames().frame(entry.leaf_frame(size)).is_some_and(|frame| frame.snapshot().exclusive)
-    }
-
-    #[inline(always)]
-    fn entry(&self, old: Entry, may_write: bool) -> Entry {
-        if self.rights.is_empty() {
-            return old.write_protected().prot_none();
-        }
-        let entry = if old.is_present() { old } else { old.rights_restored() };
-        entry.with_write(may_write).with_execute(self.rights.contains(Rights::EXECUTE)).with_key(self.key)
+            || (self.private && frame().is_some_and(|frame| frame.word.exclusive_sole_and_anonymous().0))
     }
 }
