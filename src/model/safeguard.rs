@@ -110,8 +110,6 @@ pub enum Safeguard {
     StillTheObjects,
     /// An object is asked about the first write by who owns the entry.
     AsksWhatItOwns,
-    /// A page goes to its slot only if nobody has pinned it.
-    SwapNeedsNoPins,
     /// Loads of entries acquire.
     EntryAcquire,
     /// Stores of entries release.

@@ -134,7 +134,7 @@ impl<K: Env, C> UserSpace<K, C> {
             unsafe { settled.weaken(entry.write_protected().cleaned()) };
             if entry.is_dirty() {
                 let frame = tables.env().frames().frame(entry.leaf_frame(LeafSize::Size4KiB));
-                if !frame.is_some_and(|frame| frame.word.mark_dirty().is_ok()) {
+                if frame.is_none_or(|frame| frame.word.mark_dirty().is_err()) {
                     bug_caught(tables.env());
                 }
             }

@@ -11,7 +11,6 @@ use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Entry, LeafSize, Token};
 use crate::env::{Env, ExtraParts, FrameTable, Mm, TokenError, Tokens};
 use crate::paging::{Cursor, Tables};
-use crate::primitive::safeguard;
 use crate::vma::VmaFlags;
 
 /// The most pages for which others wait at a time.
@@ -144,10 +143,8 @@ impl<'k, K: Env> Going<'k, K> {
     fn close(&mut self, taken: usize) {
         for ((entry, new), token) in self.entries.iter().zip(&mut self.new).zip(&self.tokens).take(taken) {
             let frame = self.env.frames().frame(entry.leaf_frame(LeafSize::Size4KiB));
-            let closed =
-                |word: &crate::frame::FrameWord<_>| word.try_share().is_ok() || !safeguard!(SwapNeedsNoPins => true);
             *new = match token {
-                Some(token) if frame.is_some_and(|frame| closed(&frame.word)) => Entry::token(*token),
+                Some(token) if frame.is_some_and(|frame| frame.word.try_share().is_ok()) => Entry::token(*token),
                 _ => *entry,
             };
         }
