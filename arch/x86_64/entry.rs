@@ -436,7 +436,17 @@ impl NewRights {
     #[inline(always)]
     pub(crate) const fn apply(self, old: Entry, write: bool) -> Entry {
         let entry = (old.0 & !self.clear) | self.set | if write { WRITABLE } else { 0 };
-        Entry(if old.is_present() || self.restore == 0 { entry } else { (entry & !PROT_NONE) | self.restore })
+        if old.is_present() { Entry(entry) } else { self.restored(entry) }
+    }
+
+    #[cold]
+    const fn restored(self, entry: u64) -> Entry {
+        Entry(if self.restore == 0 { entry } else { (entry & !PROT_NONE) | self.restore })
+    }
+
+    /// Fetches are among them.
+    pub(crate) const fn permit_fetches(self) -> bool {
+        self.restore != 0 && self.set & NO_EXECUTE == 0
     }
 }
 

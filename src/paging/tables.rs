@@ -301,31 +301,6 @@ impl<'a, K: Env> Tables<'a, K> {
         Ok(())
     }
 
-    /// Changes the rights in the leaf of `size` at `at` from what was seen to what `change` makes of it, keeping the frame and
-    /// the accessed and dirty bits that hardware sets meanwhile. Rights that are taken away need a flush afterwards.
-    ///
-    /// # Safety
-    /// The mm lock is held exclusively, under it `at` was found and had `seen`; `change` keeps the frame, and adds the right
-    /// to write only if the frame is `EXCLUSIVE` (INV-1) or not counted.
-    #[inline]
-    pub(crate) unsafe fn adjust(
-        &mut self,
-        at: EntryAddr,
-        size: LeafSize,
-        seen: Entry,
-        change: impl Fn(Entry) -> Entry,
-    ) {
-        self.before_execute(seen, change(seen), size);
-        let mut old = seen;
-        // Bounded: only hardware writes under the exclusive lock, and it only sets two bits.
-        // SAFETY: the lock is held; the caller vouches for the place and the change.
-        while let Err(now) = unsafe { self.map.exchange_entry(at, old, change(old)) } {
-            debug_assert!(now.same_mapping(old), "an entry changed under the exclusive mm lock");
-            old = now;
-        }
-        self.added();
-    }
-
     /// Sets the bits of accessed and dirty that `used` has more than what was seen, as hardware would: unless the entry has
     /// become another meanwhile.
     ///
@@ -341,7 +316,7 @@ impl<'a, K: Env> Tables<'a, K> {
 
     /// Some entry maps what it did not, or may permit more.
     #[inline(always)]
-    pub(super) fn added(&self) {
+    pub(crate) fn added(&self) {
         self.env().shootdown().entries_added(self.mm.root());
     }
 

@@ -8,7 +8,7 @@ use super::steps::end_of_some;
 use super::zap::reject_split_leaves;
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Entry, LeafSize, NewRights};
-use crate::env::{Env, FlushRange, FrameTable, Mm};
+use crate::env::{Env, FlushRange, FrameTable, Mm, PhysMap};
 use crate::errno::{EBUSY, EFAULT, EINVAL};
 use crate::paging::{Chunk, Cursor, TableError, Tables};
 use crate::primitive::safeguard;
@@ -183,37 +183,61 @@ impl Change {
     }
 
     /// Changes the entries of a chunk; whether some lost a right that a TLB may still grant.
-    ///
-    /// A function of its own, whose arguments are values, for the reason that the walker's loop is.
-    #[inline(never)]
+    #[inline(always)]
     fn apply<K: Env>(self, tables: &mut Tables<'_, K>, chunk: Chunk) -> bool {
-        let (mut weakened, count, size) = (false, chunk.count, chunk.size);
-        for i in 0..count {
-            let at = chunk.at(i);
-            let old = tables.load(at);
-            if !old.has_frame() {
-                continue;
-            }
-            let write = self.write && self.may_write(tables, old, size);
-            let new = self.rights.apply(old, write);
-            if new != old {
-                weakened |= old.is_present();
-                // SAFETY: read under this lock; the frame stays, and W is added only for an exclusive frame or one
-                // that is not counted.
-                unsafe { tables.adjust(at, size, old, |seen| self.rights.apply(seen, write)) };
+        let (map, frames) = (tables.env().phys_map(), tables.env().frames());
+        // What may be fetched from now on is announced before, one by one.
+        for i in (0..chunk.count).filter(|_| self.rights.permit_fetches()) {
+            let old = tables.load(chunk.at(i));
+            if old.has_frame() {
+                tables.before_execute(old, self.rights.apply(old, false), chunk.size);
             }
         }
+        let weakened = change_leaves(map, frames, &chunk, self);
+        tables.added();
         weakened
     }
+}
 
+/// Changes the entries of a chunk, keeping frames and the accessed and dirty bits that hardware sets meanwhile. The mm lock is held
+/// exclusively, so the table is alive, and only hardware changes entries beside this.
+///
+/// A function of its own, as the walker's loop is: see there.
+#[inline(never)]
+fn change_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, change: Change) -> bool {
+    let mut taken_from = Entry::EMPTY;
+    for i in 0..chunk.count {
+        let at = chunk.at(i);
+        // SAFETY: see above; a chunk lies within one table.
+        let mut old = unsafe { map.load_entry(at) };
+        if !old.has_frame() {
+            continue;
+        }
+        let write = change.write && change.may_write(frames, old, chunk.size);
+        let mut new = change.rights.apply(old, write);
+        if new == old {
+            continue;
+        }
+        taken_from = taken_from.mixed_with(old);
+        // Bounded: hardware only sets two bits.
+        // SAFETY: as above; the frame stays, and W is added only for an exclusive frame or one that is not counted.
+        while let Err(now) = unsafe { map.exchange_entry(at, old, new) } {
+            debug_assert!(now.same_mapping(old), "an entry changed under the exclusive mm lock");
+            (old, new) = (now, change.rights.apply(now, write));
+        }
+    }
+    taken_from.is_present()
+}
+
+impl Change {
     /// Whether the entry may permit writes without a fault.
     #[inline(always)]
-    fn may_write<K: Env>(self, tables: &Tables<'_, K>, entry: Entry, size: LeafSize) -> bool {
+    fn may_write<F: FrameTable>(self, frames: &F, entry: Entry, size: LeafSize) -> bool {
         if entry.is_special() {
             return self.foreign;
         }
         // Of the first write to an object's page the object is told.
-        let frame = || tables.env().frames().frame(entry.leaf_frame(size));
+        let frame = || frames.frame(entry.leaf_frame(size));
         entry.is_writable()
             || (self.private && frame().is_some_and(|frame| frame.word.exclusive_sole_and_anonymous().0))
     }
