@@ -228,12 +228,83 @@ pub struct Vma {
     end: PageAddr,
 }
 
-/// A [`Backing`] without its numbers.
+/// What of a VMA decides about a fault: its rights, its key, and what kind of thing fills it. Eight bytes, so that a fault copies no more
+/// of the VMA that it has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Filling {
-    Anonymous,
-    Foreign(MemoryType),
-    Object { shared: bool },
+#[repr(C)]
+pub(crate) struct Terms {
+    options: MapOptions,
+    filling: Filling,
+}
+
+static_assertions::const_assert!(size_of::<Terms>() == 8);
+
+impl Terms {
+    #[inline(always)]
+    pub(crate) const fn rights(self) -> Rights {
+        self.options.rights
+    }
+    #[inline(always)]
+    pub(crate) const fn max_rights(self) -> Rights {
+        self.options.max_rights
+    }
+    #[inline(always)]
+    pub(crate) const fn key(self) -> u8 {
+        self.options.key
+    }
+    #[inline(always)]
+    pub(crate) const fn is_anonymous(self) -> bool {
+        self.filling.is(Filling::ANONYMOUS)
+    }
+    #[inline(always)]
+    pub(crate) const fn is_foreign(self) -> bool {
+        self.filling.is_foreign()
+    }
+    /// As [`Backing::is_shared`].
+    #[inline(always)]
+    pub(crate) const fn is_shared(self) -> bool {
+        self.filling.is(Filling::SHARED_OBJECT)
+    }
+    /// As [`Backing::is_private`].
+    #[inline(always)]
+    pub(crate) const fn is_private(self) -> bool {
+        self.filling.is(Filling::ANONYMOUS) || self.filling.is(Filling::PRIVATE_OBJECT)
+    }
+}
+
+/// A [`Backing`] without its numbers. No enum: the bits that say which it is would be taken apart and put together again with every copy of an
+/// `Option<Vma>`, which would keep its own tag in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+struct Filling {
+    kind: u8,
+    /// Of foreign memory.
+    memory: MemoryType,
+}
+
+impl Filling {
+    const ANONYMOUS: Self = Self { kind: 0, memory: MemoryType::WRITE_BACK };
+    const PRIVATE_OBJECT: Self = Self { kind: 1, memory: MemoryType::WRITE_BACK };
+    const SHARED_OBJECT: Self = Self { kind: 2, memory: MemoryType::WRITE_BACK };
+
+    const fn foreign(memory: MemoryType) -> Self {
+        Self { kind: 3, memory }
+    }
+
+    #[inline(always)]
+    const fn is(self, other: Self) -> bool {
+        self.kind == other.kind
+    }
+
+    #[inline(always)]
+    const fn is_foreign(self) -> bool {
+        self.kind == 3
+    }
+
+    #[inline(always)]
+    const fn is_object(self) -> bool {
+        self.is(Self::PRIVATE_OBJECT) || self.is(Self::SHARED_OBJECT)
+    }
 }
 
 static_assertions::const_assert!(size_of::<Vma>() == 32);
@@ -249,12 +320,12 @@ impl Vma {
             return Err(VmaError::InvalidKey);
         }
         let (filling, object, page) = match backing {
-            Backing::Anonymous => (Filling::Anonymous, 0, 0),
-            Backing::Foreign(memory) => (Filling::Foreign(memory), 0, 0),
-            Backing::Object { id, page, shared } => (Filling::Object { shared }, id.0, page),
+            Backing::Anonymous => (Filling::ANONYMOUS, 0, 0),
+            Backing::Foreign(memory) => (Filling::foreign(memory), 0, 0),
+            Backing::Object { id, page, shared: false } => (Filling::PRIVATE_OBJECT, id.0, page),
+            Backing::Object { id, page, shared: true } => (Filling::SHARED_OBJECT, id.0, page),
         };
-        let is_object = matches!(filling, Filling::Object { .. });
-        if is_object && range.pages() > u64::from(u32::MAX - page) {
+        if filling.is_object() && range.pages() > u64::from(u32::MAX - page) {
             return Err(VmaError::PageOverflow);
         }
         let vma = Self { start: range.first_page(), end: range.end_page(), options, filling, object, page };
@@ -302,22 +373,20 @@ impl Vma {
     #[inline(always)]
     pub const fn backing(&self) -> Backing {
         match self.filling {
-            Filling::Anonymous => Backing::Anonymous,
-            Filling::Foreign(memory) => Backing::Foreign(memory),
-            Filling::Object { shared } => Backing::Object { id: ObjectId(self.object), page: self.page, shared },
+            Filling::ANONYMOUS => Backing::Anonymous,
+            foreign if foreign.is_foreign() => Backing::Foreign(foreign.memory),
+            object => Backing::Object {
+                id: ObjectId(self.object),
+                page: self.page,
+                shared: object.is(Filling::SHARED_OBJECT),
+            },
         }
     }
 
-    /// Whether it is zero-filled private memory.
+    /// What decides about a fault.
     #[inline(always)]
-    pub(crate) const fn is_anonymous(&self) -> bool {
-        matches!(self.filling, Filling::Anonymous)
-    }
-
-    /// As [`Backing::is_shared`].
-    #[inline(always)]
-    pub(crate) const fn is_shared(&self) -> bool {
-        matches!(self.filling, Filling::Object { shared: true })
+    pub(crate) const fn terms(&self) -> Terms {
+        Terms { options: self.options, filling: self.filling }
     }
 
     /// The object that fills `page`, which lies in the VMA, and the number of that page in it.
@@ -333,11 +402,11 @@ impl Vma {
     /// ```
     #[must_use]
     pub const fn object_page(&self, page: PageAddr) -> Option<(ObjectId, u32)> {
-        match self.filling {
-            // Neither wraps: a VMA ends before the last page that an object can have.
-            Filling::Object { .. } => Some((ObjectId(self.object), self.page + self.start.pages_to(page) as u32)),
-            Filling::Anonymous | Filling::Foreign(_) => None,
+        if !self.filling.is_object() {
+            return None;
         }
+        // Neither wraps: a VMA ends before the last page that an object can have.
+        Some((ObjectId(self.object), self.page + self.start.pages_to(page) as u32))
     }
 
     /// Protection key of its pages (0..16).
@@ -363,7 +432,7 @@ impl Vma {
     /// Whether a child of fork gets the pages with the VMA. It finds those of an object that is shared when it wants them.
     #[must_use]
     pub const fn pages_are_inherited(&self) -> bool {
-        !self.options.flags.intersects(VmaFlags::DONT_FORK.union(VmaFlags::WIPE_ON_FORK)) && !self.is_shared()
+        !self.options.flags.intersects(VmaFlags::DONT_FORK.union(VmaFlags::WIPE_ON_FORK)) && !self.terms().is_shared()
     }
 
     /// Pages in the VMA.
@@ -395,7 +464,7 @@ impl Vma {
     /// [`VmaError::InvalidFlags`].
     pub fn with_flags(self, flags: VmaFlags) -> Result<Self, VmaError> {
         let both = VmaFlags::REFUSE_UNMAP_PINNED.union(VmaFlags::DEFER_UNMAP_PINNED);
-        let wipes_foreign = flags.contains(VmaFlags::WIPE_ON_FORK) && !self.is_anonymous();
+        let wipes_foreign = flags.contains(VmaFlags::WIPE_ON_FORK) && !self.terms().is_anonymous();
         if wipes_foreign || flags.contains(both) || flags.contains(VmaFlags::UNMAP_DEFERRED) {
             return Err(VmaError::InvalidFlags);
         }

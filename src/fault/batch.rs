@@ -12,7 +12,7 @@ use crate::arch::{self, Entry, LeafSize, Level};
 use crate::env::{Env, FrameTable, Mm, born_pinned, release};
 use crate::frame::Dirty;
 use crate::paging::{Slot, Tables};
-use crate::vma::Vma;
+use crate::vma::Terms;
 
 /// The most pages for which others wait at a time. Also what bounds the stack that a pin needs.
 const MOST: usize = 64;
@@ -28,7 +28,7 @@ const MOST: usize = 64;
 #[inline(never)]
 pub(crate) fn copy_pinned<K: Env>(
     mm: &Mm<K>,
-    vma: &Vma,
+    vma: Terms,
     page: PageAddr,
     most: u64,
     request: Request,
@@ -76,7 +76,7 @@ pub(crate) fn copy_pinned<K: Env>(
 fn to_copy<'k, K: Env>(
     env: &'k K,
     slot: &Slot,
-    vma: &Vma,
+    vma: Terms,
     request: Request,
 ) -> Option<(Option<FrameRef<'k, K>>, bool)> {
     let (state, frame) = match observe_anonymous(env, slot) {
@@ -111,7 +111,13 @@ impl<'k, K: Env> Copies<'k, K> {
 
     /// A copy of what `slot` maps. `false`: it needs none, or has changed.
     #[inline(always)]
-    fn prepare(&mut self, tables: &Tables<'k, K>, slot: Slot, vma: &Vma, request: Request) -> Result<bool, Unresolved> {
+    fn prepare(
+        &mut self,
+        tables: &Tables<'k, K>,
+        slot: Slot,
+        vma: Terms,
+        request: Request,
+    ) -> Result<bool, Unresolved> {
         let Some((frame, writable)) = to_copy(self.env, &slot, vma, request) else { return Ok(false) };
         let original = match frame {
             None => None,

@@ -8,7 +8,7 @@
 use crate::addr::{PAGE_SIZE, PageAddr, UserRange};
 use crate::arch::MemoryType;
 use crate::rights::{Access, Rights};
-use crate::vma::{Backing, MapOptions, ObjectId, Vma};
+use crate::vma::{Backing, MapOptions, ObjectId, Terms, Vma};
 
 /// What an entry maps, by its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,14 +140,14 @@ pub enum Refusal {
 /// is pinned: the logical right is the VMA's, never the entry's.
 #[must_use]
 #[inline(always)]
-pub(crate) fn permits(vma: &Vma, request: Request) -> bool {
+pub(crate) fn permits(vma: Terms, request: Request) -> bool {
     match request {
         Request::Read | Request::Unshare => !vma.rights().is_empty(),
         Request::Write => vma.rights().contains(Rights::WRITE),
         Request::Execute => vma.rights().contains(Rights::EXECUTE),
         // Not where all rights were taken away: the entry of such a page must stay out of hardware's reach.
         Request::ForcedWrite => {
-            vma.max_rights().contains(Rights::WRITE) && vma.backing().is_private() && !vma.rights().is_empty()
+            vma.max_rights().contains(Rights::WRITE) && vma.is_private() && !vma.rights().is_empty()
         }
     }
 }
@@ -155,7 +155,7 @@ pub(crate) fn permits(vma: &Vma, request: Request) -> bool {
 /// What to do when `request` meets an entry in `state` in `vma`.
 #[must_use]
 #[inline(always)]
-pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
+pub(crate) fn decide(state: State, vma: Terms, request: Request) -> Action {
     if !permits(vma, request) {
         return Action::Refuse(Refusal::Denied);
     }
@@ -165,7 +165,7 @@ pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
     let writable_after = writes && writable;
     let state = match state {
         // What a foreign VMA maps, its owner answers for.
-        State::Borrowed { writable } if vma.backing().is_foreign() => State::Foreign { writable },
+        State::Borrowed { writable } if vma.is_foreign() => State::Foreign { writable },
         state => state,
     };
     match state {
@@ -173,7 +173,7 @@ pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
         State::Empty if matches!(request, Request::Read | Request::Execute) => Action::MapZero,
         State::Empty => Action::MapFresh { writable: writable_after },
         State::ProtNone => Action::RestoreRights,
-        State::Token if vma.backing().is_private() => Action::Bring,
+        State::Token if vma.is_private() => Action::Bring,
         State::Token => Action::Refuse(Refusal::Foreign),
         State::Zero if writes || request == Request::Unshare => Action::Copy { writable: writable_after },
         State::Zero => Action::Nothing,
@@ -200,12 +200,12 @@ pub fn decide(state: State, vma: &Vma, request: Request) -> Action {
 
 /// What to do where a VMA that is not anonymous maps nothing.
 #[inline(always)]
-fn decide_empty(vma: &Vma, request: Request, writable: bool) -> Action {
-    match vma.backing() {
-        Backing::Object { shared: true, .. } => Action::MapObject,
-        Backing::Object { .. } if matches!(request, Request::Read | Request::Execute) => Action::MapObject,
-        Backing::Object { .. } => Action::CopyObject { writable },
-        Backing::Anonymous | Backing::Foreign(_) => Action::Refuse(Refusal::Foreign),
+fn decide_empty(vma: Terms, request: Request, writable: bool) -> Action {
+    let reads = matches!(request, Request::Read | Request::Execute);
+    match (vma.is_foreign(), vma.is_shared() || reads) {
+        (true, _) => Action::Refuse(Refusal::Foreign),
+        (false, true) => Action::MapObject,
+        (false, false) => Action::CopyObject { writable },
     }
 }
 
@@ -283,7 +283,7 @@ pub fn all_rows() -> impl Iterator<Item = Row> {
             let vma = Vma::new(somewhere, backing, MapOptions::new(rights).max_rights(max_rights));
             vma.into_iter().flat_map(move |vma| {
                 REQUESTS.into_iter().map(move |request| {
-                    let action = decide(state, &vma, request);
+                    let action = decide(state, vma.terms(), request);
                     Row { state, rights, max_rights, backing, request, action }
                 })
             })

@@ -10,7 +10,7 @@ use super::{FaultError, FaultOutcome, decide};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize};
 use crate::env::{
-    EntryAddr, Env, ExtraParts, FrameTable, Mm, ObjectError, Objects, OwnedFrame, TokenError, Tokens, release,
+    EntryAddr, Env, ExtraParts, FrameTable, Mm, ObjectError, Objects, OwnedFrame, TokenError, Tokens, Vmas, release,
 };
 use crate::paging::{Slot, Tables};
 use crate::primitive::safeguard;
@@ -19,18 +19,20 @@ use crate::vma::{ObjectId, Vma};
 /// A page is looked at so often before the access is tried again, and faults again. More than a few only where others keep changing the page.
 const MOST_ROUNDS: u32 = 16;
 
-/// As [`resolve`](super::resolve), for what it leaves to this. The caller holds the mm lock (for reading).
+/// As [`resolve`](super::resolve), for what it leaves to this. The caller is inside a section of the mm lock, in
+/// which `vmas` are looked at.
 #[cold]
 #[inline(never)]
 pub(crate) fn resolve_elsewhere<K: Env>(
     mm: &Mm<K>,
-    vma: &Vma,
+    vmas: &(impl Vmas + ?Sized),
     page: PageAddr,
     request: Request,
 ) -> Result<FaultOutcome, FaultError> {
+    let vma = &vmas.vma_at(page).ok_or(FaultError::NoVma)?;
     let mut done = FaultOutcome::Spurious;
     for _ in 0..MOST_ROUNDS {
-        match resolve_by_looking_again(mm, vma, page, request) {
+        match resolve_by_looking_again(mm, vma.terms(), page, request) {
             Ok(FaultOutcome::Spurious) => return Ok(done),
             Ok(outcome) => return Ok(outcome),
             Err(Unresolved::Elsewhere) => {}
@@ -40,7 +42,7 @@ pub(crate) fn resolve_elsewhere<K: Env>(
         let mut tables = unsafe { Tables::under_mm_lock(mm) };
         let slot = tables.find(page)?;
         let Some((state, _)) = observe(mm.env(), &slot)? else { continue };
-        let changed = match decide(state, vma, request) {
+        let changed = match decide(state, vma.terms(), request) {
             Action::Bring => bring(&mut tables, slot, vma)?,
             Action::MapObject => map_object(&mut tables, slot, vma, request)?,
             Action::CopyObject { writable } => copy_object(&mut tables, slot, vma, writable)?,
@@ -76,7 +78,7 @@ fn bring<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma) -> Changed {
     };
     match too_early.unwrap_or_else(|| tokens.bring(env, token)) {
         Ok(frame) => {
-            let entry = leaf(frame, LeafSize::Size4KiB, vma, false);
+            let entry = leaf(frame, LeafSize::Size4KiB, vma.terms(), false);
             // SAFETY: a leaf of the lowest level, whose reference came with the frame; it is read-only.
             unsafe { broken.fill(entry) };
             tokens.release(env, token);
@@ -123,8 +125,8 @@ fn map_object<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma, request
     let held = Held::page(tables.env(), of, request)?;
     // SAFETY: found under this lock; the page lies in a VMA, and VMAs lie in the user half.
     let Some(at) = place_of(unsafe { tables.place_at(&slot, LeafSize::Size4KiB) })? else { return Ok(None) };
-    let entry = leaf(held.frame, LeafSize::Size4KiB, vma, false);
-    let entry = if vma.backing().is_shared() { entry } else { entry.borrowed() };
+    let entry = leaf(held.frame, LeafSize::Size4KiB, vma.terms(), false);
+    let entry = if vma.terms().is_shared() { entry } else { entry.borrowed() };
     // SAFETY: the place is of this size, under this lock; the reference goes to the entry, which is read-only.
     if unsafe { tables.fill(at, LeafSize::Size4KiB, entry) }.is_err() {
         return Ok(None);
@@ -143,7 +145,7 @@ fn copy_object<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma, writab
     let copy = unsafe { OwnedFrame::copied(tables.env(), held.frame, 0) }.ok_or(FaultError::NoMemory)?;
     // SAFETY: as in `map_object`.
     let Some(at) = place_of(unsafe { tables.place_at(&slot, LeafSize::Size4KiB) })? else { return Ok(None) };
-    let entry = leaf(copy.frame(), LeafSize::Size4KiB, vma, writable);
+    let entry = leaf(copy.frame(), LeafSize::Size4KiB, vma.terms(), writable);
     // SAFETY: as in `map_object`; the copy is exclusive.
     if unsafe { tables.fill(at, LeafSize::Size4KiB, entry) }.is_err() {
         return Ok(None);

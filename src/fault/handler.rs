@@ -63,7 +63,7 @@ pub(crate) fn fault_in_vmas<K: Env>(
         return Err(FaultError::ProtectionKey);
     }
     let page = PageAddr::containing(fault.address);
-    let Some(vma) = vmas.vma_at(page) else {
+    let Some(vma) = vmas.vma_at(page).map(|vma| vma.terms()) else {
         // No VMA lies outside the user half, so this is the only case in which the address can be a bad one.
         return Err(UserRange::new(mm.levels().user_half(), fault.address, 1)
             .err()
@@ -73,15 +73,15 @@ pub(crate) fn fault_in_vmas<K: Env>(
         vmas.make_ready(page, fault.access)?;
     }
     let result = match fault.access {
-        Access::Read => resolve(mm, &vma, page, Request::Read),
-        Access::Write => resolve(mm, &vma, page, Request::Write),
-        Access::Execute => resolve(mm, &vma, page, Request::Execute),
+        Access::Read => resolve(mm, vma, page, Request::Read),
+        Access::Write => resolve(mm, vma, page, Request::Write),
+        Access::Execute => resolve(mm, vma, page, Request::Execute),
     };
     match result {
         Ok(outcome) => Ok(outcome),
         // Only a page of a foreign VMA without an entry is refused so.
         Err(Unresolved::Foreign) => fill_foreign(mm, vmas, page, fault.access),
-        Err(Unresolved::Elsewhere) => resolve_elsewhere(mm, &vma, page, Request::of(fault.access)),
+        Err(Unresolved::Elsewhere) => resolve_elsewhere(mm, vmas, page, Request::of(fault.access)),
         Err(error) => Err(error.into()),
     }
 }

@@ -23,7 +23,8 @@ pub(crate) use resolve::{Unresolved, resolve};
 /// The decision itself, for the tests that print it, restate it and drive each of its rows. No kernel needs it.
 #[doc(hidden)]
 pub mod decision {
-    pub use super::decide::{Action, FrameView, Refusal, Request, Row, State, all_rows, decide};
+    pub use super::decide::{Action, FrameView, Refusal, Request, Row, State, all_rows};
 }
+use decide::decide;
 pub(crate) use decision::Request;
-use decision::{Action, FrameView, Refusal, State, decide};
+use decision::{Action, FrameView, Refusal, State};

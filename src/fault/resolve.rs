@@ -14,7 +14,7 @@ use crate::frame::{CountError, FrameKind, PageFrame};
 use crate::paging::{OldLeaf, Slot, TableError, Tables};
 use crate::primitive::safeguard;
 use crate::rights::Rights;
-use crate::vma::Vma;
+use crate::vma::Terms;
 
 /// How a fault was resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl From<Refusal> for Unresolved {
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn resolve<K: Env>(
     mm: &Mm<K>,
-    vma: &Vma,
+    vma: Terms,
     page: PageAddr,
     request: Request,
 ) -> Result<FaultOutcome, Unresolved> {
@@ -93,7 +93,7 @@ pub(crate) fn resolve<K: Env>(
 fn act_on_usual<'k, K: Env>(
     tables: &mut Tables<'k, K>,
     slot: Slot,
-    vma: &Vma,
+    vma: Terms,
     request: Request,
 ) -> Result<Option<FaultOutcome>, Unresolved> {
     let entry = slot.entry;
@@ -110,7 +110,7 @@ fn act_on_usual<'k, K: Env>(
 #[inline(never)]
 pub(super) fn resolve_by_looking_again<K: Env>(
     mm: &Mm<K>,
-    vma: &Vma,
+    vma: Terms,
     page: PageAddr,
     request: Request,
 ) -> Result<FaultOutcome, Unresolved> {
@@ -137,7 +137,7 @@ fn act<'k, K: Env>(
     slot: Slot,
     state: State,
     frame: Option<FrameRef<'k, K>>,
-    vma: &Vma,
+    vma: Terms,
     request: Request,
 ) -> Result<Option<FaultOutcome>, Unresolved> {
     match decide(state, vma, request) {
@@ -243,7 +243,7 @@ fn not_anonymous(kind: FrameKind, writable: bool) -> State {
 }
 
 /// The leaf for a frame in `vma`; not writable unless `writable`.
-pub(super) fn leaf(frame: Pfn, size: LeafSize, vma: &Vma, writable: bool) -> Entry {
+pub(super) fn leaf(frame: Pfn, size: LeafSize, vma: Terms, writable: bool) -> Entry {
     let mut rights = vma.rights();
     rights.set(Rights::WRITE, writable);
     Entry::leaf(frame, size, rights, vma.key())
@@ -291,7 +291,7 @@ fn keep<K: Env>(
 const LOOK_AGAIN: Result<Option<FaultOutcome>, Unresolved> = Ok(None);
 
 #[inline(never)]
-fn map_zero<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma) -> Result<Option<FaultOutcome>, Unresolved> {
+fn map_zero<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: Terms) -> Result<Option<FaultOutcome>, Unresolved> {
     let Some(zero) = tables.env().source().zero_frame() else {
         return map_fresh(tables, slot, vma, false);
     };
@@ -306,7 +306,7 @@ fn map_zero<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma) -> Result
 fn map_fresh<K: Env>(
     tables: &mut Tables<'_, K>,
     slot: Slot,
-    vma: &Vma,
+    vma: Terms,
     writable: bool,
 ) -> Result<Option<FaultOutcome>, Unresolved> {
     let frame = OwnedFrame::zeroed(tables.env(), FrameKind::Anonymous, 0).ok_or(Unresolved::NoMemory)?;
@@ -340,7 +340,7 @@ pub(super) fn place_of(place: Result<EntryAddr, TableError>) -> Result<Option<En
 fn copy<'k, K: Env>(
     tables: &mut Tables<'k, K>,
     slot: Slot,
-    vma: &Vma,
+    vma: Terms,
     frame: Option<FrameRef<'k, K>>,
     writable: bool,
 ) -> Result<Option<FaultOutcome>, Unresolved> {
@@ -377,7 +377,7 @@ fn copy<'k, K: Env>(
 fn copy_owned<K: Env>(
     tables: &mut Tables<'_, K>,
     slot: Slot,
-    vma: &Vma,
+    vma: Terms,
     writable: bool,
 ) -> Result<Option<FaultOutcome>, Unresolved> {
     let (env, size) = (tables.env(), slot.size());

@@ -256,18 +256,18 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         if PIN && most > 1 {
             let is_ready = |page| vmas.make_ready(page, access).is_ok();
             let pinned = |frame| runs.add(PhysRun::from_parts(frame, 1, 0));
-            if fault::copy_pinned(mm, vma, page, most, request, is_ready, pinned)? != 0 {
+            if fault::copy_pinned(mm, vma.terms(), page, most, request, is_ready, pinned)? != 0 {
                 return Ok(());
             }
         }
         // Spelled out, so that each is compiled for its one request.
         let resolved = match request {
-            Request::Write => fault::resolve(mm, vma, page, Request::Write),
-            Request::Unshare => fault::resolve(mm, vma, page, Request::Unshare),
-            other => fault::resolve(mm, vma, page, other),
+            Request::Write => fault::resolve(mm, vma.terms(), page, Request::Write),
+            Request::Unshare => fault::resolve(mm, vma.terms(), page, Request::Unshare),
+            other => fault::resolve(mm, vma.terms(), page, other),
         };
         match resolved {
-            Err(Unresolved::Elsewhere) => _ = fault::resolve_elsewhere(mm, vma, page, request)?,
+            Err(Unresolved::Elsewhere) => _ = fault::resolve_elsewhere(mm, vmas, page, request)?,
             Ok(FaultOutcome::Spurious) if PIN && vma.backing().is_shared() => self.ask_to_pin(vma, page)?,
             resolved => _ = resolved?,
         }
@@ -296,7 +296,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             false => Request::Unshare,
         };
         // Asked here, because a page that is already there never reaches the fault handler.
-        if !fault::permits(vma, request) {
+        if !fault::permits(vma.terms(), request) {
             return Err(PinError::AccessDenied);
         }
         if vma.backing().is_foreign() { Err(PinError::NotPinnable) } else { Ok(request) }

@@ -146,33 +146,48 @@ fn unpin_all(kernel: &Kernel, calls: &[&[PhysRun]]) {
     }
 }
 
-/// What is measured of some work.
-type Meter = fn(&mut dyn FnMut()) -> u64;
+/// What is measured of some work. A type, so that the work is compiled into what is timed, as it is in a driver.
+trait Meter {
+    fn of(work: impl FnMut()) -> u64;
+}
 
-const TICKS: Meter = |work| ticks(work);
-const LOCKED: Meter = |work| locked_instructions(work);
+struct Ticks;
+struct Locked;
+
+impl Meter for Ticks {
+    #[inline(always)]
+    fn of(work: impl FnMut()) -> u64 {
+        ticks(work)
+    }
+}
+
+impl Meter for Locked {
+    fn of(mut work: impl FnMut()) -> u64 {
+        locked_instructions(&mut work)
+    }
+}
 
 /// Pin and unpin of `ranges`: what each of them takes.
-fn pin_and_unpin(subject: &Subject, ranges: &[UserRange], per_call: usize, slow: bool, meter: Meter) -> (u64, u64) {
+fn pin_and_unpin<M: Meter>(subject: &Subject, ranges: &[UserRange], per_call: usize, slow: bool) -> (u64, u64) {
     let mut buffers = vec![PhysRun::default(); ranges.len() * per_call];
-    let pinned = meter(&mut || pin_all(subject.space(), ranges, &mut buffers, slow));
+    let pinned = M::of(|| pin_all(subject.space(), ranges, &mut buffers, slow));
     let held: u64 = buffers.iter().map(PhysRun::pages).sum();
     assert_eq!(held, ranges.iter().map(|range| range.pages()).sum::<u64>(), "everything was pinned");
     // Each call's runs are at the front of its part of the buffers.
     let used = |buffer: &[PhysRun]| buffer.iter().take_while(|run| run.pages() != 0).count();
     let calls: Vec<_> = buffers.chunks_exact(per_call).map(|buffer| &buffer[..used(buffer)]).collect();
-    (pinned, meter(&mut || unpin_all(kernel(), &calls)))
+    (pinned, M::of(|| unpin_all(kernel(), &calls)))
 }
 
 /// The same for `pages` base pages in calls of `call`.
 fn base_pages(pages: u64, call: u64, order: fn(u64) -> u64, slow: bool) -> (u64, u64) {
-    metered_pages(pages, call, order, slow, TICKS)
+    metered_pages::<Ticks>(pages, call, order, slow)
 }
 
-fn metered_pages(pages: u64, call: u64, order: fn(u64) -> u64, slow: bool, meter: Meter) -> (u64, u64) {
+fn metered_pages<M: Meter>(pages: u64, call: u64, order: fn(u64) -> u64, slow: bool) -> (u64, u64) {
     let subject = Subject::touched(pages, order);
     let ranges: Vec<_> = (0..pages / call).map(|index| subject.range(index * call, call)).collect();
-    pin_and_unpin(&subject, &ranges, call as usize, slow, meter)
+    pin_and_unpin::<M>(&subject, &ranges, call as usize, slow)
 }
 
 fn pins() {
@@ -207,7 +222,7 @@ fn large(leaves: u64) -> (u64, u64) {
             .expect("nothing there");
     }
     let ranges: Vec<_> = (0..leaves).map(|leaf| subject.range(leaf * 512, 512)).collect();
-    pin_and_unpin(&subject, &ranges, 1, false, TICKS)
+    pin_and_unpin::<Ticks>(&subject, &ranges, 1, false)
 }
 
 fn large_leaves() {
@@ -296,7 +311,7 @@ fn ledger() {
 
 /// Locked instructions per page, counted as they are executed: what a layout could differ in, and what other CPUs notice.
 pub fn atomics() {
-    let locked = |call, slow| move |pages| metered_pages(pages, call, in_order, slow, LOCKED);
+    let locked = |call, slow| move |pages| metered_pages::<Locked>(pages, call, in_order, slow);
     report("atomics_pin_b512", per_page(|pages| locked(CALL, false)(pages).0));
     report("atomics_pin_b1", per_page(|pages| locked(1, false)(pages).0));
     report("atomics_pin_slow_b1", per_page(|pages| locked(1, true)(pages).0));
