@@ -165,6 +165,13 @@ impl<'k, K: Env> OwnedFrame<'k, K> {
         Some(Self { env, pfn })
     }
 
+    /// A frame of a zone for a page of a process, exclusive, with one reference. `None`: out of memory.
+    pub(crate) fn page_in(env: &'k K, zone: Zone) -> Option<Self> {
+        let hand_out = |word: &FrameWord<_>| word.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive);
+        let pfn = take(env, FrameRequest { order: 0, zone }, hand_out)?;
+        Some(Self { env, pfn })
+    }
+
     /// The same, cleared.
     pub(crate) fn zeroed(env: &'k K, kind: FrameKind, order: u8) -> Option<Self> {
         let owned = Self::allocate(env, kind, order)?;

@@ -23,6 +23,8 @@ mod pinned;
 mod placement;
 mod protect;
 #[cfg(feature = "alloc")]
+mod relocate;
+#[cfg(feature = "alloc")]
 mod steps;
 #[cfg(feature = "alloc")]
 mod swap;
@@ -52,6 +54,8 @@ pub use pinned::first_pinned_page;
 #[cfg(feature = "alloc")]
 pub use placement::Placement;
 pub use protect::{ProtectError, protect_pages};
+#[cfg(feature = "alloc")]
+pub use relocate::Relocated;
 #[cfg(feature = "alloc")]
 pub use swap::SwappedOut;
 #[cfg(feature = "alloc")]

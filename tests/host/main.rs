@@ -72,6 +72,7 @@ mod protect;
 mod random;
 mod ranges;
 mod refusals;
+mod relocate;
 mod revoke;
 mod side_by_side;
 mod sole;

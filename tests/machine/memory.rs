@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 
 use pagepin::frame::{Layout, Released};
-use pagepin::{FrameRequest, FrameSource, FrameTable, PAGE_SIZE, Pfn};
+use pagepin::{FrameRequest, FrameSource, FrameTable, PAGE_SIZE, Pfn, Zone};
 
 use super::Machine;
 
@@ -48,6 +48,8 @@ pub(crate) struct Memory {
     limbo: RefCell<Vec<usize>>,
     poisoned: bool,
     scattered: Cell<bool>,
+    /// The upper half is what can be moved, and the lower half what stays.
+    divided: Cell<bool>,
     cursor: Cell<usize>,
     /// Allocations that still succeed.
     allowed: Cell<Option<u64>>,
@@ -85,6 +87,7 @@ impl Memory {
             limbo: RefCell::default(),
             poisoned: frames <= MAX_POISONED_FRAMES,
             scattered: Cell::new(false),
+            divided: Cell::new(false),
             cursor: Cell::new(1),
             allowed: Cell::new(None),
             until_failure: Cell::new(None),
@@ -191,7 +194,18 @@ impl Memory {
         }
     }
 
-    fn find(&self, order: u8) -> Option<usize> {
+    /// From now on there are two zones: the lower half of memory is for what stays where it is.
+    pub(crate) fn divide(&self) {
+        self.divided.set(true);
+    }
+
+    /// Whether a frame lies in a zone, where there are two.
+    pub(crate) fn is_in(&self, zone: Zone, frame: Pfn) -> bool {
+        let middle = self.uses.borrow().len() / 2;
+        !self.divided.get() || (self.index(frame).unwrap() >= middle) == (zone == Zone::Movable)
+    }
+
+    fn find(&self, FrameRequest { order, zone, .. }: FrameRequest) -> Option<usize> {
         let (uses, blocks) = (self.uses.borrow(), 1usize << order);
         let free = |start: usize| uses[start..start + blocks].iter().all(|used| *used == Use::Free);
         let starts = uses.len() / blocks;
@@ -202,7 +216,8 @@ impl Memory {
         } else {
             0
         };
-        (0..starts).map(|step| (first + step) % starts * blocks).find(|start| free(*start))
+        let is_in_zone = |start: &usize| !self.divided.get() || (start >= &(uses.len() / 2)) == (zone == Zone::Movable);
+        (0..starts).map(|step| (first + step) % starts * blocks).filter(is_in_zone).find(|start| free(*start))
     }
 
     /// Whether the next allocation fails on purpose.
@@ -214,20 +229,20 @@ impl Memory {
         left == Some(0) || allowed == Some(0)
     }
 
-    fn take(&self, order: u8) -> Option<Pfn> {
+    fn take(&self, request: FrameRequest) -> Option<Pfn> {
         self.allocations.set(self.allocations.get() + 1);
-        let taken = self.try_take(order);
+        let taken = self.try_take(request);
         if taken.is_none() {
             self.refusals.set(self.refusals.get() + 1);
         }
         taken
     }
 
-    fn try_take(&self, order: u8) -> Option<Pfn> {
+    fn try_take(&self, request: FrameRequest) -> Option<Pfn> {
         if self.is_refused() {
             return None;
         }
-        let start = self.find(order)?;
+        let (start, order) = (self.find(request)?, request.order);
         let mut uses = self.uses.borrow_mut();
         uses[start] = Use::Allocated { order };
         self.blocks.borrow_mut().insert(start, order);
@@ -330,7 +345,7 @@ impl Drop for Memory {
 unsafe impl<L: Layout> FrameSource for Machine<L> {
     fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
         self.protocol().may_wait();
-        let frame = self.memory().take(request.order)?;
+        let frame = self.memory().take(request)?;
         for index in 0..1 << request.order {
             self.protocol().forget(frame.offset(index));
         }
