@@ -494,6 +494,19 @@ impl Vma {
         (self.start < page && page < self.end).then(|| (Self { end: page, ..self }, upper()))
     }
 
+    /// Its part in `first..end`, if it has some.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn part(self, first: PageAddr, end: PageAddr) -> Option<Self> {
+        let upper = if first > self.start { self.split_at(first)?.1 } else { self };
+        if end < upper.end { Some(upper.split_at(end)?.0) } else { Some(upper) }
+    }
+
+    /// The same at other addresses.
+    #[cfg(feature = "alloc")]
+    pub(crate) const fn moved_to(self, start: PageAddr) -> Self {
+        Self { start, end: start.offset(self.pages()), ..self }
+    }
+
     /// This and the VMA `upper` as one, if `upper` begins where this ends and nothing else tells them apart. Unmaps that wait are never
     /// joined: each waits for its own pins.
     #[must_use]

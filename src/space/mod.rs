@@ -17,6 +17,8 @@ mod kernel_half;
 #[cfg(feature = "alloc")]
 mod mm_lock;
 #[cfg(feature = "alloc")]
+mod move_pages;
+#[cfg(feature = "alloc")]
 mod objects;
 mod pinned;
 #[cfg(feature = "alloc")]

@@ -10,6 +10,8 @@
 //! - *Protect, advise.* From the lowest page up; each page changes together with its VMA, which is two VMAs meanwhile.
 //! - *Discard.* From the lowest page up. What is mapped there at the time of a step is discarded.
 //! - *Map of foreign memory.* From the lowest page up; its range is taken from the beginning, and its VMA comes last.
+//! - *Move.* From the lowest page up; each page moves together with its VMA. Both ranges are taken from the beginning, and the tables made
+//!   before.
 //! - *A look for pins* that forbid it comes before all of these. A pin that is taken meanwhile comes before or after.
 
 use super::deferred;
@@ -28,7 +30,7 @@ use crate::rights::Rights;
 use crate::vma::{Vma, VmaError, VmaFlags};
 
 /// Most VMAs that one step changes.
-const MOST_VMAS: usize = 1 << 12;
+pub(super) const MOST_VMAS: usize = 1 << 12;
 /// Most stretches of pages that one step flushes.
 const MOST_PARTS: usize = 32;
 
@@ -54,7 +56,12 @@ impl<K: Env, C> UserSpace<K, C> {
     }
 
     /// Looks in the tables for what makes an operation on the whole range impossible.
-    fn checked<'a>(&'a self, mut held: Held<'a, K>, first: PageAddr, end: PageAddr) -> Result<Held<'a, K>, SpaceError> {
+    pub(super) fn checked<'a>(
+        &'a self,
+        mut held: Held<'a, K>,
+        first: PageAddr,
+        end: PageAddr,
+    ) -> Result<Held<'a, K>, SpaceError> {
         let mut cursor = Cursor::new(first, end);
         while !reject_some(&self.tables(&held), &mut cursor, first, end)? {
             held = self.step_aside(held)?;

@@ -80,7 +80,7 @@ struct Operation {
 
 const NO_VMA: Error = Error::Space(SpaceError::NoMemory);
 
-const OPERATIONS: [Operation; 13] = [
+const OPERATIONS: [Operation; 14] = [
     Operation {
         name: "map the first VMA",
         // The list of chunks, and a chunk.
@@ -100,7 +100,8 @@ const OPERATIONS: [Operation; 13] = [
     },
     Operation {
         name: "map_foreign",
-        allocations: 1,
+        // A chunk, and the note of what is under way.
+        allocations: 2,
         error: NO_VMA,
         run: |space| {
             // SAFETY: nobody accesses the memory of this process.
@@ -131,6 +132,13 @@ const OPERATIONS: [Operation; 13] = [
         allocations: 0,
         error: NO_VMA,
         run: |space| space.unmap(A - STRIDE, 3 * STRIDE).map(drop).map_err(Error::Space),
+    },
+    Operation {
+        name: "move a part",
+        // The note of what is under way, and a chunk.
+        allocations: 2,
+        error: NO_VMA,
+        run: |space| space.move_pages(A + PAGE_SIZE, PAGE_SIZE, A + 12 * PAGE_SIZE).map_err(Error::Space),
     },
     Operation {
         name: "advise",

@@ -64,6 +64,7 @@ mod ledger;
 mod lend;
 mod memory_types;
 mod mm_lock;
+mod moves;
 mod pin_family;
 mod pin_terms;
 mod pinned_policies;

@@ -172,6 +172,11 @@ impl<L: Layout> Machine<L> {
         ExtraParts::no_preempt(&self.extras).during(work)
     }
 
+    /// Runs `work`; after its section number `at` (from 0) `race` runs. Whether there were that many.
+    pub(crate) fn between_sections<R>(&self, at: u64, race: impl FnOnce(), work: impl FnOnce() -> R) -> (R, bool) {
+        ExtraParts::no_preempt(&self.extras).between().during(at, race, work)
+    }
+
     fn read_guards(&self) -> u64 {
         self.inner().guards.get()
     }

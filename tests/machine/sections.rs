@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use pagepin::NoPreempt;
 
+use super::hooks::Hook;
 use super::one_thread::OneThread;
 
 /// What was done in a section.
@@ -33,6 +34,7 @@ struct State {
     work: Cell<Work>,
     most: Cell<Work>,
     count: Cell<u64>,
+    between: Hook,
 }
 
 /// How many there are now, one in another.
@@ -54,6 +56,11 @@ impl Sections {
         self.0.get().work.set(now);
     }
 
+    /// What others do between two sections.
+    pub(super) fn between(&self) -> &Hook {
+        &self.0.get().between
+    }
+
     /// Runs `work`: the most of everything that was done in one section, and how many sections there were.
     pub(super) fn during(&self, work: impl FnOnce()) -> (Work, u64) {
         let state = self.0.get();
@@ -72,6 +79,7 @@ impl Drop for Section<'_> {
         if self.0.depth.get() == 0 {
             self.0.most.set(self.0.most.get().max(self.0.work.get()));
             self.0.count.set(self.0.count.get() + 1);
+            self.0.between.reach();
         }
     }
 }

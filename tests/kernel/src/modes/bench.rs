@@ -24,6 +24,8 @@ use crate::{
 };
 
 const VMA: u64 = 0x1_0000_0000;
+/// Where pages are moved: elsewhere in a table.
+const MOVED: u64 = 0x2_0000_7000;
 const HUGE: u64 = 512 * PAGE;
 /// Pages of the two sizes.
 const SMALL: u64 = 512;
@@ -248,6 +250,13 @@ fn operations() {
         per_page(|pages| {
             let subject = Subject::touched(pages, in_order);
             ticks(|| _ = black_box(subject.space().unmap(VMA, pages * PAGE)))
+        }),
+    );
+    report(
+        "move_4k",
+        per_page(|pages| {
+            let subject = Subject::touched(pages, in_order);
+            ticks(|| subject.space().move_pages(VMA, pages * PAGE, MOVED).expect("free addresses"))
         }),
     );
     report(
