@@ -15,6 +15,8 @@ mod fork;
 mod inspect;
 mod kernel_half;
 #[cfg(feature = "alloc")]
+mod merge;
+#[cfg(feature = "alloc")]
 mod mm_lock;
 #[cfg(feature = "alloc")]
 mod move_pages;
@@ -50,6 +52,8 @@ pub use fork::{ForkError, Forked, fork_vmas};
 #[cfg(feature = "alloc")]
 pub use inspect::{Audited, Dump, Finding, Resident, audit};
 pub use kernel_half::{KernelHalf, KernelHalfError, OutOfTables, Vital};
+#[cfg(feature = "alloc")]
+pub use merge::MergeError;
 #[cfg(feature = "alloc")]
 pub use objects::Sharing;
 pub use pinned::first_pinned_page;

@@ -63,6 +63,7 @@ mod layouts;
 mod ledger;
 mod lend;
 mod memory_types;
+mod merge;
 mod mm_lock;
 mod moves;
 mod pin_family;
