@@ -308,11 +308,13 @@ impl Entry {
     }
 
     /// Without the dirty bit.
+    #[cfg(feature = "alloc")]
     pub(crate) const fn cleaned(self) -> Self {
         Self(self.0 & !DIRTY)
     }
 
     /// Without the right to write.
+    #[cfg(feature = "alloc")]
     pub(crate) const fn write_protected(self) -> Self {
         Self(self.0 & !WRITABLE)
     }

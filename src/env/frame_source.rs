@@ -166,6 +166,7 @@ impl<'k, K: Env> OwnedFrame<'k, K> {
     }
 
     /// A frame of a zone for a page of a process, exclusive, with one reference. `None`: out of memory.
+    #[cfg(feature = "alloc")]
     pub(crate) fn page_in(env: &'k K, zone: Zone) -> Option<Self> {
         let hand_out = |word: &FrameWord<_>| word.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive);
         let pfn = take(env, FrameRequest { order: 0, zone }, hand_out)?;

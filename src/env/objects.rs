@@ -69,7 +69,7 @@ impl core::error::Error for ObjectError {}
 ///
 /// The crate asks for a page, publishes it, and asks then whether it still is the object's ([`still`](Self::still)). So an object
 /// that is cut off first takes its pages out, and then unmaps them from every address space that shows it
-/// ([`UserSpace::forget_object`](crate::space::UserSpace::forget_object)): whoever comes in between finds that the page is not the object's any more. What has to do with frames is told the kernel, a part of
+/// (`UserSpace::forget_object`): whoever comes in between finds that the page is not the object's any more. What has to do with frames is told the kernel, a part of
 /// which this is.
 ///
 /// # Implementation safety

@@ -1,4 +1,4 @@
-//! Page faults on user memory: what to do ([`decide()`], a pure function) and doing it.
+//! Page faults on user memory: what to do (`decide`, a pure function) and doing it.
 //!
 //! The handler serves faults of user code and of kernel copies alike, and the pin family's own wish to have a page
 //! unshared; all of them go through the same table.

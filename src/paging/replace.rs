@@ -246,6 +246,7 @@ impl<K: Env> Settled<'_, '_, K> {
     ///
     /// # Safety
     /// `new` maps the frame that the old leaf did, which keeps its reference, with at most its rights.
+    #[cfg(feature = "alloc")]
     #[inline]
     pub(crate) unsafe fn weaken(self, new: Entry) {
         debug_assert!(new.leaf_frame(self.slot.size()) == self.slot.entry.leaf_frame(self.slot.size()));
