@@ -74,8 +74,9 @@ impl core::error::Error for ObjectError {}
 ///
 /// # Implementation safety
 /// [`page`](Self::page) returns a frame of this kernel, of kind `File`, with a plain reference more, which is the caller's. Until the object
-/// gives the page up, it is always the same frame. `will_write` and `still` are called while the caller owns an entry: they wait
-/// for nobody. None calls back into the crate for this mm.
+/// gives the page up, it is always the same frame. `will_write` and `still` are called while the caller owns an entry, or has just
+/// published it: they wait for nobody. Each comes before or after what it asks about, that a page is taken out or closed, as under one
+/// lock held for a moment: a plain load could miss that, while whoever does it misses the entry. None calls back into the crate for this mm.
 pub unsafe trait Objects: Sync {
     /// The object's page, for an access of this kind, through a mapping that is shared or not.
     ///

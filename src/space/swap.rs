@@ -83,11 +83,13 @@ unsafe fn swap_out_some<K: Env>(
     if chunk.size != LeafSize::Size4KiB {
         return Ok(chunk.end());
     }
-    let goes = |i: &u64| is_private_page(mm.env(), tables.load(chunk.at(*i)));
-    let Some(from) = (0..chunk.count).find(goes) else { return Ok(chunk.end()) };
+    // What was judged is what is owned then, or nothing: so it is loaded once.
+    let goes = |i: u64| Some(tables.load(chunk.at(i))).filter(|entry| is_private_page(mm.env(), *entry));
+    let Some((from, first)) = (0..chunk.count).find_map(|i| Some((i, goes(i)?))) else { return Ok(chunk.end()) };
     let mut going = Going::new(mm.env());
-    for i in (from..chunk.count).take_while(goes).take(MOST) {
-        if let Err(error) = going.reserve(tables.load(chunk.at(i))) {
+    let others = (from + 1..chunk.count).map_while(goes);
+    for entry in core::iter::once(first).chain(others).take(MOST) {
+        if let Err(error) = going.reserve(entry) {
             if going.count == 0 {
                 return Err(error.into());
             }

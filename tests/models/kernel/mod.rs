@@ -5,6 +5,7 @@
 //! can: whoever hands the frame out or takes it back writes it, whoever uses the frame reads it.
 
 mod cpus;
+mod elsewhere;
 mod memory;
 
 use std::cell::Cell;
@@ -25,6 +26,8 @@ use crate::checker::thread::{self, JoinHandle};
 use crate::checker::{CPUS, ENTRIES, MOST_FAULTS, WORDS, thread_local};
 use crate::kit::{self, Attempt, Plug, Root};
 pub(crate) use cpus::{Cpus, InterruptsOff};
+pub(crate) use elsewhere::FILE;
+use elsewhere::{File, Slots};
 pub(crate) use memory::Memory;
 
 pub(crate) const PAGE: u64 = 4096;
@@ -65,12 +68,14 @@ impl Side for Epoch {
     }
 }
 
+/// Statistics by CPU, so that they neither order the threads nor multiply the interleavings.
+type Parts = Extras<(), CpuCounters<ThisCpu, CPUS>, (), (), (), Slots, File>;
+
 pub(crate) struct Kernel<R> {
     pub(crate) memory: Memory,
     pub(crate) cpus: Arc<Cpus>,
     read_side: R,
-    /// One for each CPU, so that statistics neither order the threads nor multiply the interleavings.
-    extras: Extras<(), CpuCounters<ThisCpu, CPUS>>,
+    extras: Parts,
 }
 
 // SAFETY: one memory is the map, the table and the source.
@@ -81,7 +86,7 @@ unsafe impl<R: Side> Env for Kernel<R> {
     type ReadSide = R;
     type Shootdown = Cpus;
     type Relax = Yield;
-    type Extras = Extras<(), CpuCounters<ThisCpu, CPUS>>;
+    type Extras = Parts;
 
     fn phys_map(&self) -> &Memory {
         &self.memory
@@ -98,7 +103,7 @@ unsafe impl<R: Side> Env for Kernel<R> {
     fn shootdown(&self) -> &Cpus {
         &self.cpus
     }
-    fn extras(&self) -> &Self::Extras {
+    fn extras(&self) -> &Parts {
         &self.extras
     }
 }
@@ -107,6 +112,7 @@ unsafe impl<R: Side> Env for Kernel<R> {
 pub(crate) fn with_kernel<R: Side>(frames: u32, tables: Tables, model: impl FnOnce(&'static Kernel<R>)) {
     let cpus = Arc::new(Cpus::default());
     let extras = Extras::new().counters(CpuCounters::new(ThisCpu));
+    let extras = extras.tokens(Slots::default()).objects(File::default());
     let kernel = Kernel { memory: Memory::new(frames, tables), read_side: R::new(&cpus), cpus, extras };
     // The checker's threads ask for 'static; all have been joined when the model returns, and the box is taken back.
     let kernel = Box::into_raw(Box::new(kernel));
@@ -165,7 +171,7 @@ impl<R: Side> Kernel<R> {
     }
 
     /// See [`kit::audit`]: over all address spaces there are, whose entries and `pinned`, frame by frame, explain every
-    /// reference.
+    /// reference, with those of slots and of the file.
     pub(crate) fn audit(&self, spaces: &[&UserSpace<&'static Self>], pinned: &[Pfn]) {
         let roots: Vec<_> =
             spaces.iter().map(|space| Root { table: space.root(), levels: space.mm().levels() }).collect();
@@ -173,6 +179,9 @@ impl<R: Side> Kernel<R> {
         for frame in pinned {
             let counts = held.entry(*frame).or_default();
             *counts = (counts.0 + 1, counts.1 + 1);
+        }
+        for frame in self.kept_elsewhere() {
+            held.entry(frame).or_default().0 += 1;
         }
         kit::audit(self, &roots, &held);
     }

@@ -10,6 +10,7 @@ mod batches;
 mod checker;
 mod collapse;
 mod copy_on_write;
+mod elsewhere;
 mod faults;
 #[path = "../kernel/mod.rs"]
 mod kernel;
@@ -39,6 +40,7 @@ fn main() -> std::process::ExitCode {
         faults::MODELS,
         owners::MODELS,
         batches::MODELS,
+        elsewhere::MODELS,
         table_free::MODELS,
         collapse::MODELS,
         mm_lock::MODELS,

@@ -10,12 +10,14 @@ mod bytes;
 mod checker;
 mod family;
 #[path = "../kernel/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the loom models use all of it")]
 mod kernel;
 #[path = "../../kit/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the host tests use all of it")]
 mod kit;
 mod mix;
 mod mm;
+mod one_mm;
 mod pins;
 mod recycle;
 #[path = "../runner.rs"]
@@ -23,7 +25,8 @@ mod runner;
 mod stale;
 
 fn main() -> std::process::ExitCode {
-    let scenarios = [mix::SCENARIOS, family::SCENARIOS, stale::SCENARIOS, recycle::SCENARIOS].concat();
+    let scenarios =
+        [mix::SCENARIOS, one_mm::SCENARIOS, family::SCENARIOS, stale::SCENARIOS, recycle::SCENARIOS].concat();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match &arguments[..] {
         [replay, schedule, name] if replay == "--replay" => {

@@ -76,8 +76,7 @@ impl<R: Side> Mm<R> {
                 None
             }
         };
-        let load =
-            |child: &_, page, word| kernel.mapped(child, page).map_or(0, |frame| kernel.memory.load(frame, word));
+        let load = |child: &_, page, word| kernel.holds(child, page, word);
         let (space, bytes) = self.bytes.across(fork, load)?;
         Some(Arc::new(Self { kernel, space, bytes: Arc::new(bytes) }))
     }
@@ -105,6 +104,15 @@ impl<R: Side> Mm<R> {
         }
     }
 
+    /// What there is of `pages` goes to slots, as far as there are some.
+    pub(crate) fn swap_out(&self, pages: std::ops::RangeInclusive<u64>) {
+        let (start, length) = extent(pages);
+        match self.space.swap_out(start, length) {
+            Ok(_) | Err(SpaceError::NoSlot) => {}
+            Err(error) => panic!("swap-out: {error}"),
+        }
+    }
+
     pub(crate) fn discard_noisy(&self) {
         let (start, length) = extent(NOISY);
         self.space.discard(start, length).expect("whole pages");
@@ -114,9 +122,7 @@ impl<R: Side> Mm<R> {
     pub(crate) fn check(&self) {
         for page in QUIET {
             for word in 0..WORDS {
-                let frame = self.kernel.mapped(&self.space, page);
-                let found = frame.map_or(0, |frame| self.kernel.memory.load(frame, word));
-                self.bytes.check(page, word, found);
+                self.bytes.check(page, word, self.kernel.holds(&self.space, page, word));
             }
         }
     }
