@@ -30,7 +30,7 @@ pub(crate) fn resolve_elsewhere<K: Env>(
     request: Request,
 ) -> Result<FaultOutcome, FaultError> {
     let vma = &vmas.vma_at(page).ok_or(FaultError::NoVma)?;
-    let mut done = FaultOutcome::Spurious;
+    let (mut done, mut failed) = (FaultOutcome::Spurious, false);
     for _ in 0..MOST_ROUNDS {
         match resolve_by_looking_again(mm, vma.terms(), page, request) {
             Ok(FaultOutcome::Spurious) => return Ok(done),
@@ -43,7 +43,14 @@ pub(crate) fn resolve_elsewhere<K: Env>(
         let slot = tables.find(page)?;
         let Some((state, _)) = observe(mm.env(), &slot)? else { continue };
         let changed = match decide(state, vma.terms(), request) {
-            Action::Bring => bring(&mut tables, slot, vma)?,
+            Action::Bring => match bring(&mut tables, slot, vma) {
+                // It may have been said of what the slot held before the token came back here. Once more, then.
+                Err(FaultError::Failed) if !failed => {
+                    failed = true;
+                    None
+                }
+                changed => changed?,
+            },
             Action::MapObject => map_object(&mut tables, slot, vma, request)?,
             Action::CopyObject { writable } => copy_object(&mut tables, slot, vma, writable)?,
             Action::WriteObject => write_object(&mut tables, slot, vma)?,
