@@ -15,6 +15,9 @@ use super::mm::{Mm, RW, below};
 use super::pins::{FORMS, Form, Held};
 use super::runner::{Model, Twin};
 
+/// What a CPU does in the mm, and the pins it keeps.
+type Role = fn(&Mm<Epoch>, &mut Vec<Held<Epoch>>);
+
 /// Any of the checks may notice.
 const ANY: &[&str] = &[
     WRONG,
@@ -69,8 +72,8 @@ fn one_mm() {
     with_kernel::<Epoch>(60, Tables, |kernel| {
         let mm = Mm::new(kernel, 1);
         QUIET.for_each(|page| mm.write(page));
-        let roles: [fn(&Mm<Epoch>, &mut Vec<Held<Epoch>>); CPUS] = [change, touch, pin, own];
-        let run = |role: fn(&Mm<Epoch>, &mut Vec<Held<Epoch>>), mm: Arc<Mm<Epoch>>| {
+        let roles: [Role; CPUS] = [change, touch, pin, own];
+        let run = |role: Role, mm: Arc<Mm<Epoch>>| {
             move || {
                 let mut held = Vec::new();
                 (0..OPERATIONS).for_each(|_| role(&mm, &mut held));
