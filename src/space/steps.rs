@@ -239,15 +239,14 @@ impl<K: Env, C> UserSpace<K, C> {
         change: impl Fn(Vma) -> Result<Vma, VmaError>,
     ) -> Result<(), SpaceError> {
         let (first, end) = (range.first_page(), range.end_page());
-        let held = self.hold()?;
-        reject_change(&held, (first, end), &change)?;
+        let held = self.may_change(self.hold()?, (first, end), &change)?;
         let held = self.checked(held, first, end)?;
         let mut held = self.reject_pinned(held, (first, end), keeps)?;
-        // Either look may have taken steps.
-        reject_change(&held, (first, end), &change)?;
         let mut next = first;
         loop {
-            let mut stop = held.touching(next, end).nth(MOST_VMAS).map_or(end, Vma::start);
+            let mut stop = end_of_some_vmas(&held, next, end);
+            // Each look before may have taken steps, and so has what was changed already.
+            reject_change(&held, (next, stop), &change)?;
             if rights.is_some() {
                 stop = end_of_some(&self.tables(&held), next, stop);
             }
@@ -261,9 +260,31 @@ impl<K: Env, C> UserSpace<K, C> {
                 return Ok(());
             }
             held = self.step_aside(held)?;
-            reject_change(&held, (next, end), &change)?;
         }
     }
+
+    /// Looks in steps whether all VMAs of a range, which has no holes, can be changed.
+    fn may_change<'a>(
+        &'a self,
+        mut held: Held<'a, K>,
+        (mut next, end): (PageAddr, PageAddr),
+        change: impl Fn(Vma) -> Result<Vma, VmaError>,
+    ) -> Result<Held<'a, K>, SpaceError> {
+        loop {
+            let stop = end_of_some_vmas(&held, next, end);
+            reject_change(&held, (next, stop), &change)?;
+            if stop >= end {
+                return Ok(held);
+            }
+            next = stop;
+            held = self.step_aside(held)?;
+        }
+    }
+}
+
+/// Where the VMAs end, from `first` on, that one step looks at or changes.
+fn end_of_some_vmas(vmas: &VmaMap, first: PageAddr, end: PageAddr) -> PageAddr {
+    vmas.touching(first, end).nth(MOST_VMAS).map_or(end, |vma| vma.start().min(end))
 }
 
 /// Refuses what has holes, and VMAs that cannot be changed like that.

@@ -4,10 +4,12 @@
 //! The library is the real one, over page tables in ordinary memory ([`machine`]); no processor walks them, so nothing is
 //! flushed and nothing traps. [`limit`] is the bare loop, [`linux`] the host; [`compare`] takes turns between them, so that
 //! whatever else the machine does meets all three alike. [`rows`] says what each row contains, [`scaling`] runs two
-//! threads.
+//! threads, and [`holds`] says how long the mm lock is held at a time.
 
 #[cfg(target_os = "linux")]
 mod compare;
+#[cfg(target_os = "linux")]
+mod holds;
 #[cfg(target_os = "linux")]
 mod limit;
 #[cfg(target_os = "linux")]
@@ -30,7 +32,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let description = host.describe();
     // Two threads first: the machine has not had time to get warm and throttle.
     let scaling = scaling::measure();
-    let report = report::Report { rounds: compare::ROUNDS, rows: rows::measure(&host), scaling, ..description };
+    let (rows, holds) = (rows::measure(&host), holds::measure());
+    let report = report::Report { rounds: compare::ROUNDS, rows, scaling, holds, ..description };
     std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n")?;
     Ok(())
 }

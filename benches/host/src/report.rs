@@ -18,6 +18,19 @@ pub(crate) struct Report {
     pub(crate) rounds: usize,
     pub(crate) rows: Vec<Row>,
     pub(crate) scaling: Scaling,
+    /// How long the mm lock is held at a time.
+    #[serde(default)]
+    pub(crate) holds: Vec<Hold>,
+}
+
+/// The longest section of the mm lock in an operation.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Hold {
+    pub(crate) key: String,
+    pub(crate) title: String,
+    pub(crate) microseconds: f64,
+    /// What it should stay at or below.
+    pub(crate) goal: f64,
 }
 
 /// One operation, in nanoseconds.

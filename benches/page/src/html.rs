@@ -147,6 +147,14 @@ fn times(report: &Report) -> Result<Markup> {
             (report.scaling.needed) "; in this run its median was " (format!("{:.2}", report.scaling.control)) "."
         }
         (figure(&host::scaling(report))?)
+        h2 { "How long the mm lock is held" }
+        p { "The longest section of each operation, over as much as user space can ask for; fork is not among them." }
+        div.scroll { table {
+            thead { tr { th { "operation" } th.n { "microseconds" } th.n { "goal" } } }
+            tbody { @for hold in &report.holds { tr {
+                td { (hold.title) } td.n { (format!("{:.0}", hold.microseconds)) } td.n { (format!("{:.0}", hold.goal)) }
+            } } }
+        } }
         h2 { "What the rows contain" }
         dl {
             @for row in &report.rows {

@@ -45,7 +45,7 @@ fn measure(project: &Path) -> Result<(Summary, Value)> {
     child::succeed(cargo(project, "run").arg("--").arg(FILE))?;
     let text = std::fs::read_to_string(project.join(FILE)).with_context(|| format!("reading {FILE}"))?;
     let measured: Value = serde_json::from_str(&text).with_context(|| format!("reading {FILE}"))?;
-    screen::say(format!("\n{}\n{EXPLAINED}\n\n{}", operations(&measured), scaling(&measured)));
+    screen::say(format!("\n{}\n{EXPLAINED}\n\n{}\n{}", operations(&measured), scaling(&measured), holds(&measured)));
     screen::say(format!(
         "This machine: {}, {}, a load of {} on {} CPUs; pins by {}. Figures are in {FILE}.\n",
         text_of(&measured["processor"]),
@@ -54,7 +54,8 @@ fn measure(project: &Path) -> Result<(Summary, Value)> {
         measured["cpus"],
         text_of(&measured["pins_by"])
     ));
-    let figures = list(&measured["rows"]).len() + list(&measured["scaling"]["rows"]).len();
+    let figures =
+        list(&measured["rows"]).len() + list(&measured["scaling"]["rows"]).len() + list(&measured["holds"]).len();
     Ok((Summary { note: format!("{figures} figures"), passed: figures as u64, failed: 0 }, measured))
 }
 
@@ -108,6 +109,28 @@ fn scaling(measured: &Value) -> String {
     table::render(&columns, &list(&measured["scaling"]["rows"]).iter().map(row).collect::<Vec<_>>())
 }
 
+/// How long the mm lock is held at a time.
+fn holds(measured: &Value) -> String {
+    let row = |row: &Value| {
+        let (microseconds, goal) = (row["microseconds"].as_f64(), row["goal"].as_f64());
+        vec![
+            text_of(&row["key"]),
+            cell(&row["microseconds"]),
+            goal.map_or_else(|| "-".to_owned(), |goal| format!("<= {goal}")),
+            reached(microseconds.zip(goal).map(|(microseconds, goal)| microseconds <= goal)),
+            text_of(&row["title"]),
+        ]
+    };
+    let columns = [
+        ("mm lock held", Align::Left),
+        ("us at most", Align::Right),
+        ("goal", Align::Right),
+        ("reached", Align::Left),
+        ("", Align::Left),
+    ];
+    table::render(&columns, &list(&measured["holds"]).iter().map(row).collect::<Vec<_>>())
+}
+
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
@@ -150,6 +173,14 @@ mod tests {
             ["pin_512", "8.00", "7.50", "64.0", "1.04", "<=", "1.05", "yes", "0.125", "a"]
         );
         assert_eq!(cells(&text, "pin_slow"), ["pin_slow", "8.00", "7.50", "-", "1.06", "<=", "1.05", "NO", "-", "a"]);
+    }
+
+    #[test]
+    fn holds_are_judged_per_row() {
+        let hold = |key: &str, microseconds: f64| json!({ "key": key, "title": "c", "microseconds": microseconds, "goal": 1000.0 });
+        let text = holds(&json!({ "holds": [hold("unmap", 90.0), hold("fork", 4000.0)] }));
+        assert_eq!(cells(&text, "unmap"), ["unmap", "90.0", "<=", "1000", "yes", "c"]);
+        assert_eq!(cells(&text, "fork"), ["fork", "4000.0", "<=", "1000", "NO", "c"]);
     }
 
     #[test]
