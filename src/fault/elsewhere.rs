@@ -32,18 +32,12 @@ pub(crate) fn resolve_elsewhere<K: Env>(
     let vma = &vmas.vma_at(page).ok_or(FaultError::NoVma)?;
     let (mut done, mut failed) = (FaultOutcome::Spurious, false);
     for _ in 0..MOST_ROUNDS {
-        match resolve_by_looking_again(mm, vma.terms(), page, request) {
-            Ok(FaultOutcome::Spurious) => return Ok(done),
-            Ok(outcome) => return Ok(outcome),
-            Err(Unresolved::Elsewhere) => {}
-            Err(error) => return Err(error.into()),
-        }
         // SAFETY: the caller is inside a section of the mm lock, from which it has the VMA.
         let mut tables = unsafe { Tables::under_mm_lock(mm) };
         let slot = tables.find(page)?;
-        let Some((state, _)) = observe(mm.env(), &slot)? else { continue };
-        let changed = match decide(state, vma.terms(), request) {
-            Action::Bring => match bring(&mut tables, slot, vma) {
+        let action = observe(mm.env(), &slot)?.map(|(state, _)| decide(state, vma.terms(), request));
+        let changed = match action {
+            Some(Action::Bring) => match bring(&mut tables, slot, vma) {
                 // It may have been said of what the slot held before the token came back here. Once more, then.
                 Err(FaultError::Failed) if !failed => {
                     failed = true;
@@ -51,11 +45,15 @@ pub(crate) fn resolve_elsewhere<K: Env>(
                 }
                 changed => changed?,
             },
-            Action::MapObject => map_object(&mut tables, slot, vma, request)?,
-            Action::CopyObject { writable } => copy_object(&mut tables, slot, vma, writable)?,
-            Action::WriteObject => write_object(&mut tables, slot, vma)?,
-            // Another CPU has done it.
-            _ => None,
+            Some(Action::MapObject) => map_object(&mut tables, slot, vma, request)?,
+            Some(Action::CopyObject { writable }) => copy_object(&mut tables, slot, vma, writable)?,
+            Some(Action::WriteObject) => write_object(&mut tables, slot, vma)?,
+            // As everywhere, or another CPU owns it.
+            _ => match resolve_by_looking_again(mm, vma.terms(), page, request) {
+                Ok(FaultOutcome::Spurious) => return Ok(done),
+                Err(Unresolved::Elsewhere) => None,
+                resolved => return Ok(resolved?),
+            },
         };
         done = changed.unwrap_or(done);
     }

@@ -9,13 +9,13 @@
 use core::fmt;
 
 use super::UserSpace;
+use super::private_pages::is_private;
 use crate::addr::{PageAddr, Pfn, RangeError, UserRange};
 use crate::arch::LeafSize;
 use crate::env::{Env, FrameTable, Mm, PhysMap, Reentered, bug_caught, release};
 use crate::errno::{EAGAIN, EBUSY, EDEADLK, EFAULT, EINVAL, ENOMEM};
 use crate::frame::{CountError, FrameKind, PageFrame};
 use crate::paging::{Broken, TableError, Tables};
-use crate::vma::VmaFlags;
 
 use spin::relax::RelaxStrategy;
 
@@ -172,7 +172,7 @@ impl<K: Env, C> UserSpace<K, C> {
         for _ in 0..MOST_ROUNDS {
             let vmas = self.vmas.read(self.env().extras())?;
             let vma = vmas.touching(page, page.offset(1)).next().ok_or(MergeError::NoVma)?;
-            if !vma.backing().is_private() || vma.flags().contains(VmaFlags::UNMAP_DEFERRED) {
+            if !is_private(vma) {
                 return Err(MergeError::NotPrivate);
             }
             let mm: &Mm<K> = &self.mm;

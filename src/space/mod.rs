@@ -25,6 +25,8 @@ mod objects;
 mod pinned;
 #[cfg(feature = "alloc")]
 mod placement;
+#[cfg(feature = "alloc")]
+mod private_pages;
 mod protect;
 #[cfg(feature = "alloc")]
 mod relocate;

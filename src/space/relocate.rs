@@ -1,12 +1,10 @@
 //! Relocation: private pages of a range get frames of another zone, while faults and pins go on beside it.
 
 use super::{SpaceError, UserSpace};
-use crate::addr::UserRange;
 use crate::env::{Env, Zone};
 pub use crate::fault::Relocated;
 use crate::fault::relocate_some;
 use crate::paging::TableError;
-use crate::vma::VmaFlags;
 
 impl<K: Env, C> UserSpace<K, C> {
     /// Gives the private pages of a range frames that the kernel's [`FrameSource`](crate::FrameSource) has in `zone`, whatever zone they
@@ -31,23 +29,15 @@ impl<K: Env, C> UserSpace<K, C> {
     /// [`SpaceError::NoMemory`]: before any page had another frame; if some did, their number is the answer. `Range`, `MalformedTable`,
     /// `Reentered`.
     pub fn relocate(&self, start: u64, length: u64, zone: Zone) -> Result<Relocated, SpaceError> {
-        let range = UserRange::pages_only(self.mm.levels().user_half(), start, length)?;
-        let (mut next, end) = (range.first_page(), range.end_page());
         let mut out = Relocated::default();
-        while next < end {
-            let vmas = self.vmas.read(self.env().extras())?;
-            let Some(vma) = vmas.touching(next, end).next() else { break };
-            let (first, stop) = (vma.start().max(next), vma.end().min(end));
-            next = stop;
-            if vma.backing().is_private() && !vma.flags().contains(VmaFlags::UNMAP_DEFERRED) {
-                // SAFETY: a part of a private VMA of this mm, whose lock is held, through `vmas`.
-                next = match unsafe { relocate_some(&self.mm, (first, stop), zone, |_| true, &mut out) } {
-                    Ok(reached) => reached,
-                    Err(TableError::NoMemory) if out.pages != 0 => break,
-                    Err(error) => return Err(error.into()),
-                };
+        self.for_private_parts(start, length, |mm, part| {
+            // SAFETY: such a part, in such a section.
+            match unsafe { relocate_some(mm, part, zone, |_| true, &mut out) } {
+                Ok(reached) => Ok(Some(reached)),
+                Err(TableError::NoMemory) if out.pages != 0 => Ok(None),
+                Err(error) => Err(error.into()),
             }
-        }
+        })?;
         Ok(out)
     }
 }

@@ -7,11 +7,10 @@
 //! What comes back is brought by the fault or pin that wants it (`fault/elsewhere.rs`).
 
 use super::{SpaceError, UserSpace};
-use crate::addr::{PageAddr, UserRange};
+use crate::addr::PageAddr;
 use crate::arch::{Entry, LeafSize, Token};
 use crate::env::{Env, ExtraParts, FrameTable, Mm, TokenError, Tokens};
 use crate::paging::{Cursor, Tables};
-use crate::vma::VmaFlags;
 
 /// The most pages for which others wait at a time.
 const MOST: usize = 64;
@@ -46,24 +45,13 @@ impl<K: Env, C> UserSpace<K, C> {
     /// # Errors
     /// [`SpaceError::NoSlot`]: before any page went; if some did, their number is the answer. `Range`, `MalformedTable`, `Reentered`.
     pub fn swap_out(&self, start: u64, length: u64) -> Result<SwappedOut, SpaceError> {
-        let range = UserRange::pages_only(self.mm.levels().user_half(), start, length)?;
-        let (mut next, end) = (range.first_page(), range.end_page());
         let mut out = SwappedOut::default();
-        while next < end {
-            let vmas = self.vmas.read(self.env().extras())?;
-            let Some(vma) = vmas.touching(next, end).next() else { break };
-            let (first, stop) = (vma.start().max(next), vma.end().min(end));
-            next = stop;
-            if vma.backing().is_private() && !vma.flags().contains(VmaFlags::UNMAP_DEFERRED) {
-                // SAFETY: a part of a VMA of this mm, whose lock is held, through `vmas`.
-                let went = unsafe { swap_out_some(&self.mm, (first, stop), &mut out) };
-                next = match went {
-                    Ok(reached) => reached,
-                    Err(SpaceError::NoSlot) if out.pages != 0 => break,
-                    Err(error) => return Err(error),
-                };
-            }
-        }
+        // SAFETY: such a part, in such a section.
+        self.for_private_parts(start, length, |mm, part| match unsafe { swap_out_some(mm, part, &mut out) } {
+            Ok(reached) => Ok(Some(reached)),
+            Err(SpaceError::NoSlot) if out.pages != 0 => Ok(None),
+            Err(error) => Err(error),
+        })?;
         Ok(out)
     }
 }

@@ -1,0 +1,34 @@
+//! Operations on the private pages of a range that go on beside faults and pins: with the mm lock held shared, some pages at a time.
+
+use super::{SpaceError, UserSpace};
+use crate::addr::{PageAddr, UserRange};
+use crate::env::{Env, Mm};
+use crate::vma::{Vma, VmaFlags};
+
+/// Whether pages of it are a process's own to keep elsewhere: it is private, and no unmap of it waits.
+pub(super) fn is_private(vma: &Vma) -> bool {
+    vma.backing().is_private() && !vma.flags().contains(VmaFlags::UNMAP_DEFERRED)
+}
+
+impl<K: Env, C> UserSpace<K, C> {
+    /// Runs `work` for one part of a private VMA after the other, each time in a section of its own in which the mm lock is held,
+    /// shared, and the part lies in such a VMA of this mm. It says how far it came; nothing, if that was enough.
+    pub(super) fn for_private_parts(
+        &self,
+        start: u64,
+        length: u64,
+        mut work: impl FnMut(&Mm<K>, (PageAddr, PageAddr)) -> Result<Option<PageAddr>, SpaceError>,
+    ) -> Result<(), SpaceError> {
+        let range = UserRange::pages_only(self.mm.levels().user_half(), start, length)?;
+        let (mut next, end) = (range.first_page(), range.end_page());
+        while next < end {
+            let vmas = self.vmas.read(self.env().extras())?;
+            let Some(vma) = vmas.touching(next, end).next() else { break };
+            let (first, stop) = (vma.start().max(next), vma.end().min(end));
+            let reached = if is_private(vma) { work(&self.mm, (first, stop))? } else { Some(stop) };
+            let Some(reached) = reached else { break };
+            next = reached;
+        }
+        Ok(())
+    }
+}
