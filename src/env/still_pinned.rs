@@ -13,7 +13,7 @@ pub struct PinnedRun {
     pub run: PhysRun,
 }
 
-/// The frames that stay pinned, with the addresses that they had: the first [`StillPinned::RUNS`] runs, and how many pages there
+/// The frames that stay pinned, with the addresses that they had: the lowest runs, [`StillPinned::RUNS`] at most, and how many pages there
 /// are beyond them. So a report has a bound, and nothing is allocated for it.
 ///
 /// ```
@@ -64,15 +64,36 @@ impl StillPinned {
         self
     }
 
+    /// At its place by address: tables that left the tree are released after the leaves of those that stay.
     fn add_run(&mut self, added: PinnedRun) {
-        let last = self.used.checked_sub(1).and_then(|last| self.runs.get_mut(last));
-        if let Some(last) = last.filter(|last| last.continues_with(&added)) {
+        let place = self.runs().partition_point(|run| run.start < added.start);
+        let (before, after) = self.runs.split_at_mut(place);
+        if let Some(last) = before.last_mut().filter(|last| last.continues_with(&added)) {
             last.run.pages += added.run.pages;
-        } else if let Some(place) = self.runs.get_mut(self.used) {
-            *place = added;
-            self.used += 1;
-        } else {
+            self.join(place);
+        } else if place == Self::RUNS || (place == self.used && self.missed_pages != 0) {
+            // All that is listed comes before all that is not.
             self.missed_pages += added.run.pages();
+        } else {
+            if let Some(highest) = after.last().filter(|_| self.used == Self::RUNS) {
+                self.missed_pages += highest.run.pages();
+                self.used -= 1;
+            }
+            after.rotate_right(1);
+            after[0] = added;
+            self.used += 1;
+            self.join(place + 1);
+        }
+    }
+
+    /// Makes one run of that at `place` and the one before, if they are.
+    fn join(&mut self, place: usize) {
+        let Some([before, run]) = self.runs.get_mut(place - 1..=place).filter(|_| place < self.used) else { return };
+        if before.continues_with(run) {
+            before.run.pages += run.run.pages;
+            *run = PinnedRun::default();
+            self.runs[place..self.used].rotate_left(1);
+            self.used -= 1;
         }
     }
 }
@@ -81,5 +102,46 @@ impl PinnedRun {
     fn continues_with(&self, next: &Self) -> bool {
         let end = PageAddr::containing(self.start).offset(self.run.pages()).address();
         end == next.start && self.run.continues_with(&next.run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn leaves_come_in_any_order_and_are_listed_by_address() {
+        // Pages 0 to 2 and 5 lie in frames of the same distance, page 6 does not; each rotation, forward and backward.
+        let pages = [0, 1, 2, 5, 6];
+        let frame = |page| Pfn::new(if page == 6 { 900 } else { 100 + page });
+        let listed = |pages: &[u64]| {
+            let mut report = StillPinned::default();
+            pages.iter().for_each(|&page| report.add(PageAddr::containing(page << 12), frame(page), 0));
+            assert_eq!(report.missed_pages(), 0);
+            report.runs().iter().map(|run| (run.start >> 12, run.run.pages())).collect::<Vec<_>>()
+        };
+        for by in 0..pages.len() {
+            let mut turned = pages;
+            turned.rotate_left(by);
+            assert_eq!(listed(&turned), [(0, 3), (5, 1), (6, 1)]);
+            turned.reverse();
+            assert_eq!(listed(&turned), [(0, 3), (5, 1), (6, 1)]);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_the_highest() {
+        let runs = StillPinned::RUNS as u64;
+        let mut report = StillPinned::default();
+        for page in (0..2 * runs).rev() {
+            report.add(PageAddr::containing(page << 12), Pfn::new(1000 - 2 * page), 0);
+        }
+        let starts: Vec<_> = report.runs().iter().map(|run| run.start >> 12).collect();
+        assert_eq!((starts, report.missed_pages()), ((0..runs).collect(), runs));
+        report.add(PageAddr::containing(2 * runs << 12), Pfn::new(0), 0);
+        assert_eq!(report.missed_pages(), runs + 1);
     }
 }
