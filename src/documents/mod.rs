@@ -24,6 +24,7 @@ documents! {
     layout: "LAYOUT.md";
     model: "MODEL.md";
     decision_table: "decision-table.md";
+    pinned_page: "pinned-page.md";
     unsafe_counted: "UNSAFE.md";
     assurance: "ASSURANCE.md";
     bug_hall: "BUGS.md";

@@ -141,7 +141,7 @@ mod tests {
         }
         let starts: Vec<_> = report.runs().iter().map(|run| run.start >> 12).collect();
         assert_eq!((starts, report.missed_pages()), ((0..runs).collect(), runs));
-        report.add(PageAddr::containing(2 * runs << 12), Pfn::new(0), 0);
+        report.add(PageAddr::containing((2 * runs) << 12), Pfn::new(0), 0);
         assert_eq!(report.missed_pages(), runs + 1);
     }
 }

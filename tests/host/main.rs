@@ -6,6 +6,8 @@ mod evidence;
 mod kit;
 #[path = "../machine/mod.rs"]
 mod machine;
+#[path = "../matrix/mod.rs"]
+mod matrix;
 #[path = "../oracle/mod.rs"]
 mod oracle;
 
@@ -62,12 +64,14 @@ mod kernel_half;
 mod layouts;
 mod ledger;
 mod lend;
+mod matrix_here;
 mod memory_types;
 mod merge;
 mod mm_lock;
 mod moves;
 mod pin_family;
 mod pin_terms;
+mod pinned_page;
 mod pinned_policies;
 mod placement;
 mod protect;

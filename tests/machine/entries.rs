@@ -141,8 +141,8 @@ impl Protocol {
 impl<L: Layout> Machine<L> {
     /// The entry in memory.
     pub(crate) fn slot(&self, at: EntryAddr) -> &AtomicU64 {
-        let table = at.table();
-        match self.memory().use_of(table) {
+        let (table, memory) = (at.table(), self.memory());
+        match memory.use_of(table) {
             Some(Use::Allocated { .. }) => {}
             Some(Use::Limbo) if self.read_guards() > 0 => {}
             Some(_) if std::thread::panicking() => {}
@@ -150,15 +150,14 @@ impl<L: Layout> Machine<L> {
         }
         // SAFETY: the table page lies within the arena and the offset within the page; entries are always accessed as
         // atomics.
-        unsafe {
-            AtomicU64::from_ptr(self.memory().pointer(table).add((at.address() & 0xff8) as usize).cast().as_ptr())
-        }
+        unsafe { AtomicU64::from_ptr(memory.pointer(table).add((at.address() & 0xff8) as usize).cast().as_ptr()) }
     }
 
     /// Notes what is found from `table` on, which has left the tree.
     fn note_detached(&self, table: Pfn) {
-        for at in (0..512).map(|index| EntryAddr::new(table, index)) {
-            let bits = self.slot(at).load(Ordering::Acquire);
+        let words = self.memory().frame_words(table).into_iter();
+        for (bits, index) in words.zip(0..).filter(|(bits, _)| *bits != 0) {
+            let at = EntryAddr::new(table, index);
             let frame = Pfn::containing(bits & ADDRESS);
             match self.table().frame(frame).filter(|_| bits & PRESENT != 0) {
                 Some(word) if word.kind() == FrameKind::Table => self.note_detached(frame),
@@ -209,7 +208,8 @@ unsafe impl<L: Layout> PhysMap for Machine<L> {
 
     unsafe fn load_entry(&self, at: EntryAddr) -> Entry {
         self.walk_step();
-        self.inner().loads.set(self.loads() + 1);
+        let loads = &self.inner().loads;
+        loads.set(loads.get() + 1);
         self.note(|work| work.loads += 1);
         EntryCell::new(self.slot(at)).load()
     }

@@ -126,7 +126,8 @@ impl Memory {
     }
 
     pub(super) fn use_of(&self, frame: Pfn) -> Option<Use> {
-        self.index(frame).map(|index| self.uses.borrow()[index])
+        let index = frame.number().checked_sub(FIRST)? as usize;
+        self.uses.borrow().get(index).copied()
     }
 
     pub(super) fn pointer(&self, frame: Pfn) -> NonNull<u8> {

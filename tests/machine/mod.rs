@@ -197,8 +197,8 @@ impl<L: Layout> Machine<L> {
     /// A step of a lockless walk: an entry is loaded or a frame looked up. What may come in between there must be able to take
     /// the mm lock.
     fn walk_step(&self) {
-        if self.inner().walks.get() > 0 {
-            let inner = self.inner();
+        let inner = self.inner();
+        if inner.walks.get() > 0 {
             inner.guarded_steps.set(inner.guarded_steps.get() + 1);
             inner.longest_guard.set(inner.longest_guard.get().max(inner.guarded_steps.get()));
             inner.walk_hook.reach();

@@ -51,9 +51,10 @@ impl Sections {
 
     /// Something was done, in a section or not.
     pub(super) fn note(&self, work: impl FnOnce(&mut Work)) {
-        let mut now = self.0.get().work.get();
+        let done = &self.0.get().work;
+        let mut now = done.get();
         work(&mut now);
-        self.0.get().work.set(now);
+        done.set(now);
     }
 
     /// What others do between two sections.

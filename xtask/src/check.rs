@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 
 use crate::child::succeed;
 use crate::childenv::host_cargo;
-use crate::host_tests;
+use crate::host_tests::{self, ONE_LAYOUT, ONE_LAYOUT_TARGET};
 use crate::kernel::{self, KernelToolchain, Profile};
 use crate::powerset;
 use crate::published::{self, Package};
@@ -128,9 +128,12 @@ impl Checkout {
     }
 
     fn moved_bits(&mut self) -> Result<Summary> {
-        // The library with the software bits of page-table entries elsewhere, on the same machine.
-        let mut cargo = self.cargo();
-        cargo.args(["test", "--all-features", "--test", "host", "--target-dir", "target/moved-bits"]);
+        // The library with the software bits of page-table entries elsewhere, on the same machine. No layout of the frame word
+        // knows of them.
+        let (mut cargo, (flags, one_layout)) = (self.cargo(), ONE_LAYOUT);
+        cargo
+            .args(["test", "--all-features", "--test", "host", "--target-dir", ONE_LAYOUT_TARGET])
+            .env(flags, one_layout);
         host_tests::run(cargo.env("PAGEPIN_SOFTWARE_BITS", "11,58,54,9,55"), true)
     }
 

@@ -8,6 +8,11 @@ use crate::child::{self, Stream};
 use crate::screen;
 use crate::steps::Summary;
 
+/// A quarter of the code to compile and to run: for tests that the step of all layouts runs as well.
+pub(crate) const ONE_LAYOUT: (&str, &str) = ("RUSTFLAGS", "--cfg pagepin_one_layout");
+/// Of what is compiled so.
+pub(crate) const ONE_LAYOUT_TARGET: &str = "target/one-layout";
+
 /// What the lines so far came to.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Count {

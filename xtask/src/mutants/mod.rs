@@ -19,6 +19,7 @@ use self::scores::{Score, Scores, Tested};
 use self::tree::Tree;
 use crate::child;
 use crate::childenv;
+use crate::host_tests::ONE_LAYOUT;
 use crate::page::Page;
 use crate::screen::{self, Show};
 use crate::setup::{self, Tool};
@@ -41,7 +42,7 @@ struct Tests {
 /// What takes little time to build and to run: one layout of the frame word instead of four, and few random cases.
 const QUICK: Tests = Tests {
     skipped: &["failures", "refusals", "walker_races", "steps::"],
-    environment: &[("PROPTEST_CASES", "40"), ("RUSTFLAGS", "--cfg pagepin_one_layout")],
+    environment: &[("PROPTEST_CASES", "40"), ONE_LAYOUT],
 };
 /// They see what the others have let pass.
 const ALL: Tests = Tests { skipped: &[], environment: &[] };

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::child::succeed;
 use crate::childenv::host_cargo;
-use crate::host_tests;
+use crate::host_tests::{self, ONE_LAYOUT, ONE_LAYOUT_TARGET};
 use crate::powerset::LIBRARY;
 use crate::steps::Summary;
 
@@ -74,12 +74,12 @@ impl Package {
 
     fn cargo(&self) -> Command {
         let mut cargo = host_cargo(&self.directory);
-        cargo.env("CARGO_TARGET_DIR", self.target());
+        cargo.env("CARGO_TARGET_DIR", self.target()).env(ONE_LAYOUT.0, ONE_LAYOUT.1);
         cargo
     }
 
     fn target(&self) -> PathBuf {
-        self.project.join("target/unpacked")
+        self.project.join(ONE_LAYOUT_TARGET)
     }
 }
 

@@ -1,0 +1,326 @@
+//! The matrix: one page of each kind, shared by a fork before or after it is held, held in each way, and what operations leave of its bytes.
+//!
+//! [`cases`] makes them up. [`play`] plays one in a [`World`] and beside it in a [`Model`], which knows nothing of frames, entries or counts:
+//! what user space was promised. Wherever the two can be compared they are, byte for byte.
+
+mod model;
+
+use model::Model;
+
+/// What is at the page before anybody holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Written by its process.
+    Base,
+    /// Never touched.
+    Untouched,
+    /// Read and never written: the frame of zeroes.
+    Zero,
+    /// Written elsewhere, and moved to where it is.
+    Moved,
+    /// In a slot that remembers its frame.
+    Swapped,
+    /// In a slot, and its frame went to somebody else.
+    WrittenOut,
+    /// One frame with a page of another process that had the same bytes.
+    Merged,
+    /// A page of an object, shown in a private VMA.
+    Borrowed,
+    /// The same, written by the process.
+    Copied,
+    /// A page of an object, shown in a shared VMA.
+    Shared,
+    /// Registers of a device.
+    Foreign,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Base,
+        Self::Untouched,
+        Self::Zero,
+        Self::Moved,
+        Self::Swapped,
+        Self::WrittenOut,
+        Self::Merged,
+        Self::Borrowed,
+        Self::Copied,
+        Self::Shared,
+        Self::Foreign,
+    ];
+
+    /// Whether the VMA shows an object.
+    pub(crate) fn shows_object(self) -> bool {
+        matches!(self, Self::Borrowed | Self::Copied | Self::Shared)
+    }
+}
+
+/// One of two processes. The parent is there from the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Parent,
+    Child,
+}
+
+impl Side {
+    pub(crate) const BOTH: [Self; 2] = [Self::Parent, Self::Child];
+
+    fn other(self) -> Self {
+        if self == Self::Parent { Self::Child } else { Self::Parent }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fork {
+    Never,
+    BeforeTheHold,
+    AfterTheHold,
+}
+
+/// The form of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    FastOnly,
+    Fast,
+    Slow,
+    Remote,
+}
+
+/// How the page is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hold {
+    pub(crate) form: Form,
+    pub(crate) writes: bool,
+    pub(crate) what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Pin,
+    LongtermPin,
+    SolePin,
+    Get,
+}
+
+impl Hold {
+    const USUAL_PIN: Self = Self { form: Form::Fast, writes: true, what: What::Pin };
+    const USUAL_GET: Self = Self { form: Form::Fast, writes: false, what: What::Get };
+
+    /// All that there are.
+    fn all() -> impl Iterator<Item = Self> {
+        let forms = [Form::FastOnly, Form::Fast, Form::Slow, Form::Remote];
+        let whats = [What::Pin, What::LongtermPin, What::SolePin, What::Get];
+        let holds = forms.into_iter().flat_map(move |form| {
+            let writes = move |what| [false, true].map(|writes| Self { form, writes, what });
+            whats.into_iter().flat_map(writes)
+        });
+        // Which no form that never takes a lock can do.
+        holds.filter(|hold| (hold.form, hold.what) != (Form::FastOnly, What::SolePin))
+    }
+
+    fn is_pin(self) -> bool {
+        self.what != What::Get
+    }
+}
+
+/// What happens then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Write,
+    /// By the device, if it may.
+    DeviceWrite,
+    /// To read-only and back, with a write that is refused between.
+    Protect,
+    Move,
+    SwapOut,
+    Relocate,
+    /// With a page of a third process, of the same bytes, which is written then.
+    Merge,
+    /// The object's pages are written back.
+    WriteBack,
+    Discard,
+    /// The object is cut off before the page.
+    Truncate,
+    Unmap,
+    Exit,
+}
+
+impl Act {
+    const ALL: [Self; 12] = [
+        Self::Write,
+        Self::DeviceWrite,
+        Self::Protect,
+        Self::Move,
+        Self::SwapOut,
+        Self::Relocate,
+        Self::Merge,
+        Self::WriteBack,
+        Self::Discard,
+        Self::Truncate,
+        Self::Unmap,
+        Self::Exit,
+    ];
+
+    fn makes_sense(self, kind: Kind) -> bool {
+        match self {
+            Self::WriteBack => kind == Kind::Shared,
+            Self::Truncate => kind.shows_object(),
+            Self::Merge | Self::SwapOut | Self::Relocate => kind != Kind::Foreign,
+            _ => true,
+        }
+    }
+
+    /// Whether it is the same whoever does it.
+    fn is_of_nobody(self) -> bool {
+        matches!(self, Self::DeviceWrite | Self::WriteBack | Self::Truncate)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    pub(crate) kind: Kind,
+    fork: Fork,
+    holder: Side,
+    hold: Hold,
+    acts: [Option<(Side, Act)>; 2],
+}
+
+/// How many of the [`cases`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// The usual pin and the usual get, and one operation.
+    Usual,
+    /// All ways to hold the page, and one operation.
+    Holds,
+    /// The usual pin and the usual get, and two operations.
+    Pairs,
+}
+
+/// With every fork, by whichever process the page is held.
+pub(crate) fn cases(kind: Kind, extent: Extent) -> Vec<Case> {
+    let forks = [
+        (Fork::Never, Side::Parent),
+        (Fork::BeforeTheHold, Side::Parent),
+        (Fork::BeforeTheHold, Side::Child),
+        (Fork::AfterTheHold, Side::Parent),
+    ];
+    let usual = [Hold::USUAL_PIN, Hold::USUAL_GET].to_vec();
+    let holds = if extent == Extent::Holds { Hold::all().collect() } else { usual };
+    let mut cases = Vec::new();
+    for (fork, holder) in forks {
+        let acts = acts(kind, fork);
+        for hold in &holds {
+            let case = |first, second| Case { kind, fork, holder, hold: *hold, acts: [Some(first), second] };
+            for first in &acts {
+                match extent {
+                    Extent::Pairs => cases.extend(acts.iter().map(|second| case(*first, Some(*second)))),
+                    Extent::Usual | Extent::Holds => cases.push(case(*first, None)),
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// What may happen, and by whom.
+fn acts(kind: Kind, fork: Fork) -> Vec<(Side, Act)> {
+    let sides: &[Side] = if fork == Fork::Never { &[Side::Parent] } else { &Side::BOTH };
+    let by = |act: Act| sides[..if act.is_of_nobody() { 1 } else { sides.len() }].iter().map(move |side| (*side, act));
+    Act::ALL.into_iter().filter(|act| act.makes_sense(kind)).flat_map(by).collect()
+}
+
+/// What the page held at first, if its process wrote it.
+pub(crate) const FIRST: u8 = 0x11;
+/// What the object's page holds.
+pub(crate) const OBJECTS: u8 = 0x81;
+
+/// Where a case is played: processes, a device, and a page that both processes have at the same address, until one moves it.
+pub(crate) trait World {
+    /// The parent, with its page.
+    fn prepare(&mut self, kind: Kind);
+    /// The other process is forked off.
+    fn fork(&mut self, side: Side);
+    /// User code reads. Nothing: there is no page.
+    fn read(&mut self, side: Side) -> Option<u8>;
+    /// User code writes. Whether it could.
+    fn write(&mut self, side: Side, byte: u8) -> bool;
+    /// Takes hold of the page. Whether that was granted.
+    fn hold(&mut self, side: Side, hold: Hold) -> bool;
+    /// What the device reads in what is held.
+    fn device_read(&mut self) -> u8;
+    fn device_write(&mut self, byte: u8);
+    /// Anything but a write.
+    fn act(&mut self, side: Side, act: Act);
+    fn let_go(&mut self);
+}
+
+/// Plays a case; whether the page was held.
+pub(crate) fn play(case: &Case, world: &mut impl World) -> bool {
+    let Case { kind, fork, holder, hold, acts } = *case;
+    let mut model = Model::new(kind);
+    world.prepare(kind);
+    if fork == Fork::BeforeTheHold {
+        world.fork(Side::Parent);
+        model.fork();
+    }
+    let held = world.hold(holder, hold);
+    assert!(held || model.may_refuse(hold, fork == Fork::BeforeTheHold), "refused");
+    assert!(!held || kind != Kind::Foreign, "held");
+    if held {
+        model.hold(holder, hold);
+        model.compare_device(world.device_read());
+    }
+    if fork == Fork::AfterTheHold {
+        world.fork(Side::Parent);
+        model.fork();
+    }
+    if kind == Kind::Foreign {
+        return held;
+    }
+    let mut bytes = 0x21..;
+    for (side, act) in acts.into_iter().flatten() {
+        let byte = bytes.next().unwrap();
+        match act {
+            _ if !model.is_there(side) && !act.is_of_nobody() => continue,
+            Act::Write => assert_eq!(world.write(side, byte), model.write(side, byte), "a write"),
+            Act::DeviceWrite if held && hold.is_pin() && hold.writes => {
+                world.device_write(byte);
+                model.device_write(byte);
+            }
+            Act::DeviceWrite => continue,
+            _ => {
+                world.act(side, act);
+                model.act(side, act);
+            }
+        }
+        if held {
+            model.compare_device(world.device_read());
+        }
+    }
+    let compare = |world: &mut _, model: &Model| {
+        Side::BOTH.map(|side| assert_eq!(World::read(world, side), model.read(side), "{side:?}"))
+    };
+    compare(world, &model);
+    for side in [holder, holder.other()] {
+        let byte = bytes.next().unwrap();
+        assert_eq!(model.is_there(side) && world.write(side, byte), model.write(side, byte), "a write of {side:?}");
+        compare(world, &model);
+        if held {
+            model.compare_device(world.device_read());
+        }
+    }
+    if held {
+        world.let_go();
+    }
+    compare(world, &model);
+    for side in Side::BOTH {
+        let byte = bytes.next().unwrap();
+        assert_eq!(
+            model.is_there(side) && world.write(side, byte),
+            model.write(side, byte),
+            "a last write of {side:?}"
+        );
+    }
+    compare(world, &model);
+    held
+}

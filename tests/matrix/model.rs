@@ -1,0 +1,147 @@
+//! [`Model`]: what user space was promised of a page.
+
+use super::{Act, FIRST, Form, Hold, Kind, OBJECTS, Side};
+
+/// What one process has at the page's address.
+#[derive(Clone, Copy, Debug)]
+struct Page {
+    /// Its own byte, which no other process sees.
+    own: Option<u8>,
+}
+
+/// What is held.
+#[derive(Debug)]
+enum Held {
+    /// A pin: another name for this process's own byte.
+    Own(Side),
+    /// Another name for the object's byte.
+    Object,
+    /// What was the process's or the object's is the device's alone: it was unmapped, or cut off.
+    Alone(u8),
+    /// A get of a process's own byte: some state of it since then, and never another process's.
+    Seen(Side, Vec<u8>),
+}
+
+/// See the [module text](self).
+pub(super) struct Model {
+    kind: Kind,
+    /// Nothing: unmapped or gone.
+    pages: [Option<Page>; 2],
+    /// Nothing: cut off.
+    object: Option<u8>,
+    held: Option<Held>,
+}
+
+impl Model {
+    pub(super) fn new(kind: Kind) -> Self {
+        let written = !matches!(kind, Kind::Untouched | Kind::Zero | Kind::Borrowed | Kind::Shared | Kind::Foreign);
+        let parent = Page { own: written.then_some(FIRST) };
+        Self { kind, pages: [Some(parent), None], object: kind.shows_object().then_some(OBJECTS), held: None }
+    }
+
+    /// Whether a process has the page mapped.
+    pub(super) fn is_there(&self, side: Side) -> bool {
+        self.pages[side as usize].is_some()
+    }
+
+    pub(super) fn fork(&mut self) {
+        self.pages[1] = self.pages[0];
+    }
+
+    pub(super) fn read(&self, side: Side) -> Option<u8> {
+        let page = self.pages[side as usize]?;
+        // Registers read as nothing that anybody relies on.
+        if self.kind.shows_object() { page.own.or(self.object) } else { Some(page.own.unwrap_or(0)) }
+    }
+
+    pub(super) fn write(&mut self, side: Side, byte: u8) -> bool {
+        let Some(page) = &mut self.pages[side as usize] else { return false };
+        if self.kind == Kind::Shared {
+            self.object = self.object.map(|_| byte);
+            return self.object.is_some();
+        }
+        if self.kind.shows_object() && page.own.is_none() && self.object.is_none() {
+            return false;
+        }
+        page.own = Some(byte);
+        if let Some(Held::Seen(by, seen)) = &mut self.held
+            && *by == side
+        {
+            seen.push(byte);
+        }
+        true
+    }
+
+    /// Whether this hold need not be granted: registers never are, and the form that never takes a lock takes what is there, and alone.
+    pub(super) fn may_refuse(&self, hold: Hold, shared: bool) -> bool {
+        let at_once = matches!(self.kind, Kind::Base | Kind::Moved | Kind::Copied) && !shared;
+        self.kind == Kind::Foreign || (hold.form == Form::FastOnly && !at_once)
+    }
+
+    pub(super) fn hold(&mut self, side: Side, hold: Hold) {
+        let byte = self.read(side).unwrap();
+        self.held = Some(if self.kind == Kind::Shared {
+            Held::Object
+        } else {
+            self.pages[side as usize] = Some(Page { own: Some(byte) });
+            if hold.is_pin() { Held::Own(side) } else { Held::Seen(side, vec![byte]) }
+        });
+    }
+
+    pub(super) fn device_write(&mut self, byte: u8) {
+        match self.held.as_mut().unwrap() {
+            Held::Own(side) => self.pages[*side as usize].as_mut().unwrap().own = Some(byte),
+            Held::Object => self.object = Some(byte),
+            Held::Alone(own) => *own = byte,
+            Held::Seen(..) => panic!("a device that may not write"),
+        }
+    }
+
+    pub(super) fn compare_device(&self, byte: u8) {
+        let right = match self.held.as_ref().unwrap() {
+            Held::Own(side) => self.read(*side) == Some(byte),
+            Held::Object => self.object == Some(byte),
+            Held::Alone(own) => *own == byte,
+            Held::Seen(_, seen) => seen.contains(&byte),
+        };
+        assert!(right, "the device sees {byte:#x}, and not {:x?}", self.held);
+    }
+
+    /// What was `side`'s own is so no longer.
+    fn leave(&mut self, side: Side) {
+        if let Some(Held::Own(holder)) = self.held
+            && holder == side
+        {
+            self.held = Some(Held::Alone(self.read(side).unwrap()));
+        }
+    }
+
+    pub(super) fn act(&mut self, side: Side, act: Act) {
+        match act {
+            Act::Write | Act::DeviceWrite => unreachable!(),
+            Act::Protect | Act::Move | Act::SwapOut | Act::Relocate | Act::Merge | Act::WriteBack => {}
+            Act::Discard => {
+                self.leave(side);
+                self.pages[side as usize] = Some(Page { own: None });
+            }
+            Act::Truncate => {
+                Side::BOTH.into_iter().filter(|side| self.is_there(*side)).collect::<Vec<_>>().into_iter().for_each(
+                    |side| {
+                        if self.pages[side as usize].unwrap().own.is_some() {
+                            self.leave(side);
+                        }
+                        self.pages[side as usize] = Some(Page { own: None });
+                    },
+                );
+                if let (Some(Held::Object), Some(byte)) = (&self.held, self.object) {
+                    self.held = Some(Held::Alone(byte));
+                }
+                self.object = None;
+            }
+            Act::Unmap | Act::Exit => {
+                self.leave(side);
+                self.pages[side as usize] = None;
+            }
+        }
+    }
+}
