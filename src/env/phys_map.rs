@@ -1,6 +1,6 @@
 //! [`PhysMap`]: from a frame number to memory, and the only way to touch a page-table entry.
 
-use crate::addr::Pfn;
+use crate::addr::{self, Pfn};
 use crate::arch::{self, Entry, EntryChange};
 use crate::primitive::{AtomicU64, Ordering, safeguard};
 
@@ -133,6 +133,16 @@ pub unsafe trait PhysMap {
         // SAFETY: the block is mapped, page-aligned and contiguous by the implementation's contract, and the caller's own.
         unsafe { arch::zero_frames(self.frame_ptr(frame), Pfn::new(1 << order).address()) };
     }
+
+    /// Whether two frames hold the same bytes.
+    ///
+    /// # Safety
+    /// Both are frames of this kernel that stay allocated, and nobody writes to either meanwhile.
+    unsafe fn same_bytes(&self, one: Pfn, other: Pfn) -> bool {
+        // SAFETY: frames are mapped whole by the implementation's contract; the caller keeps both, as they are.
+        let bytes = |frame| unsafe { core::slice::from_raw_parts(self.frame_ptr(frame), addr::PAGE_SIZE as usize) };
+        bytes(one) == bytes(other)
+    }
 }
 
 // SAFETY: forwards to an implementation, the entry accessors too: it may have its own.
@@ -174,6 +184,11 @@ unsafe impl<T: PhysMap + ?Sized> PhysMap for &T {
     unsafe fn clear_frames(&self, frame: Pfn, order: u8) {
         // SAFETY: forwarded from the caller.
         unsafe { (**self).clear_frames(frame, order) }
+    }
+
+    unsafe fn same_bytes(&self, one: Pfn, other: Pfn) -> bool {
+        // SAFETY: forwarded from the caller.
+        unsafe { (**self).same_bytes(one, other) }
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Relocated {
     pub pages: u64,
     /// Pages that keep theirs since they are pinned.
     pub pinned_pages: u64,
-    /// Pages that keep theirs since somebody else refers to it: another address space, a slot, a get, or a walk of this moment.
+    /// Pages that keep theirs since somebody else refers to it: another address space, a slot, a get, a walk or a fault of this moment.
     pub shared_pages: u64,
 }
 
@@ -89,11 +89,17 @@ pub(crate) unsafe fn relocate_some<K: Env>(
     // SAFETY: each is the leaf that was taken, with its reference, or the same leaf of a frame of its own, which is exclusive.
     unsafe { settled.publish(&moving.new) };
     out.pages += moving.finish(taken);
-    // An entry that another CPU has changed is left to whoever comes next.
+    if taken == 0 {
+        // Another CPU has changed it, and may be about to again: that is left to whoever comes next.
+        out.shared_pages += 1;
+    }
     Ok(chunk.page_at(from + taken.max(1) as u64))
 }
 
 fn look<K: Env>(env: &K, entry: Entry, leave: &impl Fn(Pfn) -> bool) -> Look {
+    if entry.is_owned() {
+        return Look::Shared;
+    }
     let own = entry.is_present() && entry.is_user() && !entry.is_special() && !entry.is_borrowed();
     let pfn = entry.leaf_frame(LeafSize::Size4KiB);
     let Some(frame) = env.frames().frame(pfn).filter(|_| own && leave(pfn)) else { return Look::Other };

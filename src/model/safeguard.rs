@@ -16,6 +16,8 @@ pub enum Safeguard {
     ClaimNeedsSoleReference,
     /// A freeze refuses a pinned frame.
     FreezeNeedsNoPins,
+    /// A freeze refuses a frame to which somebody else refers.
+    FreezeNeedsSoleReference,
     /// A frame without references takes none.
     FreeRefuses,
     /// Who wants to be the only pinner refuses a pinned frame.
@@ -42,6 +44,8 @@ pub enum Safeguard {
     AboveReread,
     /// A broken entry is flushed before its successor is published.
     FlushBeforePublish,
+    /// Who takes an entry goes on from what was there when it was taken, with the bits that hardware has set.
+    TakenIsFinal,
     /// A new leaf takes the place of nothing, a new table that of none.
     FillsTheEmpty,
     /// A frame that is to be kept is judged once its entry is owned.
@@ -56,6 +60,8 @@ pub enum Safeguard {
     CopyLooksAgain,
     /// Fork flushes the parent's write-protected entries.
     FlushAfterFork,
+    /// A move flushes the old addresses.
+    FlushAfterMove,
     /// Protect flushes the entries that lost a right.
     FlushAfterProtect,
     /// Protect, before it refuses because of pins, waits for the walks that are under way.

@@ -142,7 +142,8 @@ impl<K: Env> Tables<'_, K> {
     /// # Safety
     /// As [`Tables::break_leaf`], by who stays on its CPU.
     #[inline(always)]
-    pub(super) unsafe fn take(&self, at: EntryAddr, mut seen: Entry) -> Option<Entry> {
+    pub(super) unsafe fn take(&self, at: EntryAddr, expected: Entry) -> Option<Entry> {
+        let mut seen = expected;
         // Hardware sets accessed and dirty at any time, and that is no other mapping. What the exchange took is final:
         // hardware sets them only in entries that it finds present.
         // Bounded: each of the two bits is set once.
@@ -153,7 +154,7 @@ impl<K: Env> Tables<'_, K> {
             }
             seen = now;
         }
-        Some(seen)
+        Some(if safeguard!(TakenIsFinal => true) { seen } else { expected })
     }
 }
 

@@ -190,11 +190,13 @@ impl<K: Env, C> UserSpace<K, C> {
             }
             let pfn = entry.leaf_frame(LeafSize::Size4KiB);
             let frame = self.env().frames().frame(pfn).ok_or(MergeError::NotPrivate)?;
-            if frame.word.kind() != FrameKind::Anonymous {
-                return Err(MergeError::NotPrivate);
-            }
-            // SAFETY: found under this lock, and it is a leaf; `work` publishes it.
+            // SAFETY: found under this lock, and it is a leaf; `work` publishes it, or it is published here.
             if let Some(broken) = unsafe { tables.break_leaf(slot) } {
+                // Asked of the owner: before, the frame could have left this entry, and be free by now, or another's.
+                if frame.word.kind() != FrameKind::Anonymous {
+                    broken.restore();
+                    return Err(MergeError::NotPrivate);
+                }
                 return work(broken, (pfn, frame));
             }
         }
@@ -234,7 +236,7 @@ impl<K: Env, C> UserSpace<K, C> {
             let (env, entry) = (self.env(), broken.entry());
             let settled = broken.flush();
             // SAFETY: both frames are kept, this one frozen, the other closed: until it is published, or let go, nobody writes either.
-            let alike = unsafe { bytes(env, pfn) == bytes(env, held.frame) };
+            let alike = unsafe { env.phys_map().same_bytes(pfn, held.frame) };
             if frame.word.snapshot().dirty && alike && held.word.word.mark_dirty().is_err() {
                 bug_caught(env);
             }
@@ -253,16 +255,6 @@ impl<K: Env, C> UserSpace<K, C> {
             Ok(())
         })
     }
-}
-
-/// The bytes of a frame.
-///
-/// # Safety
-/// The frame is this kernel's and is kept, and nobody writes it meanwhile.
-unsafe fn bytes<K: Env>(env: &K, frame: Pfn) -> &[u8] {
-    let first = env.phys_map().frame_ptr(frame);
-    // SAFETY: frames are mapped whole; the caller keeps it, as it is.
-    unsafe { core::slice::from_raw_parts(first, crate::addr::PAGE_SIZE as usize) }
 }
 
 /// A frame that is closed to pins and writes by the reference that this is.

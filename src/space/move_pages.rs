@@ -17,6 +17,7 @@ use crate::arch::{self, Entry, EntryChange, LeafSize, Level};
 use crate::env::{EntryAddr, Env, ExtraParts, FlushRange, FrameTable, Objects, PhysMap, bug_caught, release};
 use crate::frame::Dirty;
 use crate::paging::{Chunk, Cursor, TableError, Tables};
+use crate::primitive::safeguard;
 use crate::vma::Vma;
 
 /// Where pages go.
@@ -160,7 +161,7 @@ impl<K: Env, C> UserSpace<K, C> {
             *next = end;
             Ok::<_, SpaceError>(())
         });
-        if was_present {
+        if safeguard!(FlushAfterMove => was_present) {
             self.tables(held).flush(FlushRange::Leaves { first, pages: first.pages_to(*next) });
         }
         moved
@@ -272,8 +273,10 @@ fn move_leaves<P: PhysMap>(map: &P, (from, to): (EntryAddr, EntryAddr), count: u
         // SAFETY: the mm lock is held exclusively, under which both tables were found; each stretch lies within its table. Nothing is
         // at the new places, which are in no VMA, so no CPU uses an entry there.
         unsafe {
-            if !map.load_entry(from.offset(i)).is_empty() {
-                let entry = map.change_entry(from.offset(i), TAKE);
+            let seen = map.load_entry(from.offset(i));
+            if !seen.is_empty() {
+                let taken = map.change_entry(from.offset(i), TAKE);
+                let entry = if safeguard!(TakenIsFinal => true) { taken } else { seen };
                 map.store_entry(to.offset(i), entry);
                 were = were.mixed_with(entry);
             }

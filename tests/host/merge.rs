@@ -145,6 +145,22 @@ fn others_come_between<L: Layout>() {
     }
 }
 
+/// Another merge takes the page's frame between the look at its entry and the look at its frame, which is free then.
+fn a_page_that_changes_its_frame_is_looked_at_again<L: Layout>() {
+    // The page that stays may have any number of holders; the other has one more by now.
+    for (lookup, stays, expected) in [(0, true, Ok(())), (2, false, Err(MergeError::Shared))] {
+        let machine = Machine::<L>::new(64);
+        let (one, two) = alike(&machine);
+        let race = || match stays {
+            true => assert_eq!(two.merge(A, &one, A + PAGE), Ok(())),
+            false => assert_eq!(one.merge(A, &two, A + PAGE), Ok(())),
+        };
+        assert_eq!(machine.before_lookup(lookup, race, || one.merge(A, &two, A)), expected);
+        assert_eq!((machine.get(&one, A), machine.get(&two, A)), (7, 7));
+        machine.audit(&[&one, &two], &Default::default());
+    }
+}
+
 /// Arguments of user space, and pages that are none of private memory.
 fn what_cannot_be_merged_is_refused_by_name<L: Layout>() {
     let (machine, other) = (Machine::<L>::new(4096), Machine::<L>::new(64));
@@ -188,5 +204,6 @@ every_layout!(
     different_pages_stay_apart,
     a_write_before_the_flush_is_seen,
     others_come_between,
+    a_page_that_changes_its_frame_is_looked_at_again,
     what_cannot_be_merged_is_refused_by_name,
 );

@@ -200,6 +200,22 @@ fn without_memory_pages_stay<L: Layout>() {
     assert_eq!(bytes(&machine, &process, PAGES), (10..10 + PAGES as u8).collect::<Vec<_>>());
 }
 
+/// Each of two pages is claimed by a write when its entry is about to be owned, and written.
+fn a_page_that_another_cpu_changes_is_counted<L: Layout>() {
+    for at in 0..2 {
+        let machine = divided::<L>(64);
+        let process = machine.populated(2, 10);
+        machine.put(&process, A + PAGE, 11);
+        drop(process.fork().unwrap());
+        let race = || machine.put(&process, A + at * PAGE, 9);
+        let (out, raced) = machine.at_exchange(at, race, || process.relocate(A, 2 * PAGE, Zone::Unmovable));
+        // The second is looked at again, since the run ends before it.
+        assert!(raced && out == if at == 0 { moved(1, 0, 1) } else { moved(2, 0, 0) }, "{out:?}");
+        assert_eq!(bytes(&machine, &process, 2), if at == 0 { [9, 11] } else { [10, 9] });
+        machine.audit(&[&process], &Default::default());
+    }
+}
+
 every_layout!(
     a_page_that_moves_keeps_everything_but_its_frame,
     what_is_pinned_or_held_stays,
@@ -208,4 +224,5 @@ every_layout!(
     what_is_shared_or_elsewhere_stays,
     what_is_no_private_base_page_is_left_alone,
     without_memory_pages_stay,
+    a_page_that_another_cpu_changes_is_counted,
 );

@@ -196,8 +196,10 @@ impl<L: Layout> FrameWord<L> {
             match (L::refs(word), L::pins(word)) {
                 (_, pins) if safeguard!(FreezeNeedsNoPins => pins != 0) => Err(CountError::Pinned),
                 // The get family's are nobody's to account for where they are counted by themselves.
-                (now, _) if now == refs && word & L::GETS.mask() == 0 => Ok((word & !Self::STATE) | frozen),
-                _ => Err(CountError::Referenced),
+                (now, _) if safeguard!(FreezeNeedsSoleReference => now != refs || word & L::GETS.mask() != 0) => {
+                    Err(CountError::Referenced)
+                }
+                _ => Ok((word & !Self::STATE) | frozen),
             }
         })?;
         Ok(())

@@ -33,7 +33,8 @@ impl Cpus {
         touch: impl FnOnce(Pfn) -> T,
     ) -> Option<T> {
         let mut tlb = self.lock(cpu);
-        let permits = |entry: &Entry| entry.is_present() && (access == Access::Read || entry.is_writable());
+        let writes = |entry: &Entry| entry.is_writable() && entry.is_dirty();
+        let permits = |entry: &Entry| entry.is_present() && (access == Access::Read || writes(entry));
         let cached = tlb.0.get(&(root, page)).copied();
         let entry = cached.filter(permits).or_else(|| walk().filter(permits))?;
         tlb.0.insert((root, page), entry);

@@ -2,10 +2,13 @@
 
 use pagepin::frame::{FrameWord, PageFrame, Snapshot, Wide};
 use pagepin::model::AtomicU64;
-use pagepin::{Entry, EntryAddr, EntryCell, EntryChange, FrameRequest, FrameSource, FrameTable, Pfn, PhysMap};
+use pagepin::{Access, Entry, EntryAddr, EntryCell, EntryChange, FrameRequest, FrameSource, FrameTable, Pfn, PhysMap};
 
 use crate::checker::atomic::{self, Ordering};
 use crate::checker::{ENTRIES, Tables, UnsafeCell, WORDS, ZERO_FRAME};
+
+/// What hardware sets in an entry by which it writes.
+const DIRTY: u64 = 1 << 6;
 
 /// The frame of zeroes, if there is one.
 const ZERO: Pfn = Pfn::new(0);
@@ -100,6 +103,20 @@ impl Memory {
         Some(unsafe { self.load_entry(EntryAddr::new(above.table_frame(), page % 512)) })
     }
 
+    /// The same for an access: who writes through an entry notes it there, in a step that finds the entry as it was.
+    pub(crate) fn walk_to(&self, root: Pfn, page: u64, access: Access) -> Option<Entry> {
+        let (_, above) = self.above(root, page)?;
+        let at = EntryAddr::new(above.table_frame(), page % 512);
+        // SAFETY: as in `walk`.
+        let mut entry = unsafe { self.load_entry(at) };
+        while access == Access::Write && entry.is_present() && entry.is_writable() && !entry.is_dirty() {
+            let noted = Entry::from_bits(entry.bits() | DIRTY);
+            // SAFETY: as in `walk`; hardware needs no lock for this.
+            entry = unsafe { self.exchange_entry(at, entry, noted) }.err().unwrap_or(noted);
+        }
+        Some(entry)
+    }
+
     /// The entry that leads to the lowest table of `page`, and its place.
     pub(crate) fn above(&self, root: Pfn, page: u64) -> Option<(EntryAddr, Entry)> {
         let mut table = root;
@@ -154,6 +171,10 @@ unsafe impl PhysMap for Memory {
     unsafe fn copy_frames(&self, from: Pfn, to: Pfn, order: u8) {
         assert_eq!(order, 0);
         (0..WORDS).for_each(|word| self.store(to, word, self.load(from, word)));
+    }
+
+    unsafe fn same_bytes(&self, one: Pfn, other: Pfn) -> bool {
+        (0..WORDS).all(|word| self.load(one, word) == self.load(other, word))
     }
 
     unsafe fn clear_frames(&self, frame: Pfn, order: u8) {

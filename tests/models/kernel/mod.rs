@@ -152,7 +152,7 @@ impl<R: Side> Kernel<R> {
     ) -> Result<T, FaultError> {
         let attempt = || {
             let cpu = CPU.with(Cell::get);
-            let walk = || self.memory.walk(space.root(), page);
+            let walk = || self.memory.walk_to(space.root(), page, access);
             let done = self.cpus.translate(cpu, space.root(), page, access, walk, &touch);
             let fault = Fault { address: page * PAGE, access, key_denied: false, malformed_table: false };
             done.map_or(Attempt::Fault(fault), Attempt::Done)

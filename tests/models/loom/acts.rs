@@ -6,11 +6,11 @@ use pagepin::Access;
 use pagepin::fault::FaultError;
 use pagepin::frame::Dirty;
 use pagepin::pin::{
-    PhysRun, PinAccess, PinFlags, PinnedPages, RawPins, Read, get_user_pages_fast_only, pin_user_pages,
+    PhysRun, PinAccess, PinFlags, PinnedPages, RawPins, Read, Write, get_user_pages_fast_only, pin_user_pages,
     pin_user_pages_fast, pin_user_pages_fast_only, unpin_user_pages,
 };
 use pagepin::space::{SpaceOptions, UserSpace};
-use pagepin::{MapOptions, Pfn, Rights, Unlimited, UserRange, VmaFlags};
+use pagepin::{LeafSize, MapOptions, Pfn, Rights, Unlimited, UserRange, VmaFlags};
 
 use super::kernel::{Kernel, PAGE, Side};
 
@@ -28,6 +28,18 @@ impl<R: Side> Kernel<R> {
     /// An address space in which nothing was touched yet: a root and no other table.
     pub(crate) fn empty_space(&'static self) -> Space<R> {
         self.space_with(VmaFlags::empty())
+    }
+
+    /// One whose first page may be written through its entry, and was not yet: its right to write was taken and given back.
+    pub(crate) fn clean_space(&'static self) -> Space<R> {
+        let space = self.empty_space();
+        assert_eq!(self.read(&space, 1), 0);
+        for rights in [Rights::READ, Rights::READ | Rights::WRITE] {
+            space.protect(PAGE, 2 * PAGE, rights).expect("nobody refuses");
+        }
+        let entry = self.memory.walk(space.root(), 1).expect("a table");
+        assert!(entry.is_writable() && !entry.is_dirty());
+        space
     }
 
     /// One that refuses to take the right to write from pages that are pinned. Nothing was touched in it yet.
@@ -61,10 +73,27 @@ impl<R: Side> Kernel<R> {
         }
     }
 
+    /// Whether a page that is mapped is known to have been written.
+    pub(crate) fn is_noted(&self, space: &UserSpace<&'static Self>, page: u64) -> bool {
+        let entry = self.memory.walk(space.root(), page).filter(|entry| entry.has_frame()).expect("a page");
+        entry.is_dirty() || self.memory.snapshot(entry.leaf_frame(LeafSize::Size4KiB)).dirty
+    }
+
+    /// User code stores to `page`, through this CPU's TLB, where there may be no such page.
+    pub(crate) fn try_write(&self, space: &UserSpace<&'static Self>, page: u64, value: u64) -> Option<()> {
+        let done = self.access(space, page, Access::Write, |frame| self.memory.store(frame, 0, value));
+        done.map_err(|error| assert_eq!(error, FaultError::NoVma)).ok()
+    }
+
     /// User code stores to `page`, through this CPU's TLB.
     pub(crate) fn write(&self, space: &UserSpace<&'static Self>, page: u64, value: u64) {
         let done = self.access(space, page, Access::Write, |frame| self.memory.store(frame, 0, value));
         done.expect("the page can be faulted in");
+    }
+
+    /// A device writes 5 to the first of these pages.
+    pub(crate) fn store_by(&self, pins: Option<Pins<Write>>) -> Option<Pins<Write>> {
+        pins.inspect(|pins| self.memory.store(first_frame(pins), 0, 5))
     }
 
     /// Pins the first `pages` pages, or as many as there are, without locks.
@@ -102,6 +131,12 @@ impl<R: Side> Kernel<R> {
 
 pub(crate) fn range(pages: u64) -> UserRange {
     UserRange::new(pagepin::Levels::Four.user_half(), PAGE, pages * PAGE).expect("user pages")
+}
+
+/// The frames that are pinned.
+pub(crate) fn frames<A: PinAccess>(pins: &Option<Pins<A>>) -> Vec<Pfn> {
+    let runs = pins.iter().flat_map(RawPins::runs);
+    runs.flat_map(|run| (0..run.pages()).map(|index| run.first().offset(index))).collect()
 }
 
 pub(crate) fn first_frame<A: PinAccess>(pins: &Pins<A>) -> Pfn {

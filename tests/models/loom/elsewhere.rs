@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use pagepin::fault::FaultError;
 use pagepin::model::Safeguard;
-use pagepin::pin::{PinAccess, Write};
+use pagepin::pin::Write;
 use pagepin::space::{Sharing, SpaceOptions, UserSpace};
 use pagepin::{Access, Levels, Rights};
 
-use super::acts::{Pins, Space, first_frame};
+use super::acts::{Pins, Space, first_frame, frames};
 use super::checker::Bound;
 use super::kernel::{Epoch, FILE, Kernel, PAGE, Tables, with_kernel};
 use super::runner::Model;
@@ -82,18 +82,12 @@ fn pin_and_swap_out(pages: u64, pin: Pin) {
         }
         let pinner = kernel.on_cpu(1, {
             let space = Arc::clone(&space);
-            move || {
-                let pins = pin(kernel, &space, pages);
-                if let Some(pins) = &pins {
-                    kernel.memory.store(first_frame(pins), 0, 5);
-                }
-                pins
-            }
+            move || kernel.store_by(pin(kernel, &space, pages))
         });
         space.swap_out(PAGE, pages * PAGE).expect("a slot for each page");
         kernel.write_out();
         let pins = pinner.join().expect("no panic");
-        let pinned = pins.as_ref().map(frames).unwrap_or_default();
+        let pinned = frames(&pins);
         kernel.audit(&[&space], &pinned);
         assert_eq!(kernel.read(&space, 1), if pins.is_some() { 5 } else { 1 }, "{LOST}");
         for (page, frame) in (1..).zip(&pinned) {
@@ -102,10 +96,6 @@ fn pin_and_swap_out(pages: u64, pin: Pin) {
         }
         kernel.unpin(pins);
     });
-}
-
-fn frames<A: PinAccess>(pins: &Pins<A>) -> Vec<pagepin::Pfn> {
-    pins.runs().iter().flat_map(|run| (0..run.pages()).map(|index| run.first().offset(index))).collect()
 }
 
 /// A thread copies a page that a child has, too, in order to write to it, and owns its entry for a while.
@@ -237,7 +227,7 @@ fn write_back_and_pin() {
         let pins = other.join().expect("no panic");
         assert!(written_back || pins.is_some(), "nobody got it");
         assert_eq!(kernel.read(&space, 1), if pins.is_some() { 7 } else { 6 }, "{LOST}");
-        kernel.audit(&[&space], &pins.as_ref().map(frames).unwrap_or_default());
+        kernel.audit(&[&space], &frames(&pins));
         kernel.unpin(pins);
         check_file(kernel, &space);
         kernel.cut_file();

@@ -19,6 +19,7 @@ mod kernel;
 mod kit;
 mod ledger;
 mod mm_lock;
+mod moves;
 mod noted_readers;
 mod owner_and_writer;
 mod owners;
@@ -39,6 +40,7 @@ fn main() -> std::process::ExitCode {
         copy_on_write::MODELS,
         faults::MODELS,
         owners::MODELS,
+        moves::MODELS,
         batches::MODELS,
         elsewhere::MODELS,
         table_free::MODELS,
