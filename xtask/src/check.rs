@@ -1,6 +1,10 @@
 //! `cargo xtask test`: every check in one run, each timed, none skipped because an earlier one failed.
+//!
+//! Two run at a time: one of those that need the kernel's toolchain, and one of the others. Most of them leave a second CPU idle
+//! for most of their time, while one crate is compiled or the kernel boots.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -25,30 +29,48 @@ const KERNEL_LIMIT: Duration = Duration::from_secs(600);
 pub(crate) struct Check {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    run: fn(&mut Checkout) -> Result<Summary>,
+    with: With,
+    run: fn(&Checkout) -> Result<Summary>,
 }
 
-/// All checks, in the order in which they run.
+/// The toolchain that a check needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum With {
+    Host,
+    Kernel,
+}
+
+impl Check {
+    const fn host(name: &'static str, about: &'static str, run: fn(&Checkout) -> Result<Summary>) -> Self {
+        Self { name, about, with: With::Host, run }
+    }
+
+    const fn kernel(name: &'static str, about: &'static str, run: fn(&Checkout) -> Result<Summary>) -> Self {
+        Self { name, about, with: With::Kernel, run }
+    }
+}
+
+/// All checks. Those of a kind run in this order.
 pub(crate) const CHECKS: &[Check] = &[
-    Check { name: "set-up", about: "what the machine lacks for the kernel", run: |c| c.set_up() },
-    Check { name: "format", about: "rustfmt on everything", run: |c| c.format() },
-    Check { name: "lint", about: "clippy on all but the kernels", run: |c| c.lint() },
-    Check { name: "lint-kernel", about: "clippy on the test kernel and the examples", run: |c| c.lint_kernel() },
-    Check { name: "host-tests", about: "unit tests and tests on an emulated machine", run: |c| c.host_tests() },
-    Check { name: "moved-bits", about: "the same with other software bits in the entries", run: |c| c.moved_bits() },
-    Check { name: "doc-tests", about: "the examples of the documentation", run: |c| c.doc_tests() },
-    Check { name: "docs", about: "the documentation builds without a warning", run: |c| c.docs() },
-    Check { name: "features", about: "every set of features compiles", run: |c| powerset::check(&|| c.cargo()) },
-    Check { name: "package", about: "the published package, alone", run: |c| c.package()?.check() },
-    Check { name: "dependent", about: "a bare-metal kernel of an older edition", run: |c| c.dependent() },
-    Check { name: "elsewhere", about: "hosts and kernels that are no x86_64", run: |c| c.elsewhere() },
-    Check { name: "oldest", about: "the oldest supported compiler", run: |c| published::oldest(&c.project) },
-    Check { name: "models", about: "the loom models and their twins", run: |c| loom::check(&c.project) },
-    Check { name: "scenarios", about: "the shuttle scenarios and their twins", run: |c| shuttle::check(&c.project) },
-    Check { name: "kernel-tests", about: "the test kernel in QEMU", run: |c| c.kernel_tests("test") },
-    Check { name: "examples", about: "the example kernels in QEMU", run: |c| example::check(c.toolchain()?) },
-    Check { name: "tutorial", about: "the kernels that the tutorial makes", run: |c| c.tutorial() },
-    Check { name: "iommu-tests", about: "the same kernel behind an IOMMU", run: |c| c.kernel_tests(IOMMU_MODE) },
+    Check::host("format", "rustfmt on everything", |c| c.format()),
+    Check::host("lint", "clippy on all but the kernels", |c| c.lint()),
+    Check::host("host-tests", "unit tests and tests on an emulated machine", |c| c.host_tests()),
+    Check::host("moved-bits", "the same with other software bits in the entries", |c| c.moved_bits()),
+    Check::host("package", "the published package, alone", |c| c.package()?.check()),
+    Check::host("doc-tests", "the examples of the documentation", |c| c.doc_tests()),
+    Check::host("docs", "the documentation builds without a warning", |c| c.docs()),
+    Check::host("features", "every set of features compiles", |c| powerset::check(&|| c.cargo())),
+    Check::host("oldest", "the oldest supported compiler", |c| published::oldest(&c.project)),
+    Check::host("models", "the loom models and their twins", |c| loom::check(&c.project)),
+    Check::host("scenarios", "the shuttle scenarios and their twins", |c| shuttle::check(&c.project)),
+    Check::kernel("set-up", "what the machine lacks for the kernel", |c| c.set_up()),
+    Check::kernel("lint-kernel", "clippy on the test kernel and the examples", |c| c.lint_kernel()),
+    Check::kernel("kernel-tests", "the test kernel in QEMU", |c| c.kernel_tests("test")),
+    Check::kernel("iommu-tests", "the same kernel behind an IOMMU", |c| c.kernel_tests(IOMMU_MODE)),
+    Check::kernel("examples", "the example kernels in QEMU", |c| example::check(c.toolchain()?)),
+    Check::kernel("tutorial", "the kernels that the tutorial makes", |c| c.tutorial()),
+    Check::kernel("elsewhere", "hosts and kernels that are no x86_64", |c| c.elsewhere()),
+    Check::kernel("dependent", "a bare-metal kernel of an older edition", |c| c.dependent()),
 ];
 
 /// The names for the command line, which refuses others.
@@ -60,10 +82,13 @@ pub(crate) fn names() -> PossibleValuesParser {
 pub(crate) fn run(project: &Path, wanted: &[String]) -> Steps {
     let chosen = chosen(wanted);
     let mut steps = Steps::new(project, chosen.len());
-    let mut checkout = Checkout { project: project.to_owned(), toolchain: None, package: None, image: None };
-    for check in chosen {
-        steps.run(check.name, Show::Last, || (check.run)(&mut checkout));
-    }
+    let checkout = Checkout { project: project.to_owned(), ..Checkout::default() };
+    let all = |with: With, steps: &mut Steps| {
+        for check in chosen.iter().filter(|check| check.with == with) {
+            steps.run(check.name, Show::Last, || (check.run)(&checkout));
+        }
+    };
+    steps.side_by_side(|steps| all(With::Host, steps), |steps| all(With::Kernel, steps));
     steps
 }
 
@@ -71,13 +96,20 @@ fn chosen(wanted: &[String]) -> Vec<&'static Check> {
     CHECKS.iter().filter(|check| wanted.is_empty() || wanted.iter().any(|name| name == check.name)).collect()
 }
 
+/// Made once, by the check that needs it first; or why there is none.
+type Made<T> = OnceLock<Result<T, String>>;
+
+fn made<T>(place: &Made<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    place.get_or_init(|| make().map_err(|error| format!("{error:#}"))).as_ref().map_err(|why| anyhow!("{why}"))
+}
+
 /// What is checked, and what some checks leave for others.
+#[derive(Default)]
 struct Checkout {
     project: PathBuf,
-    /// Or why there is none.
-    toolchain: Option<Result<KernelToolchain, String>>,
-    package: Option<Package>,
-    image: Option<Image>,
+    toolchain: Made<KernelToolchain>,
+    package: Made<Package>,
+    image: Made<Image>,
 }
 
 impl Checkout {
@@ -85,18 +117,16 @@ impl Checkout {
         host_cargo(&self.project)
     }
 
-    /// Sets the machine up for the kernel, unless that was tried before.
-    fn toolchain(&mut self) -> Result<&KernelToolchain> {
-        let project = &self.project;
-        let prepare = || KernelToolchain::prepare(project, Need::Lint).map_err(|error| format!("{error:#}"));
-        self.toolchain.get_or_insert_with(prepare).as_ref().map_err(|why| anyhow!("{why}"))
+    /// Sets the machine up for the kernel.
+    fn toolchain(&self) -> Result<&KernelToolchain> {
+        made(&self.toolchain, || KernelToolchain::prepare(&self.project, Need::Lint))
     }
 
-    fn set_up(&mut self) -> Result<Summary> {
+    fn set_up(&self) -> Result<Summary> {
         Ok(Summary::note(self.toolchain()?.description()))
     }
 
-    fn format(&mut self) -> Result<Summary> {
+    fn format(&self) -> Result<Summary> {
         let format =
             |place: &str| succeed(self.cargo().args(["fmt", "--all", "--check"]).current_dir(self.project.join(place)));
         // The others are looked at even when the library is not in order: one run should show everything.
@@ -105,13 +135,13 @@ impl Checkout {
         Ok(Summary::note("library, xtask, kernels, fuzz"))
     }
 
-    fn lint(&mut self) -> Result<Summary> {
+    fn lint(&self) -> Result<Summary> {
         let all = ["clippy", "--workspace", "--all-targets", "--all-features"];
         succeed(self.cargo().args(all).args(["--", "-D", "warnings"]))?;
         Ok(Summary::note("library, models, xtask"))
     }
 
-    fn lint_kernel(&mut self) -> Result<Summary> {
+    fn lint_kernel(&self) -> Result<Summary> {
         let toolchain = self.toolchain()?;
         toolchain.lint()?;
         Ok(Summary::note(if toolchain.clippy() {
@@ -121,13 +151,13 @@ impl Checkout {
         }))
     }
 
-    fn host_tests(&mut self) -> Result<Summary> {
+    fn host_tests(&self) -> Result<Summary> {
         // Documentation tests are the next step's.
         let all = ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--examples"];
         host_tests::run(self.cargo().args(["test", "--no-fail-fast"]).args(all), true)
     }
 
-    fn moved_bits(&mut self) -> Result<Summary> {
+    fn moved_bits(&self) -> Result<Summary> {
         // The library with the software bits of page-table entries elsewhere, on the same machine. No layout of the frame word
         // knows of them.
         let (mut cargo, (flags, one_layout)) = (self.cargo(), ONE_LAYOUT);
@@ -137,47 +167,37 @@ impl Checkout {
         host_tests::run(cargo.env("PAGEPIN_SOFTWARE_BITS", "11,58,54,9,55"), true)
     }
 
-    fn doc_tests(&mut self) -> Result<Summary> {
+    fn doc_tests(&self) -> Result<Summary> {
         // The packages under `tests/models` have the library's sources once more, but not under its name.
         host_tests::run(self.cargo().args(["test", "--package", "pagepin", "--all-features", "--doc"]), true)
     }
 
-    fn docs(&mut self) -> Result<Summary> {
+    fn docs(&self) -> Result<Summary> {
         let arguments = ["doc", "--workspace", "--no-deps", "--all-features"];
         succeed(self.cargo().args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
         Ok(Summary::default())
     }
 
     /// The library, packed and unpacked again.
-    fn package(&mut self) -> Result<&Package> {
-        let package = match self.package.take() {
-            Some(package) => package,
-            None => Package::unpack(&self.project)?,
-        };
-        Ok(self.package.insert(package))
+    fn package(&self) -> Result<&Package> {
+        made(&self.package, || Package::unpack(&self.project))
     }
 
-    fn dependent(&mut self) -> Result<Summary> {
-        let (project, package) = (self.project.clone(), self.package()?.directory().to_owned());
-        published::dependent(&project, &package, self.toolchain()?)
+    fn dependent(&self) -> Result<Summary> {
+        published::dependent(&self.project, self.package()?.directory(), self.toolchain()?)
     }
 
-    fn elsewhere(&mut self) -> Result<Summary> {
-        let project = self.project.clone();
-        published::elsewhere(&project, self.toolchain()?)
+    fn elsewhere(&self) -> Result<Summary> {
+        published::elsewhere(&self.project, self.toolchain()?)
     }
 
-    fn tutorial(&mut self) -> Result<Summary> {
-        let project = self.project.clone();
-        tutorial::check(&project, self.toolchain()?)
+    fn tutorial(&self) -> Result<Summary> {
+        tutorial::check(&self.project, self.toolchain()?)
     }
 
-    fn kernel_tests(&mut self, mode: &str) -> Result<Summary> {
-        let image = match self.image.take() {
-            Some(image) => image,
-            None => self.toolchain()?.build_image(Profile::Release)?,
-        };
-        kernel::tests(self.image.insert(image), mode, KERNEL_LIMIT)
+    fn kernel_tests(&self, mode: &str) -> Result<Summary> {
+        let image = made(&self.image, || self.toolchain()?.build_image(Profile::Release))?;
+        kernel::tests(image, mode, KERNEL_LIMIT)
     }
 }
 
@@ -197,6 +217,7 @@ mod tests {
     fn only_the_checks_asked_for_run_in_their_order() {
         let wanted = ["docs", "format"].map(str::to_owned);
         assert_eq!(chosen(&wanted).iter().map(|check| check.name).collect::<Vec<_>>(), ["format", "docs"]);
+        assert!(chosen(&wanted).iter().all(|check| check.with == With::Host));
         assert_eq!(chosen(&[]).len(), CHECKS.len());
     }
 }

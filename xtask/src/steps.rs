@@ -1,7 +1,10 @@
 //! The steps of a command: numbered, timed, each with a log, and what they came to.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -49,6 +52,8 @@ impl Verdict {
 
 /// A step that has ended.
 pub(crate) struct Step {
+    /// From 1, in the order in which they began.
+    number: usize,
     pub(crate) name: String,
     pub(crate) elapsed: Duration,
     pub(crate) summary: Summary,
@@ -59,12 +64,25 @@ pub(crate) struct Step {
 pub(crate) struct Steps {
     project: PathBuf,
     total: usize,
+    begun: Arc<AtomicUsize>,
+    start: Instant,
     pub(crate) ended: Vec<Step>,
 }
 
 impl Steps {
     pub(crate) fn new(project: &Path, total: usize) -> Self {
-        Self { project: project.to_owned(), total, ended: Vec::new() }
+        Self { project: project.to_owned(), total, begun: Arc::default(), start: Instant::now(), ended: Vec::new() }
+    }
+
+    /// Two threads with steps of their own, which are one list in the end.
+    pub(crate) fn side_by_side(&mut self, one: impl FnOnce(&mut Self), other: impl FnOnce(&mut Self) + Send) {
+        let mut others = Self { project: self.project.clone(), begun: self.begun.clone(), ended: Vec::new(), ..*self };
+        thread::scope(|scope| {
+            scope.spawn(|| other(&mut others));
+            one(self);
+        });
+        self.ended.append(&mut others.ended);
+        self.ended.sort_by_key(|step| step.number);
     }
 
     /// Whether the step went well. None begins after an interruption.
@@ -84,7 +102,8 @@ impl Steps {
             return None;
         }
         let width = self.total.to_string().len();
-        let heading = format!("[{:>width$}/{}] {name}", self.ended.len() + 1, self.total);
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let heading = format!("[{number:>width$}/{}] {name}", self.total);
         let log = self.project.join("target/xtask").join(name).with_extension("log");
         let start = Instant::now();
         let result = screen::begin(&heading, &log, show).and_then(|()| {
@@ -102,7 +121,7 @@ impl Steps {
             (None, 0) => Verdict::Ok,
             (None, _) => Verdict::Failed,
         };
-        let step = Step { name: name.to_owned(), elapsed, summary, verdict, log };
+        let step = Step { number, name: name.to_owned(), elapsed, summary, verdict, log };
         if verdict == Verdict::Failed {
             screen::log(&step.summary.note);
         }
@@ -122,9 +141,9 @@ impl Steps {
         self.ended.iter().map(|step| step.summary.failed).sum()
     }
 
-    /// Of all the steps together.
+    /// Since the beginning.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.ended.iter().map(|step| step.elapsed).sum()
+        self.start.elapsed()
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
@@ -204,8 +223,26 @@ mod tests {
     }
 
     #[test]
+    fn steps_side_by_side_are_one_list_in_the_order_of_their_beginnings() {
+        let mut steps = steps(5);
+        let begin = |steps: &mut Steps, name: &str| {
+            steps.run(name, Show::Last, || Ok(Summary { passed: 1, ..Summary::default() }));
+        };
+        begin(&mut steps, "first");
+        steps.side_by_side(
+            |steps| ["a", "b"].into_iter().for_each(|name| begin(steps, name)),
+            |steps| ["c", "d"].into_iter().for_each(|name| begin(steps, name)),
+        );
+        assert!(steps.all_well() && steps.passed() == 5);
+        assert!(steps.ended.is_sorted_by_key(|step| step.number), "each has a number of its own");
+        let place = |name: &str| steps.ended.iter().position(|step| step.name == name);
+        assert!(place("first") == Some(0) && place("a") < place("b") && place("c") < place("d"));
+    }
+
+    #[test]
     fn closing_lines_stand_in_columns() {
         let step = |name: &str, note: &str| Step {
+            number: 1,
             name: name.to_owned(),
             elapsed: Duration::from_millis(1500),
             summary: Summary::note(note),

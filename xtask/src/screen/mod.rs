@@ -2,13 +2,14 @@
 //!
 //! On a terminal the step at hand has a line of its own below all that is printed, with a spinner or a bar. Elsewhere
 //! there are plain lines only: a step's beginning, its end, and a sign of life every half minute. The whole output of a
-//! step's programs goes to its log.
+//! step's programs goes to its log. Each thread may have a step of its own at hand.
 
 mod step;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
@@ -118,14 +119,15 @@ struct Screen {
     out: Box<dyn Write + Send>,
     bars: MultiProgress,
     verbose: bool,
-    step: Option<Step>,
+    /// Those at hand, and in which thread.
+    steps: Vec<(ThreadId, Step)>,
     record: Option<String>,
 }
 
 impl Screen {
     fn new(out: impl Write + Send + 'static, target: ProgressDrawTarget) -> Self {
         let bars = MultiProgress::with_draw_target(target);
-        Self { out: Box::new(out), bars, verbose: false, step: None, record: None }
+        Self { out: Box::new(out), bars, verbose: false, steps: Vec::new(), record: None }
     }
 
     fn on_stdout() -> Self {
@@ -142,9 +144,15 @@ impl Screen {
         bars.suspend(|| {
             let _ = writeln!(out, "{text}").and_then(|()| out.flush());
         });
-        if let Some(step) = &mut self.step {
+        if let Some(step) = self.step() {
             step.last_print = Instant::now();
         }
+    }
+
+    /// This thread's.
+    fn step(&mut self) -> Option<&mut Step> {
+        let this = thread::current().id();
+        self.steps.iter_mut().find(|(thread, _)| *thread == this).map(|(_, step)| step)
     }
 
     fn say(&mut self, text: &str) {
@@ -156,21 +164,22 @@ impl Screen {
     }
 
     fn log(&mut self, line: &str) {
-        if let Some(step) = &mut self.step {
+        if let Some(step) = self.step() {
             step.log(line);
         }
     }
 
     fn show(&mut self, line: &str) {
-        match &self.step {
-            Some(step) if step.show == Show::Last && !self.verbose => step.bar.set_message(line.trim().to_owned()),
+        let verbose = self.verbose;
+        match self.step() {
+            Some(step) if step.show == Show::Last && !verbose => step.bar.set_message(line.trim().to_owned()),
             Some(step) if step.show == Show::All => self.say(line),
             _ => self.print(line),
         }
     }
 
     fn progress(&mut self, done: u64, total: Option<u64>, unit: &'static str) {
-        if let Some(step) = &mut self.step {
+        if let Some(step) = self.step() {
             step.progress(done, total, unit);
         }
     }
@@ -183,12 +192,14 @@ impl Screen {
             step.bar = self.bars.add(step.bar);
             step.bar.enable_steady_tick(TICK);
         }
-        self.step = Some(step);
+        self.steps.push((thread::current().id(), step));
         Ok(())
     }
 
     fn end(&mut self, closing: &str, failed: bool) {
-        let Some(step) = self.step.take() else { return };
+        let this = thread::current().id();
+        let Some(at) = self.steps.iter().position(|(thread, _)| *thread == this) else { return };
+        let (_, step) = self.steps.remove(at);
         step.bar.finish_and_clear();
         self.bars.remove(&step.bar);
         // Who has seen the lines needs not see them again.
@@ -199,11 +210,13 @@ impl Screen {
     }
 
     fn sign_of_life(&mut self, silence: Duration) {
-        let Some(step) = &self.step else { return };
-        if step.bar.is_hidden() && step.last_print.elapsed() >= silence {
-            let text = step.how_far();
-            self.print(&text);
+        let silent = |step: &Step| step.bar.is_hidden() && step.last_print.elapsed() >= silence;
+        let mut texts = Vec::new();
+        for (_, step) in self.steps.iter_mut().filter(|(_, step)| silent(step)) {
+            step.last_print = Instant::now();
+            texts.push(step.how_far());
         }
+        texts.iter().for_each(|text| self.print(text));
     }
 }
 

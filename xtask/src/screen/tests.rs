@@ -117,7 +117,7 @@ fn a_terminal_shows_a_bar_below_what_is_said() {
     screen.progress(5, Some(19), "models");
     screen.show("  share x pin (wide)");
     screen.say("said");
-    screen.step.as_ref().unwrap().bar.tick();
+    screen.step().unwrap().bar.tick();
     let contents = term.contents();
     let lines: Vec<&str> = contents.lines().collect();
     assert_eq!(lines.len(), 2, "{contents}");
