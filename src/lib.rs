@@ -127,9 +127,9 @@ pub mod uaccess;
 mod vma;
 
 pub use adapters::{
-    BootPlatform, BuddySource, EpochGuard, EpochReadSide, FrameAllocatorSource, IpiShootdown, Reach, Region,
-    RegionError, SectionCount, SectionGuard, SpanFrameTable, WalkGuard, X86Cpu, fault_from_error_code,
-    frames_from_regions,
+    BootPlatform, BuddySource, EpochGuard, EpochReadSide, FrameAllocatorSource, FreshPage, IpiShootdown, ObjectStore,
+    Reach, Region, RegionError, SectionCount, SectionGuard, SlotStore, SpanFrameTable, Stored, StoredPage, WalkGuard,
+    X86Cpu, fault_from_error_code, frames_from_regions,
 };
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub use adapters::{CurrentSpace, HasSpace, InterruptsOff, PageFault, Share, SingleCpu};

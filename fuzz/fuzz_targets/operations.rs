@@ -3,6 +3,9 @@
 
 #[path = "../../tests/host/forms.rs"]
 mod forms;
+#[path = "../../tests/machine/kept.rs"]
+#[expect(dead_code, unused_imports, reason = "the host tests use all of it")]
+mod kept;
 #[path = "../../tests/kit/mod.rs"]
 mod kit;
 #[path = "../../tests/machine/mod.rs"]

@@ -1,5 +1,5 @@
-//! Ready-made parts for a kernel: over the `x86_64` crate's types, over one CPU, over several, and over nothing but the boot
-//! loader's map of memory.
+//! Ready-made parts for a kernel: over the `x86_64` crate's types, over one CPU, over several, over nothing but the boot
+//! loader's map of memory, and over stores of pages in safe code.
 //!
 //! The one room that may use every other; none of them knows it.
 
@@ -14,6 +14,7 @@ mod memory;
 mod section_count;
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 mod single_cpu;
+mod stored;
 mod x86_64_types;
 mod x86_cpu;
 
@@ -25,6 +26,7 @@ pub use memory::{BootPlatform, BuddySource, Reach, Region, RegionError, SpanFram
 pub use section_count::{SectionCount, SectionGuard};
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub use single_cpu::SingleCpu;
+pub use stored::{FreshPage, ObjectStore, SlotStore, Stored, StoredPage};
 pub use x86_64_types::{FrameAllocatorSource, fault_from_error_code};
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub use x86_cpu::InterruptsOff;

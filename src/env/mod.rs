@@ -13,8 +13,8 @@
 //! | [`PinLedger`] | know who pins what | `()`, [`LedgerTable`] |
 //! | [`Quarantine`] | keep pins whose device may be at work | `()`, [`QuarantineTable`](crate::pin::QuarantineTable) |
 //! | [`MmReaders`] | note which CPU reads which mm | `()`, [`CpuReaders`] |
-//! | [`Objects`] | files and other things that have pages of their own | `()` |
-//! | [`Tokens`] | where pages are kept that are not in memory | `()` |
+//! | [`Objects`] | files and other things that have pages of their own | `()`, [`Stored`](crate::Stored) |
+//! | [`Tokens`] | where pages are kept that are not in memory | `()`, [`Stored`](crate::Stored) |
 //! | [`Statistics`] | where totals are kept | [`Counters`], [`CpuCounters`] |
 //! | [`AddressSpace`](crate::AddressSpace) | VMAs and locks of one mm | `UserSpace` (feature `alloc`) |
 //!

@@ -15,7 +15,7 @@ use pagepin::{
 use crate::machine::{A, Machine, PAGE, R, RW};
 
 #[path = "../machine/doc_kernel.rs"]
-mod doc_kernel;
+pub(crate) mod doc_kernel;
 
 use doc_kernel::Kernel;
 

@@ -2,6 +2,8 @@
 
 #[path = "../evidence/mod.rs"]
 mod evidence;
+#[path = "../machine/kept.rs"]
+mod kept;
 #[path = "../kit/mod.rs"]
 mod kit;
 #[path = "../machine/mod.rs"]
@@ -83,6 +85,7 @@ mod revoke;
 mod side_by_side;
 mod sole;
 mod steps;
+mod stored;
 mod the_machine;
 mod tlb;
 mod undo;

@@ -73,14 +73,15 @@ impl<L: Layout> Machine<L> {
     pub(crate) fn audit(&self, spaces: &[&Process<'_, L>], held: &kit::Held) -> Vec<kit::Seen> {
         let roots: Vec<_> = spaces.iter().map(|space| root(space)).collect();
         let mut held = held.clone();
-        for frame in self.slots().frames().into_iter().chain(self.shelf().frames()) {
+        let (frames, tokens) = self.kept();
+        for frame in frames {
             held.entry(frame).or_default().0 += 1;
         }
         let mut holders: BTreeMap<Token, u64> = BTreeMap::new();
         for token in roots.iter().flat_map(|root| kit::tokens(self, *root)) {
             *holders.entry(token).or_default() += 1;
         }
-        assert_eq!(holders, self.slots().holders(), "who holds a slot");
+        assert_eq!(holders, tokens, "who holds a slot");
         kit::audit(self, &roots, &held)
     }
 

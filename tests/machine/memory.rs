@@ -382,7 +382,7 @@ unsafe impl<L: Layout> FrameSource for Machine<L> {
 }
 
 /// Gives up a plain reference of the test's own, and the frame if it was the last.
-pub(super) fn release<K: pagepin::Env>(kernel: &K, frame: Pfn) {
+pub(crate) fn release<K: pagepin::Env>(kernel: &K, frame: Pfn) {
     let word = kernel.frames().frame(frame).unwrap();
     // SAFETY: the reference is the caller's.
     if let Released::Last { order } = unsafe { word.word() }.put().unwrap() {

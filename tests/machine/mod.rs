@@ -12,11 +12,9 @@ mod entries;
 mod hooks;
 mod image;
 mod large;
-mod memory;
-mod one_thread;
+pub(crate) mod memory;
+pub(crate) mod one_thread;
 mod sections;
-mod shelf;
-mod slots;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -34,14 +32,15 @@ pub(crate) use cpu::{CPUS, Trap};
 pub(crate) use image::Image;
 pub(crate) use memory::FIRST;
 
+/// Where this kernel keeps pages that no address space has, as the tests in question want it.
+pub(crate) use crate::kept::*;
+
 use cpu::Cpus;
 use entries::Protocol;
 use hooks::{Hook, Playing};
 use memory::Memory;
 use one_thread::OneThread;
 use sections::{Sections, Work};
-pub(crate) use shelf::{READING, Shelf, WRITE_BACK, first_byte};
-pub(crate) use slots::Slots;
 
 /// Loads and stores.
 pub(crate) const RW: Rights = Rights::READ.union(Rights::WRITE);

@@ -10,9 +10,9 @@ use pagepin::{
     PhysMap,
 };
 
-use super::one_thread::OneThread;
-use super::{Machine, MachineExtras};
 use crate::machine::memory::release;
+use crate::machine::one_thread::OneThread;
+use crate::machine::{Machine, MachineExtras};
 
 /// What a page that is written back waits for.
 pub(crate) const WRITE_BACK: NotReady = NotReady(77);
@@ -50,7 +50,7 @@ pub(crate) fn first_byte(page: u32) -> u8 {
 }
 
 impl Shelf {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(OneThread::new(Inner::default()))
     }
 

@@ -9,9 +9,9 @@ use pagepin::{
     Env, FrameRequest, FrameSource, FrameTable, NotReady, PAGE_SIZE, Pfn, PhysMap, Token, TokenError, Tokens,
 };
 
-use super::one_thread::OneThread;
-use super::{Machine, MachineExtras};
 use crate::machine::memory::release;
+use crate::machine::one_thread::OneThread;
+use crate::machine::{Machine, MachineExtras};
 
 /// See the [module text](self).
 pub(crate) struct Slots(OneThread<Inner>);
@@ -42,7 +42,7 @@ struct Slot {
 }
 
 impl Slots {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let inner = Inner::default();
         inner.room.set(u64::MAX);
         inner.duplicates.set(u64::MAX);

@@ -14,7 +14,7 @@ use crate::child::succeed;
 use crate::childenv::host_cargo;
 use crate::host_tests::{self, ONE_LAYOUT, ONE_LAYOUT_TARGET};
 use crate::kernel::{self, KernelToolchain, Profile};
-use crate::powerset;
+use crate::powerset::{self, LIBRARY, STORE};
 use crate::published::{self, Package};
 use crate::qemu::{IOMMU_MODE, Image};
 use crate::screen::Show;
@@ -169,7 +169,8 @@ impl Checkout {
 
     fn doc_tests(&self) -> Result<Summary> {
         // The packages under `tests/models` have the library's sources once more, but not under its name.
-        host_tests::run(self.cargo().args(["test", "--package", "pagepin", "--all-features", "--doc"]), true)
+        let documented = ["--package", LIBRARY, "--package", STORE];
+        host_tests::run(self.cargo().args(["test", "--all-features", "--doc"]).args(documented), true)
     }
 
     fn docs(&self) -> Result<Summary> {

@@ -14,6 +14,9 @@ use crate::steps::Summary;
 /// The library's name among the workspace's packages.
 pub(crate) const LIBRARY: &str = "pagepin";
 
+/// The companion that kernels link with it, which supports the compilers and machines that it does.
+pub(crate) const STORE: &str = "pagepin-store";
+
 /// Lints and documents the library alone with each subset of its features; clippy includes all that `cargo check` finds.
 pub(crate) fn check(cargo: &dyn Fn() -> Command) -> Result<Summary> {
     let features = features(&library(cargo())?)?;

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::child::succeed;
 use crate::kernel::KernelToolchain;
-use crate::powerset::LIBRARY;
+use crate::powerset::{LIBRARY, STORE};
 use crate::steps::Summary;
 
 struct Check {
@@ -36,7 +36,7 @@ const CHECKS: [Check; 2] = [
 pub(crate) fn check(project: &Path, toolchain: &KernelToolchain) -> Result<Summary> {
     for Check { targets, standard, what } in CHECKS {
         let mut cargo = toolchain.cargo_in(project);
-        cargo.args(["check", standard, "--package", LIBRARY, "--all-features"]).args(what);
+        cargo.args(["check", standard, "--package", LIBRARY, "--package", STORE, "--all-features"]).args(what);
         cargo.args(targets.iter().flat_map(|target| ["--target", target]));
         // Warnings too: an unused import shows that a `cfg` was forgotten.
         cargo.args(["-Zwarnings", "--config", "build.warnings='deny'"]);

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::child::{self, succeed};
 use crate::childenv::host_cargo;
 use crate::nightly::rustup;
-use crate::powerset::{self, LIBRARY};
+use crate::powerset::{self, LIBRARY, STORE};
 use crate::screen;
 use crate::setup;
 use crate::steps::Summary;
@@ -21,9 +21,11 @@ pub(crate) fn check(project: &Path) -> Result<Summary> {
     if !version.starts_with(&format!("rustc {release}.")) {
         bail!("{} is {}, not {release}", compiler.display(), version.trim());
     }
-    for features in ["--no-default-features", "--all-features"] {
+    for (package, features) in
+        [(LIBRARY, "--no-default-features"), (LIBRARY, "--all-features"), (STORE, "--all-features")]
+    {
         let mut cargo = host_cargo(project);
-        cargo.args(["check", "--package", LIBRARY, "--lib", "--target-dir", "target/oldest", features]);
+        cargo.args(["check", "--package", package, "--lib", "--target-dir", "target/oldest", features]);
         succeed(cargo.env("RUSTC", &compiler))?;
     }
     Ok(Summary::note(version.trim()))
