@@ -53,29 +53,42 @@ impl Leaf {
 
 /// The leaves of an address space by their addresses, and its tables, the top one first.
 pub(crate) fn leaves(kernel: &(impl Plug + ?Sized), root: Root) -> (Vec<Leaf>, Vec<Pfn>) {
-    let (mut leaves, mut tables) = (Vec::new(), Vec::new());
-    let top = if root.levels == Levels::Four { 4 } else { 5 };
-    descend(kernel, (root.table, top, 0), &mut leaves, &mut tables);
-    (leaves, tables)
+    let found = descend_from(kernel, root);
+    (found.leaves, found.tables)
 }
 
-fn descend(
-    kernel: &(impl Plug + ?Sized),
-    (table, level, base): (Pfn, u32, u64),
-    leaves: &mut Vec<Leaf>,
-    tables: &mut Vec<Pfn>,
-) {
+/// The tokens of an address space by their addresses.
+pub(crate) fn tokens(kernel: &(impl Plug + ?Sized), root: Root) -> Vec<(u64, Token)> {
+    descend_from(kernel, root).tokens
+}
+
+#[derive(Default)]
+struct Found {
+    leaves: Vec<Leaf>,
+    tables: Vec<Pfn>,
+    tokens: Vec<(u64, Token)>,
+}
+
+fn descend_from(kernel: &(impl Plug + ?Sized), root: Root) -> Found {
+    let mut found = Found::default();
+    let top = if root.levels == Levels::Four { 4 } else { 5 };
+    descend(kernel, (root.table, top, 0), &mut found);
+    found
+}
+
+fn descend(kernel: &(impl Plug + ?Sized), (table, level, base): (Pfn, u32, u64), found: &mut Found) {
     // The kernel's half of the top table is its own business.
-    let places = if tables.is_empty() { 256 } else { 512 };
-    tables.push(table);
+    let places = if found.tables.is_empty() { 256 } else { 512 };
+    found.tables.push(table);
     for (at, bits) in kernel.entries(table, places) {
+        let address = base + ((at.address() % 4096 / 8) << (12 + 9 * (level - 1)));
         if level == 1 && is_token(bits) {
+            found.tokens.push((address, Entry::from_bits(bits).as_token().expect("a token")));
             continue;
         }
-        let address = base + ((at.address() % 4096 / 8) << (12 + 9 * (level - 1)));
         assert!(bits & (PRESENT | PROT_NONE) != 0, "a broken entry was left behind: {bits:#x} at level {level}");
         if level != 1 && bits & LARGE == 0 {
-            descend(kernel, (Pfn::containing(bits & ADDRESS), level - 1, address), leaves, tables);
+            descend(kernel, (Pfn::containing(bits & ADDRESS), level - 1, address), found);
             continue;
         }
         let size = match level {
@@ -84,18 +97,11 @@ fn descend(
             3 => LeafSize::Size1GiB,
             _ => panic!("a leaf at level {level}"),
         };
-        leaves.push(Leaf { address, at, bits, size });
+        found.leaves.push(Leaf { address, at, bits, size });
     }
 }
 
 /// An entry that stands for a page which is elsewhere.
 pub(crate) fn is_token(bits: u64) -> bool {
     bits & (PRESENT | USER | PROT_NONE | SPECIAL) == SPECIAL
-}
-
-/// The tokens in the tables of an address space.
-pub(crate) fn tokens(kernel: &(impl Plug + ?Sized), root: Root) -> Vec<Token> {
-    let (_, tables) = leaves(kernel, root);
-    let entries = tables.iter().flat_map(|table| kernel.entries(*table, if *table == root.table { 256 } else { 512 }));
-    entries.filter_map(|(_, bits)| Entry::from_bits(bits).as_token()).collect()
 }

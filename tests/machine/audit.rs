@@ -54,6 +54,11 @@ impl<L: Layout> Machine<L> {
         kit::leaves(self, root(space))
     }
 
+    /// The tokens of an address space, by address.
+    pub(crate) fn tokens(&self, space: &Process<'_, L>) -> Vec<(u64, Token)> {
+        kit::tokens(self, root(space))
+    }
+
     /// The leaf that maps `address`.
     #[track_caller]
     pub(crate) fn leaf(&self, space: &Process<'_, L>, address: u64) -> Option<Leaf> {
@@ -78,7 +83,7 @@ impl<L: Layout> Machine<L> {
             held.entry(frame).or_default().0 += 1;
         }
         let mut holders: BTreeMap<Token, u64> = BTreeMap::new();
-        for token in roots.iter().flat_map(|root| kit::tokens(self, *root)) {
+        for (_, token) in roots.iter().flat_map(|root| kit::tokens(self, *root)) {
             *holders.entry(token).or_default() += 1;
         }
         assert_eq!(holders, tokens, "who holds a slot");

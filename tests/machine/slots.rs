@@ -195,6 +195,17 @@ impl<L: Layout> Machine<L> {
         pagepin::ExtraParts::tokens(extras)
     }
 
+    /// Whether the page that a token stands for holds `bytes`.
+    pub(crate) fn slot_holds(&self, token: Token, bytes: &[u8]) -> bool {
+        let slots = self.slots().inner().slots.borrow();
+        let slot = &slots[&token.number()];
+        match (slot.frame, &slot.bytes) {
+            (Some(frame), _) => self.memory().holds(frame, bytes),
+            (None, Some(written)) => written[..] == *bytes,
+            (None, None) => panic!("a slot that was never filled"),
+        }
+    }
+
     /// Writes out everything that slots remember, and forgets the frames.
     pub(crate) fn write_out(&self) {
         let numbers: Vec<_> = self.slots().inner().slots.borrow().keys().copied().collect();

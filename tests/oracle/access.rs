@@ -23,10 +23,20 @@ impl<L: Layout> World<'_, L> {
         if denied && access != Access::Execute { Err(FaultError::ProtectionKey) } else { Ok(page) }
     }
 
-    fn judge_access<T>(&self, result: Result<T, FaultError>, wanted: Result<T, FaultError>) -> Effect
+    fn judge_access<T>(
+        &self,
+        (who, address): (usize, u64),
+        result: Result<T, FaultError>,
+        wanted: Result<T, FaultError>,
+    ) -> Effect
     where
         T: PartialEq + std::fmt::Debug,
     {
+        if self.starved() && self.seen.is_elsewhere(who, address) {
+            // It may have come for want of memory to copy it.
+            assert!(matches!(result, Err(FaultError::NoMemory | FaultError::NotReady(_))), "{result:?}");
+            return Effect::Anything;
+        }
         if self.starved() {
             assert_eq!(result, Err(FaultError::NoMemory));
             return Effect::Nothing;
@@ -53,7 +63,7 @@ impl<L: Layout> World<'_, L> {
             Some(register) => self.registers.get(&register).copied().unwrap_or(0),
             None => page.bytes().unwrap().get(address),
         });
-        self.judge_access(result, wanted.map(u64::from))
+        self.judge_access((who, address), result, wanted.map(u64::from))
     }
 
     pub(super) fn store(&mut self, who: usize, address: u64, cpu: usize, byte: u8) -> Effect {
@@ -62,7 +72,7 @@ impl<L: Layout> World<'_, L> {
         }
         let result = self.machine.store(cpu, &self.processes[who].0, address, u64::from(byte), 1);
         let page = self.accesses(who, address, Access::Write, cpu);
-        let effect = self.judge_access(result, page.map(|_| ()));
+        let effect = self.judge_access((who, address), result, page.map(|_| ()));
         let places = page.map(|page| (page.register(address), page.bytes()));
         match (result, places) {
             (Ok(()), Ok((Some(register), _))) => _ = self.registers.insert(register, byte),
@@ -78,7 +88,7 @@ impl<L: Layout> World<'_, L> {
         }
         let result = self.machine.execute(cpu, &self.processes[who].0, address);
         let wanted = self.accesses(who, address, Access::Execute, cpu).map(|_| ());
-        self.judge_access(result, wanted)
+        self.judge_access((who, address), result, wanted)
     }
 
     /// A fault at any address, which hardware might not report.
@@ -96,7 +106,7 @@ impl<L: Layout> World<'_, L> {
             return Effect::Nothing;
         }
         let wanted = self.faults(who, address, access).map(|_| ());
-        self.judge_access(result.map(|_| ()), wanted)
+        self.judge_access((who, address), result.map(|_| ()), wanted)
     }
 
     pub(super) fn set_keys(&mut self, cpu: usize, pkru: u32) -> Effect {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use pagepin::frame::{FrameKind, Layout, Snapshot};
 use pagepin::pin::PhysRun;
-use pagepin::{AddressSpace, PageAddr, Pfn, Rights, Vma};
+use pagepin::{AddressSpace, PageAddr, Pfn, Rights, Token, Vma};
 
 use super::contents::{Bytes, SharedBlock};
 use super::decode::windows;
@@ -23,6 +23,8 @@ const NO_EXECUTE: u64 = 1 << 63;
 #[derive(Default)]
 pub(super) struct Seen {
     leaves: Vec<Vec<Leaf>>,
+    /// What is in slots, by address.
+    tokens: Vec<BTreeMap<u64, Token>>,
     tables: Vec<Vec<Pfn>>,
     /// Those of tables are not among them.
     words: BTreeMap<Pfn, Snapshot>,
@@ -36,6 +38,15 @@ impl Seen {
 
     pub(super) fn leaf(&self, who: usize, address: u64) -> Option<&Leaf> {
         leaf_at(&self.leaves[who], address)
+    }
+
+    pub(super) fn tokens(&self, who: usize) -> &BTreeMap<u64, Token> {
+        &self.tokens[who]
+    }
+
+    /// Whether a page is in a slot.
+    pub(super) fn is_elsewhere(&self, who: usize, address: u64) -> bool {
+        self.tokens[who].contains_key(&(address & !(PAGE - 1)))
     }
 
     pub(super) fn is_pinned(&self, leaf: &Leaf) -> bool {
@@ -59,6 +70,7 @@ impl Seen {
             return;
         }
         assert_eq!(self.leaves, before.leaves, "INV-14: entries");
+        assert_eq!(self.tokens, before.tokens, "INV-14: tokens");
         if effect != Effect::EmptyTables {
             assert_eq!(self.tables, before.tables, "INV-14: tables");
         }
@@ -92,7 +104,7 @@ impl<L: Layout> World<'_, L> {
             process.with_vmas(&mut |vmas| check_vmas(model, |page| vmas.vma_at(page))).unwrap();
             let limited = self.limited();
             assert_eq!(process.budget().used(), if limited { model.charged } else { 0 }, "the budget");
-            check_entries::<L>(model, self.seen.leaves(who), &mut blocks);
+            check_entries::<L>(model, self.seen.leaves(who), &self.seen.tokens[who], &mut blocks);
         }
         for (frame, bytes) in self.pins.iter().flat_map(|dma| &dma.pages) {
             blocks.add_page(*frame, bytes);
@@ -120,7 +132,8 @@ impl<L: Layout> World<'_, L> {
         let words = words.map(|(frame, _)| (frame, self.machine.word(frame).snapshot()));
         let words: BTreeMap<_, _> = words.filter(|(_, word)| word.kind != FrameKind::Table).collect();
         assert!(held.keys().all(|frame| words.contains_key(frame)), "a frame was freed that is held");
-        Seen { leaves, tables, words }
+        let tokens = processes.iter().map(|process| self.machine.tokens(process).into_iter().collect()).collect();
+        Seen { leaves, tokens, tables, words }
     }
 
     /// INV-12: no TLB grants what the tables do not.
@@ -156,6 +169,7 @@ impl<L: Layout> World<'_, L> {
 struct Blocks<'m> {
     known: BTreeSet<(Pfn, *const ())>,
     blocks: Vec<(Pfn, &'m SharedBlock)>,
+    in_slots: Vec<(Token, &'m SharedBlock)>,
 }
 
 impl<'m> Blocks<'m> {
@@ -171,6 +185,9 @@ impl<'m> Blocks<'m> {
 
     fn check<L: Layout>(self, machine: &Machine<L>) {
         self.blocks.into_iter().for_each(|(first, block)| block.borrow_mut().check(machine, first));
+        for (token, block) in self.in_slots {
+            assert!(machine.slot_holds(token, block.borrow().page(0)), "INV-11: {token:?} does not hold its page");
+        }
     }
 }
 
@@ -196,7 +213,12 @@ fn check_vmas(model: &Model, vma_at: impl Fn(PageAddr) -> Option<Vma>) {
 }
 
 /// Every entry belongs to a mapping and says no more than it, and nothing that was stored is without one.
-fn check_entries<'m, L: Layout>(model: &'m Model, leaves: &[Leaf], blocks: &mut Blocks<'m>) {
+fn check_entries<'m, L: Layout>(
+    model: &'m Model,
+    leaves: &[Leaf],
+    tokens: &BTreeMap<u64, Token>,
+    blocks: &mut Blocks<'m>,
+) {
     let mut explained = 0;
     for (first, mapping) in model.mappings() {
         let leaf = leaf_at(leaves, first * PAGE);
@@ -219,10 +241,14 @@ fn check_entries<'m, L: Layout>(model: &'m Model, leaves: &[Leaf], blocks: &mut 
                 assert!(leaf.is_some_and(expected), "{frame:?}: {leaf:x?}");
             }
             (Backing::Anonymous(block), Some(leaf)) => blocks.add(leaf.frame(), block),
+            (Backing::Anonymous(block), None) if let Some(token) = tokens.get(&(first * PAGE)) => {
+                explained += 1;
+                blocks.in_slots.push((*token, block));
+            }
             (Backing::Anonymous(block), None) => {
                 assert!(mapping.pages == 1 && block.borrow().is_zero(), "page {first:#x} was lost");
             }
         }
     }
-    assert_eq!(explained, leaves.len(), "an entry outside every VMA");
+    assert_eq!(explained, leaves.len() + tokens.len(), "an entry outside every VMA");
 }

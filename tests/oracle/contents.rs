@@ -58,7 +58,7 @@ impl Block {
         &self.bytes
     }
 
-    fn page(&self, page: usize) -> &[u8] {
+    pub(crate) fn page(&self, page: usize) -> &[u8] {
         let start = page * PAGE as usize;
         self.bytes.get(start..start + PAGE as usize).unwrap_or(&ZEROES)
     }

@@ -105,6 +105,13 @@ pub(crate) enum Op {
     Discard(u64, u64),
     Advise(u64, u64, Advice),
     FinishDeferred,
+    SwapOut(u64, u64),
+    /// What slots remember goes to the disk.
+    WriteOut,
+    Relocate(u64, u64),
+    Move(u64, u64, u64),
+    /// A page and another process's, or one of the same process.
+    Merge(u64, usize, u64),
     Load(u64, usize),
     Store(u64, usize, u8),
     Execute(u64, usize),
@@ -204,6 +211,18 @@ fn decode(bytes: &[u8], large: bool) -> Step {
             Op::MapForeign(start, length, rights, device.offset(index as u64 % 8))
         }
         232..237 if large => Op::MapLarge(EDGE - LARGE + u64::from(place % 3) * LARGE, rights, byte),
+        183..188 | 220..222 => Op::SwapOut(start, length),
+        188 | 222 => Op::WriteOut,
+        189..191 | 223 => Op::Relocate(start, length),
+        191..197 | 224..226 => {
+            // Often to where nothing is, and back.
+            let away = |bit: u8| if byte & bit != 0 { LARGE } else { 0 };
+            Op::Move(start.wrapping_add(away(1)), length, address(choice, number, large).wrapping_add(away(2)))
+        }
+        197..201 | 226 => {
+            let page = |address: u64| if byte & 7 == 0 { address } else { address & !(PAGE - 1) };
+            Op::Merge(page(start), usize::from(choice), page(address(size, number, large)))
+        }
         227 => Op::FinishDeferred,
         237..241 => {
             let (max_rights, key, policy) = (RIGHTS[usize::from(byte % 8)], index as u8 % 8, POLICIES[index / 8]);

@@ -25,6 +25,7 @@ mod decode;
 mod large;
 mod model;
 mod pins;
+mod places;
 mod vmas;
 
 use std::cell::Cell;
@@ -117,6 +118,11 @@ impl<L: Layout> World<'_, L> {
             Op::Protect(start, length, rights) => self.protect(who, start, length, rights),
             Op::Advise(start, length, advice) => self.advise(who, start, length, advice),
             Op::FinishDeferred => self.finish_deferred(who),
+            Op::SwapOut(start, length) => self.swap_out(who, start, length),
+            Op::WriteOut => self.write_out(),
+            Op::Relocate(start, length) => self.relocate(who, start, length),
+            Op::Move(start, length, to) => self.move_pages(who, start, length, to),
+            Op::Merge(address, other, kept) => self.merge(who, address, other % self.processes.len(), kept),
             Op::Fork => self.fork(who),
             Op::Exit => self.exit(who),
             Op::Load(address, cpu) => self.load(who, address, cpu),

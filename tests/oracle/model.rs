@@ -182,6 +182,28 @@ impl Model {
         }
     }
 
+    /// Why pages cannot move, if they cannot.
+    pub(crate) fn may_move(&self, from: &Range<u64>, into: &Range<u64>) -> Result<(), SpaceError> {
+        if from.start < into.end && into.start < from.end {
+            return Err(SpaceError::Overlap);
+        }
+        self.reject_holes(from)?;
+        if self.touching(into).next().is_some() {
+            return Err(SpaceError::Overlap);
+        }
+        self.reject_split(from)?;
+        let aligned = |mapping: &Mapping| into.start.abs_diff(from.start) % mapping.pages == 0;
+        if self.touching(from).all(|(_, mapping)| aligned(mapping)) { Ok(()) } else { Err(SpaceError::LargeLeaf) }
+    }
+
+    pub(crate) fn move_pages(&mut self, from: Range<u64>, to: u64) {
+        let moving: Vec<_> = self.touching(&from).map(|(first, _)| first).collect();
+        for first in moving {
+            let mapping = self.mappings.remove(&first).unwrap();
+            self.mappings.insert(first - from.start + to, mapping);
+        }
+    }
+
     pub(crate) fn may_discard(&self, range: &Range<u64>) -> Result<(), SpaceError> {
         self.reject_split_of(range, Mapping::has_contents)
     }

@@ -201,10 +201,13 @@ impl<L: Layout> World<'_, L> {
         let next = permitted.next();
         let first_missing = range.first_page().offset(pages.len() as u64).address();
         let needs_fault = || self.needs_fault(who, first_missing, wanted, pin);
-        assert_eq!(stopped == Some(PinError::NoMemory), self.starved());
+        let starved = matches!(stopped, Some(PinError::NoMemory | PinError::NotReady(_)));
+        let elsewhere = self.seen.is_elsewhere(who, first_missing);
+        assert_eq!(starved, self.starved());
+        assert!(elsewhere || !matches!(stopped, Some(PinError::NotReady(_))));
         match (stopped, next) {
             (None, None) => {}
-            (Some(PinError::NoMemory), Some(Ok(_))) => {}
+            (Some(PinError::NoMemory | PinError::NotReady(_)), Some(Ok(_))) => {}
             (Some(PinError::BufferTooSmall), Some(Ok(_))) => assert_eq!(runs.len(), wanted.buffer),
             (Some(PinError::WouldFault), Some(Ok(_))) => assert!(wanted.never_faults() && needs_fault()),
             // Without the lock it does not learn more, unless the entry says it.
@@ -228,6 +231,8 @@ impl<L: Layout> World<'_, L> {
             (true, Some(PinError::Sole | PinError::OtherKind | PinError::CountOverflow)) if !wanted.never_faults() => {
                 Effect::Anything
             }
+            // It came for want of memory to copy it.
+            (true, _) if starved && elsewhere => Effect::Anything,
             (true, _) => Effect::Nothing,
             (false, _) if wanted.never_faults() => Effect::Counts,
             (false, _) => Effect::Anything,

@@ -107,8 +107,11 @@ impl<L: Layout> World<'_, L> {
     /// What is taken away with the leaves in `range` that are `wanted`, by the entries from before.
     fn taken(&self, who: usize, range: &Range<u64>, wanted: impl Fn(&Mapping) -> bool) -> Taken {
         let mut taken = Taken::default();
+        let of = |address: u64| self.processes[who].1.page(address).is_some_and(|page| wanted(page.mapping));
+        let tokens = self.seen.tokens(who).keys();
+        taken.pages += tokens.filter(|address| range.contains(&(**address / PAGE)) && of(**address)).count() as u64;
         for leaf in self.seen.leaves(who).iter().filter(|leaf| range.contains(&(leaf.address / PAGE))) {
-            if self.processes[who].1.page(leaf.address).is_some_and(|page| wanted(page.mapping)) {
+            if of(leaf.address) {
                 taken.pages += leaf.size.pages();
                 if self.seen.is_pinned(leaf) {
                     taken
@@ -129,8 +132,9 @@ impl<L: Layout> World<'_, L> {
             let waiting = self.waiting(who, &range, &vmas);
             let waits = |page: u64| waiting.iter().any(|part| part.contains(&page));
             let mut taken = Taken::default();
-            for page in self.seen.leaves(who).iter().map(|leaf| leaf.address / PAGE).filter(|page| range.contains(page))
-            {
+            let leaves = self.seen.leaves(who).iter().map(|leaf| leaf.address);
+            let entries = leaves.chain(self.seen.tokens(who).keys().copied()).map(|address| address / PAGE);
+            for page in entries.filter(|page| range.contains(page)) {
                 taken.append(self.taken(who, &(page..page + 1), |_| !waits(page)));
             }
             taken.deferred_pages = waiting.iter().map(|part| part.end - part.start).sum();
