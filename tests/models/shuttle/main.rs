@@ -10,8 +10,9 @@ mod bytes;
 mod checker;
 mod family;
 #[path = "../kernel/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "the loom models use all of it")]
+#[expect(dead_code, reason = "the loom models use all of it")]
 mod kernel;
+mod kinds;
 #[path = "../../kit/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the host tests use all of it")]
 mod kit;
@@ -26,7 +27,8 @@ mod stale;
 
 fn main() -> std::process::ExitCode {
     let scenarios =
-        [mix::SCENARIOS, one_mm::SCENARIOS, family::SCENARIOS, stale::SCENARIOS, recycle::SCENARIOS].concat();
+        [mix::SCENARIOS, one_mm::SCENARIOS, kinds::SCENARIOS, family::SCENARIOS, stale::SCENARIOS, recycle::SCENARIOS]
+            .concat();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match &arguments[..] {
         [replay, schedule, name] if replay == "--replay" => {

@@ -8,7 +8,7 @@ use pagepin::space::{ForkError, SpaceError, SpaceOptions, UserSpace};
 use pagepin::{CurrentCpu, Rights};
 use shuttle::rand::{Rng, thread_rng};
 
-use super::bytes::{Bytes, NOISY, QUIET};
+use super::bytes::{Bytes, MOVED_TO, MOVES, NOISY, QUIET};
 use super::checker::WORDS;
 use super::kernel::{Kernel, PAGE, Side, ThisCpu};
 
@@ -28,18 +28,28 @@ pub(crate) struct Mm<R: Side> {
     pub(crate) kernel: &'static Kernel<R>,
     pub(crate) space: UserSpace<&'static Kernel<R>>,
     pub(crate) bytes: Arc<Bytes>,
+    one_moves: bool,
 }
 
 impl<R: Side> Mm<R> {
     /// The first of `family`.
     pub(crate) fn new(kernel: &'static Kernel<R>, family: u64) -> Arc<Self> {
+        Self::first(kernel, family, false)
+    }
+
+    /// The same, and one of its quiet pages may move.
+    pub(crate) fn with_page_that_moves(kernel: &'static Kernel<R>, family: u64) -> Arc<Self> {
+        Self::first(kernel, family, true)
+    }
+
+    fn first(kernel: &'static Kernel<R>, family: u64, one_moves: bool) -> Arc<Self> {
         let space = UserSpace::new(kernel, SpaceOptions::without_kernel_half(pagepin::Levels::Four))
             .expect("memory for a root");
         for pages in [QUIET, NOISY] {
             let (start, length) = extent(pages);
             space.map(start, length, RW).expect("an empty space");
         }
-        Arc::new(Self { kernel, space, bytes: Arc::new(Bytes::new(family)) })
+        Arc::new(Self { kernel, space, bytes: Arc::new(Bytes::new(family)), one_moves })
     }
 
     /// User code writes to `page`, if it may.
@@ -68,7 +78,7 @@ impl<R: Side> Mm<R> {
 
     /// A child. `None`: out of memory.
     pub(crate) fn fork(&self) -> Option<Arc<Self>> {
-        let Self { kernel, .. } = *self;
+        let Self { kernel, one_moves, .. } = *self;
         let fork = || match self.space.fork() {
             Ok(child) => Some(child),
             Err(error) => {
@@ -76,9 +86,9 @@ impl<R: Side> Mm<R> {
                 None
             }
         };
-        let load = |child: &_, page, word| kernel.holds(child, page, word);
+        let load = |child: &_, page, word| holds(kernel, child, one_moves, page, word);
         let (space, bytes) = self.bytes.across(fork, load)?;
-        Some(Arc::new(Self { kernel, space, bytes: Arc::new(bytes) }))
+        Some(Arc::new(Self { kernel, space, bytes: Arc::new(bytes), one_moves }))
     }
 
     pub(crate) fn protect(&self, pages: std::ops::RangeInclusive<u64>, rights: Rights) {
@@ -122,16 +132,28 @@ impl<R: Side> Mm<R> {
     pub(crate) fn check(&self) {
         for page in QUIET {
             for word in 0..WORDS {
-                self.bytes.check(page, word, self.kernel.holds(&self.space, page, word));
+                self.bytes.check(page, word, holds(self.kernel, &self.space, self.one_moves, page, word));
             }
         }
     }
 }
 
-/// Faults that the scenarios bring about: a page that is not mapped just now, or not writable, or no memory.
+/// What a word of a quiet page holds, wherever the page is. Nobody else uses the address space.
+fn holds<R: Side>(
+    kernel: &Kernel<R>,
+    space: &UserSpace<&'static Kernel<R>>,
+    one_moves: bool,
+    page: u64,
+    word: usize,
+) -> u64 {
+    let moved = || kernel.memory.walk(space.root(), MOVED_TO).is_some_and(|entry| !entry.is_empty());
+    kernel.holds(space, if one_moves && page == MOVES && moved() { MOVED_TO } else { page }, word)
+}
+
+/// Faults that the scenarios bring about: a page that is not mapped just now, not writable, or not in the file, or no memory.
 fn expected(result: Result<(), FaultError>) {
     match result {
-        Ok(()) | Err(FaultError::NoVma | FaultError::AccessDenied | FaultError::NoMemory) => {}
+        Ok(()) | Err(FaultError::NoVma | FaultError::AccessDenied | FaultError::NoMemory | FaultError::PastEnd) => {}
         Err(error) => panic!("a fault: {error}"),
     }
 }

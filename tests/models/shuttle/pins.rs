@@ -65,7 +65,7 @@ impl<R: Side> Mm<R> {
                 assert!(form == Form::FastOnly, "a form that may fault would not");
                 None
             }
-            Err(PinError::NoVma | PinError::AccessDenied | PinError::NoMemory) => None,
+            Err(PinError::NoVma | PinError::AccessDenied | PinError::NoMemory | PinError::PastEnd) => None,
             Err(error) => panic!("a pin: {error}"),
         }
     }
