@@ -270,6 +270,20 @@ impl Terms {
     pub(crate) const fn is_private(self) -> bool {
         self.filling.is(Filling::ANONYMOUS) || self.filling.is(Filling::PRIVATE_OBJECT)
     }
+
+    /// The same for a fault whose page is to stay where it is: new frames are taken where they may.
+    pub(crate) const fn staying(self) -> Self {
+        if self.is_foreign() {
+            return self;
+        }
+        Self { filling: Filling { memory: Filling::STAYS, ..self.filling }, ..self }
+    }
+
+    /// Whether it was made [`staying`](Self::staying). Not asked of foreign memory, for which no frame is taken.
+    #[inline(always)]
+    pub(crate) const fn stays(self) -> bool {
+        self.filling.memory.pat_index() == Filling::STAYS.pat_index()
+    }
 }
 
 /// A [`Backing`] without its numbers. No enum: the bits that say which it is would be taken apart and put together again with every copy of an
@@ -278,7 +292,7 @@ impl Terms {
 #[repr(C)]
 struct Filling {
     kind: u8,
-    /// Of foreign memory.
+    /// Of foreign memory. All other is write-back, so that in [`Terms`] this has room for [`STAYS`](Self::STAYS).
     memory: MemoryType,
 }
 
@@ -286,6 +300,8 @@ impl Filling {
     const ANONYMOUS: Self = Self { kind: 0, memory: MemoryType::WRITE_BACK };
     const PRIVATE_OBJECT: Self = Self { kind: 1, memory: MemoryType::WRITE_BACK };
     const SHARED_OBJECT: Self = Self { kind: 2, memory: MemoryType::WRITE_BACK };
+    /// Of memory that is not foreign: pages are about to be pinned for long.
+    const STAYS: MemoryType = MemoryType::UNCACHED;
 
     const fn foreign(memory: MemoryType) -> Self {
         Self { kind: 3, memory }

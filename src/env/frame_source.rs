@@ -9,7 +9,8 @@ use crate::frame::{CountError, FrameKind, FrameWord, Ownership, Released};
 pub enum Zone {
     /// Among what can be moved: the pages of processes.
     Movable,
-    /// Among what stays where it is until it is freed: page tables.
+    /// Among what stays where it is until it is freed: page tables, and pages that are pinned for long
+    /// ([`PinFlags::LONGTERM`](crate::pin::PinFlags::LONGTERM)).
     Unmovable,
 }
 
@@ -90,6 +91,17 @@ pub unsafe trait FrameSource {
     fn zero_frame(&self) -> Option<Pfn> {
         None
     }
+
+    /// Whether `frame`, a page of a process or an object, may be pinned for as long as user space wants
+    /// ([`PinFlags::LONGTERM`](crate::pin::PinFlags::LONGTERM)). If not, the page gets a frame of [`Zone::Unmovable`] first. A kernel without
+    /// zones needs to say nothing: every frame may.
+    ///
+    /// What decides is asked when the frame is pinned already; of a large leaf, for its first frame. So who wants to empty a part of
+    /// memory answers no from then on, as under a lock held for a moment, and looks for pins afterwards: no pin is missed.
+    fn may_stay(&self, frame: Pfn) -> bool {
+        let _ = frame;
+        true
+    }
 }
 
 // SAFETY: forwards to an implementation.
@@ -110,6 +122,10 @@ unsafe impl<T: FrameSource + ?Sized> FrameSource for &T {
 
     fn zero_frame(&self) -> Option<Pfn> {
         (**self).zero_frame()
+    }
+
+    fn may_stay(&self, frame: Pfn) -> bool {
+        (**self).may_stay(frame)
     }
 }
 
@@ -132,14 +148,14 @@ fn take<K: Env>(
     }
 }
 
-/// A frame for a process, exclusive, with one reference for the entry that is to map it and one pin, with the bytes of the frame
-/// at `from`, or cleared. `None`: out of memory.
+/// A frame of `zone` for a process, exclusive, with one reference for the entry that is to map it and one pin, with the bytes of the
+/// frame at `from`, or cleared. `None`: out of memory.
 ///
 /// # Safety
 /// The frame at `from` is this kernel's and stays allocated meanwhile.
 #[inline(always)]
-pub(crate) unsafe fn born_pinned<K: Env>(env: &K, from: Option<Pfn>) -> Option<Pfn> {
-    let pfn = take(env, FrameRequest::movable(0), FrameWord::hand_out_pinned)?;
+pub(crate) unsafe fn born_pinned<K: Env>(env: &K, from: Option<Pfn>, zone: Zone) -> Option<Pfn> {
+    let pfn = take(env, FrameRequest { order: 0, zone }, FrameWord::hand_out_pinned)?;
     // SAFETY: the frame was just allocated and is ours; the caller keeps the source.
     unsafe {
         match from {
@@ -157,38 +173,44 @@ pub(crate) struct OwnedFrame<'k, K: Env> {
 }
 
 impl<'k, K: Env> OwnedFrame<'k, K> {
-    /// Takes a block of `1 << order` frames with one reference. `None`: out of memory.
-    pub(crate) fn allocate(env: &'k K, kind: FrameKind, order: u8) -> Option<Self> {
-        let zone = if kind == FrameKind::Anonymous { Zone::Movable } else { Zone::Unmovable };
-        let ownership = if kind == FrameKind::Anonymous { Ownership::Exclusive } else { Ownership::Shared };
-        let pfn = take(env, FrameRequest { order, zone }, |word| word.hand_out(kind, order, ownership))?;
+    #[inline(always)]
+    fn take(env: &'k K, kind: FrameKind, request: FrameRequest, ownership: Ownership) -> Option<Self> {
+        let pfn = take(env, request, |word| word.hand_out(kind, request.order, ownership))?;
         Some(Self { env, pfn })
     }
 
-    /// A frame of a zone for a page of a process, exclusive, with one reference. `None`: out of memory.
-    #[cfg(feature = "alloc")]
-    pub(crate) fn page_in(env: &'k K, zone: Zone) -> Option<Self> {
-        let hand_out = |word: &FrameWord<_>| word.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive);
-        let pfn = take(env, FrameRequest { order: 0, zone }, hand_out)?;
-        Some(Self { env, pfn })
+    /// Takes a block for pages of a process, exclusive, with one reference. `None`: out of memory.
+    #[inline(always)]
+    pub(crate) fn allocate(env: &'k K, request: FrameRequest) -> Option<Self> {
+        Self::take(env, FrameKind::Anonymous, request, Ownership::Exclusive)
     }
 
     /// The same, cleared.
-    pub(crate) fn zeroed(env: &'k K, kind: FrameKind, order: u8) -> Option<Self> {
-        let owned = Self::allocate(env, kind, order)?;
+    #[inline(always)]
+    pub(crate) fn zeroed(env: &'k K, request: FrameRequest) -> Option<Self> {
+        let owned = Self::allocate(env, request)?;
         // SAFETY: the block was just allocated, in this order, and is ours.
-        unsafe { env.phys_map().clear_frames(owned.pfn, order) };
+        unsafe { env.phys_map().clear_frames(owned.pfn, request.order) };
         Some(owned)
     }
 
-    /// The same, with the bytes of the block at `from`.
+    /// A cleared frame that is no process's own, a table or a page of an object, with one reference. `None`: out of memory.
+    pub(crate) fn staying(env: &'k K, kind: FrameKind) -> Option<Self> {
+        let owned = Self::take(env, kind, FrameRequest::unmovable(0), Ownership::Shared)?;
+        // SAFETY: the frame was just allocated, and is ours.
+        unsafe { env.phys_map().clear_frames(owned.pfn, 0) };
+        Some(owned)
+    }
+
+    /// As [`allocate`](Self::allocate), with the bytes of the block at `from`.
     ///
     /// # Safety
     /// The block at `from` is this kernel's, of the same order, and stays allocated meanwhile.
-    pub(crate) unsafe fn copied(env: &'k K, from: Pfn, order: u8) -> Option<Self> {
-        let owned = Self::allocate(env, FrameKind::Anonymous, order)?;
+    #[inline(always)]
+    pub(crate) unsafe fn copied(env: &'k K, from: Pfn, request: FrameRequest) -> Option<Self> {
+        let owned = Self::allocate(env, request)?;
         // SAFETY: the target was just allocated, in this order, and is ours; the caller keeps the source.
-        unsafe { env.phys_map().copy_frames(from, owned.pfn, order) };
+        unsafe { env.phys_map().copy_frames(from, owned.pfn, request.order) };
         Some(owned)
     }
 

@@ -100,6 +100,14 @@ pub unsafe trait Objects: Sync {
     /// [`ObjectError::NotReady`] while it is written back, [`ObjectError::NotPinnable`].
     fn may_pin(&self, id: ObjectId, page: u32) -> Result<(), ObjectError>;
 
+    /// Whether what is written to the object goes to a disk, in time. A device that writes for as long as user space wants would never let
+    /// that end, so its shared pages are not pinned in this way (a long-term pin for writing says
+    /// [`WrittenBack`](crate::pin::PinError::WrittenBack)). Always the same for an object.
+    fn is_written_back(&self, id: ObjectId) -> bool {
+        let _ = id;
+        false
+    }
+
     /// So many pages more of address spaces show the object.
     ///
     /// # Errors
@@ -143,6 +151,9 @@ unsafe impl<T: Objects> Objects for &T {
     }
     fn may_pin(&self, id: ObjectId, page: u32) -> Result<(), ObjectError> {
         (**self).may_pin(id, page)
+    }
+    fn is_written_back(&self, id: ObjectId) -> bool {
+        (**self).is_written_back(id)
     }
     fn mapped(&self, id: ObjectId, pages: u64) -> Result<(), ObjectError> {
         (**self).mapped(id, pages)

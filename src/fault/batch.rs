@@ -5,7 +5,7 @@
 //! back; so nobody waits for an entry while it owns one. The word of each copy is made with the pin in it, so no second walk
 //! has to count it.
 
-use super::resolve::{FrameRef, Unresolved, hold, leaf, observe, observe_anonymous};
+use super::resolve::{FrameRef, Unresolved, frame_for, hold, leaf, observe, observe_anonymous};
 use super::{Action, Request, State, decide};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{self, Entry, LeafSize, Level};
@@ -125,7 +125,7 @@ impl<'k, K: Env> Copies<'k, K> {
             Some(_) => Some(slot.entry.leaf_frame(LeafSize::Size4KiB)),
         };
         // SAFETY: the reference keeps the original allocated.
-        let Some(copy) = (unsafe { born_pinned(self.env, original) }) else {
+        let Some(copy) = (unsafe { born_pinned(self.env, original, frame_for(vma, LeafSize::Size4KiB).zone) }) else {
             if let (Some(original), Some(frame)) = (original, frame) {
                 release(self.env, original, frame.word.put());
             }

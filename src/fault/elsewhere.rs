@@ -5,7 +5,7 @@
 //! exchange from nothing; what is there already is owned first and decided then.
 
 use super::decision::{Action, Request};
-use super::resolve::{Unresolved, leaf, observe, place_of, resolve_by_looking_again};
+use super::resolve::{Unresolved, frame_for, leaf, observe, place_of, resolve_by_looking_again};
 use super::{FaultError, FaultOutcome, decide};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize};
@@ -14,12 +14,12 @@ use crate::env::{
 };
 use crate::paging::{Slot, Tables};
 use crate::primitive::safeguard;
-use crate::vma::{ObjectId, Vma};
+use crate::vma::{ObjectId, Terms, Vma};
 
 /// A page is looked at so often before the access is tried again, and faults again. More than a few only where others keep changing the page.
 const MOST_ROUNDS: u32 = 16;
 
-/// As [`resolve`](super::resolve), for what it leaves to this. The caller is inside a section of the mm lock, in
+/// As [`resolve`](super::resolve), for what it leaves to this; for a page that is to `stay` where it is, or not. The caller is inside a section of the mm lock, in
 /// which `vmas` are looked at.
 #[cold]
 #[inline(never)]
@@ -28,14 +28,16 @@ pub(crate) fn resolve_elsewhere<K: Env>(
     vmas: &(impl Vmas + ?Sized),
     page: PageAddr,
     request: Request,
+    stays: bool,
 ) -> Result<FaultOutcome, FaultError> {
     let vma = &vmas.vma_at(page).ok_or(FaultError::NoVma)?;
+    let terms = if stays { vma.terms().staying() } else { vma.terms() };
     let (mut done, mut failed) = (FaultOutcome::Spurious, false);
     for _ in 0..MOST_ROUNDS {
         // SAFETY: the caller is inside a section of the mm lock, from which it has the VMA.
         let mut tables = unsafe { Tables::under_mm_lock(mm) };
         let slot = tables.find(page)?;
-        let action = observe(mm.env(), &slot)?.map(|(state, _)| decide(state, vma.terms(), request));
+        let action = observe(mm.env(), &slot)?.map(|(state, _)| decide(state, terms, request));
         let changed = match action {
             Some(Action::Bring) => match bring(&mut tables, slot, vma) {
                 // It may have been said of what the slot held before the token came back here. Once more, then.
@@ -46,10 +48,10 @@ pub(crate) fn resolve_elsewhere<K: Env>(
                 changed => changed?,
             },
             Some(Action::MapObject) => map_object(&mut tables, slot, vma, request)?,
-            Some(Action::CopyObject { writable }) => copy_object(&mut tables, slot, vma, writable)?,
+            Some(Action::CopyObject { writable }) => copy_object(&mut tables, slot, (vma, terms), writable)?,
             Some(Action::WriteObject) => write_object(&mut tables, slot, vma)?,
             // As everywhere, or another CPU owns it.
-            _ => match resolve_by_looking_again(mm, vma.terms(), page, request) {
+            _ => match resolve_by_looking_again(mm, terms, page, request) {
                 Ok(FaultOutcome::Spurious) => return Ok(done),
                 Err(Unresolved::Elsewhere) => None,
                 resolved => return Ok(resolved?),
@@ -143,14 +145,15 @@ fn map_object<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma, request
 }
 
 /// A copy of the object's page, of this mm alone.
-fn copy_object<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma, writable: bool) -> Changed {
+fn copy_object<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, (vma, terms): (&Vma, Terms), writable: bool) -> Changed {
     let Some(of) = vma.object_page(slot.page) else { return Ok(None) };
     let held = Held::page(tables.env(), of, Request::Read)?;
     // SAFETY: the reference keeps the page allocated.
-    let copy = unsafe { OwnedFrame::copied(tables.env(), held.frame, 0) }.ok_or(FaultError::NoMemory)?;
+    let copy = unsafe { OwnedFrame::copied(tables.env(), held.frame, frame_for(terms, LeafSize::Size4KiB)) }
+        .ok_or(FaultError::NoMemory)?;
     // SAFETY: as in `map_object`.
     let Some(at) = place_of(unsafe { tables.place_at(&slot, LeafSize::Size4KiB) })? else { return Ok(None) };
-    let entry = leaf(copy.frame(), LeafSize::Size4KiB, vma.terms(), writable);
+    let entry = leaf(copy.frame(), LeafSize::Size4KiB, terms, writable);
     // SAFETY: as in `map_object`; the copy is exclusive.
     if unsafe { tables.fill(at, LeafSize::Size4KiB, entry) }.is_err() {
         return Ok(None);

@@ -81,7 +81,7 @@ pub(crate) fn fault_in_vmas<K: Env>(
         Ok(outcome) => Ok(outcome),
         // Only a page of a foreign VMA without an entry is refused so.
         Err(Unresolved::Foreign) => fill_foreign(mm, vmas, page, fault.access),
-        Err(Unresolved::Elsewhere) => resolve_elsewhere(mm, vmas, page, Request::of(fault.access)),
+        Err(Unresolved::Elsewhere) => resolve_elsewhere(mm, vmas, page, Request::of(fault.access), false),
         Err(error) => Err(error.into()),
     }
 }

@@ -8,7 +8,6 @@ mod decide;
 mod elsewhere;
 mod error;
 mod handler;
-#[cfg(feature = "alloc")]
 mod relocate;
 mod resolve;
 
@@ -19,9 +18,7 @@ pub use error::FaultError;
 #[cfg(feature = "alloc")]
 pub(crate) use handler::fault_in_vmas;
 pub use handler::{Fault, handle_fault};
-#[cfg(feature = "alloc")]
 pub use relocate::Relocated;
-#[cfg(feature = "alloc")]
 pub(crate) use relocate::relocate_some;
 pub use resolve::FaultOutcome;
 pub(crate) use resolve::{Unresolved, resolve};

@@ -7,7 +7,7 @@
 
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize};
-use crate::env::{Env, FrameTable, FreedRun, Mm, OwnedFrame, PhysMap, Zone, bug_caught};
+use crate::env::{Env, FrameRequest, FrameTable, FreedRun, Mm, OwnedFrame, PhysMap, Zone, bug_caught};
 use crate::frame::{CountError, FrameKind};
 use crate::paging::{Cursor, TableError, Tables};
 
@@ -130,7 +130,7 @@ impl<'k, K: Env> Moving<'k, K> {
 
     /// A frame for the page of `entry`. False: there is none.
     fn prepare(&mut self, entry: Entry, zone: Zone) -> bool {
-        let Some(copy) = OwnedFrame::page_in(self.env, zone) else { return false };
+        let Some(copy) = OwnedFrame::allocate(self.env, FrameRequest { order: 0, zone }) else { return false };
         self.entries[self.count] = entry;
         self.copies[self.count] = Some(copy);
         self.count += 1;

@@ -9,7 +9,7 @@ use spin::relax::RelaxStrategy;
 use super::{Action, FrameView, Refusal, Request, State, decide};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize};
-use crate::env::{EntryAddr, Env, FrameSource, FrameTable, Mm, OwnedFrame, PhysMap, release};
+use crate::env::{EntryAddr, Env, FrameRequest, FrameSource, FrameTable, Mm, OwnedFrame, PhysMap, Zone, release};
 use crate::frame::{CountError, FrameKind, PageFrame};
 use crate::paging::{OldLeaf, Slot, TableError, Tables};
 use crate::primitive::safeguard;
@@ -242,6 +242,13 @@ fn not_anonymous(kind: FrameKind, writable: bool) -> State {
     }
 }
 
+/// What is asked of the source for a page of `vma`.
+#[inline(always)]
+pub(super) const fn frame_for(vma: Terms, size: LeafSize) -> FrameRequest {
+    let zone = if vma.stays() { Zone::Unmovable } else { Zone::Movable };
+    FrameRequest { order: size.order(), zone }
+}
+
 /// The leaf for a frame in `vma`; not writable unless `writable`.
 pub(super) fn leaf(frame: Pfn, size: LeafSize, vma: Terms, writable: bool) -> Entry {
     let mut rights = vma.rights();
@@ -309,7 +316,7 @@ fn map_fresh<K: Env>(
     vma: Terms,
     writable: bool,
 ) -> Result<Option<FaultOutcome>, Unresolved> {
-    let frame = OwnedFrame::zeroed(tables.env(), FrameKind::Anonymous, 0).ok_or(Unresolved::NoMemory)?;
+    let frame = OwnedFrame::zeroed(tables.env(), frame_for(vma, LeafSize::Size4KiB)).ok_or(Unresolved::NoMemory)?;
     // SAFETY: found under this lock; the page lies in a VMA, and VMAs lie in the user half.
     let Some(at) = place_of(unsafe { tables.place_at(&slot, LeafSize::Size4KiB) })? else { return LOOK_AGAIN };
     let entry = leaf(frame.frame(), LeafSize::Size4KiB, vma, writable);
@@ -346,11 +353,11 @@ fn copy<'k, K: Env>(
 ) -> Result<Option<FaultOutcome>, Unresolved> {
     let (env, size) = (tables.env(), slot.size());
     let (original, copy) = match frame {
-        None => (None, OwnedFrame::zeroed(env, FrameKind::Anonymous, size.order())),
+        None => (None, OwnedFrame::zeroed(env, frame_for(vma, size))),
         Some(frame) => match Original::hold(tables, &slot, frame) {
             // SAFETY: the reference keeps the block allocated, and it was a leaf of this size when that was taken.
             Ok(original) => unsafe {
-                let copy = OwnedFrame::copied(env, original.pfn, size.order());
+                let copy = OwnedFrame::copied(env, original.pfn, frame_for(vma, size));
                 (Some(original), copy)
             },
             Err(Unheld::Changed) => return LOOK_AGAIN,
@@ -381,7 +388,7 @@ fn copy_owned<K: Env>(
     writable: bool,
 ) -> Result<Option<FaultOutcome>, Unresolved> {
     let (env, size) = (tables.env(), slot.size());
-    let copy = OwnedFrame::allocate(env, FrameKind::Anonymous, size.order()).ok_or(Unresolved::NoMemory)?;
+    let copy = OwnedFrame::allocate(env, frame_for(vma, size)).ok_or(Unresolved::NoMemory)?;
     // SAFETY: as in `copy`.
     let Some(broken) = (unsafe { tables.break_leaf(slot) }) else { return LOOK_AGAIN };
     let copy = copy.into_entry();

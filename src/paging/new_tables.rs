@@ -26,7 +26,7 @@ impl<'k, K: Env> NewTables<'k, K> {
     /// # Errors
     /// [`TableError::NoMemory`], with nothing taken.
     pub(super) fn for_leaf(env: &'k K, level: Level, page: PageAddr, size: LeafSize) -> Result<Self, TableError> {
-        let table = || OwnedFrame::zeroed(env, FrameKind::Table, 0).ok_or(TableError::NoMemory);
+        let table = || OwnedFrame::staying(env, FrameKind::Table).ok_or(TableError::NoMemory);
         let top = table()?;
         let mut place = EntryAddr::new(top.frame(), level.index(page.address()));
         let mut new = Self { env, tables: [Some(top), None, None, None], place };

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::collected::Acquired;
+use super::long_term::Moves;
 use super::release::release_run;
 use super::run::Runs;
 use super::walk::{Stop, Walk};
@@ -13,7 +14,7 @@ use crate::env::{AddressSpace, Counted, Env, ExtraParts, Objects, ReadSide, Vmas
 use crate::fault::{self, FaultError, FaultOutcome, Request, Unresolved};
 use crate::frame::Dirty;
 use crate::rights::{Access, Rights};
-use crate::vma::Vma;
+use crate::vma::{Backing, Vma};
 
 /// Which paths a form takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub(super) struct Wanted<'a, S: ?Sized> {
 
 /// A page is faulted in at most this often before the call gives up as contended. Under the mm lock one fault is
 /// enough; more means that the kernel's own VMAs are changing.
-const MAX_FAULTS_PER_PAGE: u32 = 16;
+pub(super) const MAX_FAULTS_PER_PAGE: u32 = 16;
 
 /// With so many pages, and what the last walk or batch of copies had beyond, a slow acquisition leaves the mm lock and takes it again:
 /// others wait for no more than it takes to clear or to copy them.
@@ -49,6 +50,11 @@ impl<S: ?Sized> Clone for Wanted<'_, S> {
 impl<S: ?Sized> Copy for Wanted<'_, S> {}
 
 impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
+    #[inline(always)]
+    pub(super) fn is_for_long(&self) -> bool {
+        self.flags.contains(PinFlags::LONGTERM)
+    }
+
     #[inline(always)]
     pub(super) fn env(&self) -> &'a S::Kernel {
         self.space.mm().env()
@@ -85,7 +91,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             // Whoever changes the page may be done by the time that the slow path looks.
             Some(Stop::Contended) if path == Path::Fast => Some(PinError::WouldFault),
             Some(stop) if path == Path::Fast || stop == Stop::Full => Some(stop.into()),
-            Some(_) => self.acquire_slow::<A, PIN>(&mut runs),
+            Some(_) => self.acquire_slow::<A, PIN, false>(&mut runs),
             None => None,
         };
         count(self.env(), Counted::acquired(PIN), runs.pages());
@@ -100,7 +106,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
     }
 
     #[inline(never)]
-    fn acquire_fast<const WRITE: bool, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<Stop> {
+    pub(super) fn acquire_fast<const WRITE: bool, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<Stop> {
         self.walk::<WRITE, PIN>(self.range.end_page(), runs, |_| true)
     }
 
@@ -124,12 +130,23 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         }
     }
 
+    /// Under the mm lock, faulting in what is missing; `LONG`: in frames that may stay. (Told apart at compile time, since one page a
+    /// call is not much more than this function's own instructions.)
     #[inline(never)]
-    pub(super) fn acquire_slow<A: PinAccess, const PIN: bool>(self, runs: &mut Runs<'_>) -> Option<PinError> {
+    pub(super) fn acquire_slow<A: PinAccess, const PIN: bool, const LONG: bool>(
+        self,
+        runs: &mut Runs<'_>,
+    ) -> Option<PinError> {
+        let mut moves = Moves::default();
         while runs.pages() < self.range.pages() {
             let page = self.range.first_page().offset(runs.pages());
             let mut stopped = Some(PinError::NoVma);
-            let look = &mut |vmas: &dyn Vmas| stopped = self.acquire_in_vma::<A, PIN>(vmas, page, runs).err();
+            let look = &mut |vmas: &dyn Vmas| {
+                stopped = self.acquire_in_vma::<A, PIN, LONG>(vmas, page, runs).err();
+                if LONG {
+                    stopped = self.move_what_may_not_stay(vmas, page, runs, &mut moves, stopped);
+                }
+            };
             if let Err(reentered) = self.space.with_vma_at(page, look) {
                 return Some(reentered.into());
             }
@@ -155,15 +172,27 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             }
             if !self.flags.contains(PinFlags::NOFAULT) {
                 let (mut ready, one) = ([PhysRun::default()], UserRange::of_pages(page, page.offset(1)));
-                let one_page = Wanted { range: one, flags: PinFlags::empty(), ..self };
-                if let Some(error) = one_page.acquire_slow::<A, true>(&mut Runs::new(&mut ready)) {
-                    return Some(error);
+                let one_page = Wanted { range: one, flags: self.flags.intersection(PinFlags::LONGTERM), ..self };
+                let runs = &mut Runs::new(&mut ready);
+                let stopped = match self.is_for_long() {
+                    false => one_page.acquire_slow::<A, true, false>(runs),
+                    true => one_page.acquire_slow::<A, true, true>(runs),
+                };
+                if stopped.is_some() {
+                    return stopped;
                 }
                 release_run::<S::Kernel, true>(self.env(), &ready[0], Dirty::No);
             }
             // The mm need not be one that runs, so its VMA keeps the tables.
-            let mut stop = None;
-            let look = &mut |_: &dyn Vmas| {
+            let (mut stop, mut refused, before) = (None, None, runs.pages());
+            let look = &mut |vmas: &dyn Vmas| {
+                if self.is_for_long() {
+                    let permitted = |vma: Vma| self.request::<A, true>(&vma);
+                    refused = vmas.vma_at(page).ok_or(PinError::NoVma).and_then(permitted).err();
+                    if refused.is_some() {
+                        return;
+                    }
+                }
                 let _inside = self.env().read_side().enter();
                 let (mm, keys) = (self.space.mm(), self.keys);
                 stop = match A::WRITES {
@@ -173,6 +202,12 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             };
             if let Err(reentered) = self.space.with_vma_at(page, look) {
                 return Some(reentered.into());
+            }
+            if refused.is_some() {
+                return refused;
+            }
+            if self.is_for_long() && !self.keep_what_may_stay(before, runs, |_| true) && stop.is_none() {
+                stop = Some(Stop::Unready);
             }
             match stop {
                 // Unready since it was made ready: once more.
@@ -185,7 +220,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
     }
 
     /// What of the range lies in the VMA of `page`, its first missing one.
-    fn acquire_in_vma<A: PinAccess, const PIN: bool>(
+    fn acquire_in_vma<A: PinAccess, const PIN: bool, const LONG: bool>(
         &self,
         vmas: &dyn Vmas,
         page: PageAddr,
@@ -193,16 +228,16 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
     ) -> Result<(), PinError> {
         let vma = vmas.vma_at(page).ok_or(PinError::NoVma)?;
         let end = vma.end().min(self.range.end_page());
-        let request = self.request::<A>(&vma)?;
+        let request = self.request::<A, LONG>(&vma)?;
         match request {
-            Request::Write => self.acquire_pages::<true, PIN>(vmas, &vma, end, request, runs),
+            Request::Write => self.acquire_pages::<true, PIN, LONG>(vmas, &vma, end, request, runs),
             // A forced write takes a page that is read-only for user code; the pin itself insists on EXCLUSIVE.
-            _ => self.acquire_pages::<false, PIN>(vmas, &vma, end, request, runs),
+            _ => self.acquire_pages::<false, PIN, LONG>(vmas, &vma, end, request, runs),
         }
     }
 
     /// The pages up to `end`, all in `vma`, which permits `request`; or some of them, and then no fewer than one section is for.
-    fn acquire_pages<const WRITE: bool, const PIN: bool>(
+    fn acquire_pages<const WRITE: bool, const PIN: bool, const LONG: bool>(
         &self,
         vmas: &dyn Vmas,
         vma: &Vma,
@@ -231,7 +266,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             if faults.1 > MAX_FAULTS_PER_PAGE {
                 return Err(PinError::Contended);
             }
-            self.make_ready::<PIN>(vmas, vma, page, end, request, runs)?;
+            self.make_ready::<PIN, LONG>(vmas, vma, page, end, request, runs)?;
             // It may have pinned all of them; a walk is of one page at least.
             if first.offset(runs.pages()) >= end || is_enough(runs) {
                 return Ok(());
@@ -241,7 +276,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
 
     /// A fault on `page` by the pin itself. Where a copy is needed, the pages up to `end` may be copied with it, and pinned.
     #[inline(never)]
-    fn make_ready<const PIN: bool>(
+    fn make_ready<const PIN: bool, const LONG: bool>(
         &self,
         vmas: &dyn Vmas,
         vma: &Vma,
@@ -251,23 +286,24 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         runs: &mut Runs<'_>,
     ) -> Result<(), PinError> {
         let (mm, access) = (self.space.mm(), if request == Request::Unshare { Access::Read } else { Access::Write });
+        let terms = if LONG { vma.terms().staying() } else { vma.terms() };
         vmas.make_ready(page, access).map_err(PinError::NotReady)?;
         let most = page.pages_to(end).min(runs.room());
         if PIN && most > 1 {
             let is_ready = |page| vmas.make_ready(page, access).is_ok();
             let pinned = |frame| runs.add(PhysRun::from_parts(frame, 1, 0));
-            if fault::copy_pinned(mm, vma.terms(), page, most, request, is_ready, pinned)? != 0 {
+            if fault::copy_pinned(mm, terms, page, most, request, is_ready, pinned)? != 0 {
                 return Ok(());
             }
         }
         // Spelled out, so that each is compiled for its one request.
         let resolved = match request {
-            Request::Write => fault::resolve(mm, vma.terms(), page, Request::Write),
-            Request::Unshare => fault::resolve(mm, vma.terms(), page, Request::Unshare),
-            other => fault::resolve(mm, vma.terms(), page, other),
+            Request::Write => fault::resolve(mm, terms, page, Request::Write),
+            Request::Unshare => fault::resolve(mm, terms, page, Request::Unshare),
+            other => fault::resolve(mm, terms, page, other),
         };
         match resolved {
-            Err(Unresolved::Elsewhere) => _ = fault::resolve_elsewhere(mm, vmas, page, request)?,
+            Err(Unresolved::Elsewhere) => _ = fault::resolve_elsewhere(mm, vmas, page, request, LONG)?,
             Ok(FaultOutcome::Spurious) if PIN && vma.backing().is_shared() => self.ask_to_pin(vma, page)?,
             resolved => _ = resolved?,
         }
@@ -283,7 +319,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
     }
 
     /// What is asked of the pages of `vma`, if it permits that.
-    fn request<A: PinAccess>(&self, vma: &Vma) -> Result<Request, PinError> {
+    fn request<A: PinAccess, const LONG: bool>(&self, vma: &Vma) -> Result<Request, PinError> {
         if !self.keys.permits(vma.key(), A::WRITES) {
             return Err(PinError::ProtectionKey);
         }
@@ -299,6 +335,14 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         if !fault::permits(vma.terms(), request) {
             return Err(PinError::AccessDenied);
         }
-        if vma.backing().is_foreign() { Err(PinError::NotPinnable) } else { Ok(request) }
+        match vma.backing() {
+            Backing::Foreign(_) => Err(PinError::NotPinnable),
+            Backing::Object { id, shared: true, .. }
+                if LONG && A::WRITES && self.env().extras().objects().is_written_back(id) =>
+            {
+                Err(PinError::WrittenBack)
+            }
+            _ => Ok(request),
+        }
     }
 }

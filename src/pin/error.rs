@@ -12,7 +12,8 @@ use crate::paging::TableError;
 /// Why pages could not be pinned or referenced, one variant per cause.
 ///
 /// Worth a retry as it is: `WouldFault` (with a form that may fault), `Contended`, `NoMemory`, `NotReady` when what was named
-/// has happened, and `BudgetExceeded`, `OtherKind` and `Sole` when pins or gets have been released. The others need a different call.
+/// has happened, `NoPinnableMemory` when some was freed or moved away, and `BudgetExceeded`, `OtherKind`, `Sole`, `KeptByPin` and
+/// `KeptByReference` when pins or gets have been released. The others need a different call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PinError {
@@ -34,8 +35,20 @@ pub enum PinError {
     Failed,
     /// A form that never faults met a page that needs a fault, or that only the slow path may judge.
     WouldFault,
-    /// Out of memory while a page was made ready.
+    /// Out of memory while a page was made ready: with [`LONGTERM`](super::PinFlags::LONGTERM), where pages may stay.
     NoMemory,
+    /// The page may not stay where it is for as long as a long-term pin, and there is no frame for it where it may
+    /// ([`Zone::Unmovable`](crate::Zone::Unmovable)).
+    NoPinnableMemory,
+    /// The page may not stay where it is, and somebody else's pin keeps it there.
+    KeptByPin,
+    /// The same, and somebody else refers to its frame: a get, a slot, another address space.
+    KeptByReference,
+    /// The same, and pages of its kind are not moved: an object's, and large leaves.
+    CannotMove,
+    /// For long, and for writing, a page of an object that is written back
+    /// ([`Objects::is_written_back`](crate::Objects::is_written_back)).
+    WrittenBack,
     /// A frame's count is at its limit.
     CountOverflow,
     /// Somebody pinned the page, and one of the two wants no other ([`PinFlags::SOLE`](super::PinFlags::SOLE)).
@@ -73,10 +86,10 @@ impl PinError {
             Self::Failed => EIO,
             Self::ProtectionKey => EACCES,
             Self::WouldFault | Self::Contended | Self::Incomplete | Self::NotReady(_) => EAGAIN,
-            Self::NoMemory | Self::CountOverflow | Self::BudgetExceeded => ENOMEM,
+            Self::NoMemory | Self::NoPinnableMemory | Self::CountOverflow | Self::BudgetExceeded => ENOMEM,
             Self::BufferTooSmall => ENOSPC,
-            Self::OtherKind | Self::Sole => EBUSY,
-            Self::NoSole => EOPNOTSUPP,
+            Self::OtherKind | Self::Sole | Self::KeptByPin | Self::KeptByReference => EBUSY,
+            Self::NoSole | Self::CannotMove | Self::WrittenBack => EOPNOTSUPP,
             Self::Reentered => EDEADLK,
         }
     }
@@ -95,6 +108,11 @@ impl fmt::Display for PinError {
             Self::Failed => "the page could not be read",
             Self::WouldFault => "the page would have to be faulted in",
             Self::NoMemory => "out of memory",
+            Self::NoPinnableMemory => "not where it may be pinned for long, and there is no memory that may",
+            Self::KeptByPin => "not where it may be pinned for long, and kept there by another pin",
+            Self::KeptByReference => "not where it may be pinned for long, and referred to by others",
+            Self::CannotMove => "not where it may be pinned for long, and of a kind that is not moved",
+            Self::WrittenBack => "written back, and so not pinned for long for writing",
             Self::CountOverflow => "the frame's count is at its limit",
             Self::Sole => "pinned, and one pinner wants no other",
             Self::NoSole => "the frame words know no sole pins",

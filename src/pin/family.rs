@@ -77,11 +77,12 @@ fn pin_unusual<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     }
     check_range(space, range)?;
     space.budget().charge(range.pages(), flags.term())?;
-    if !alone {
-        return pin_many(wanted, path, buffer);
-    }
     let mut runs = Runs::new(buffer.as_mut());
-    let stopped = wanted.acquire_alone::<A>(&mut runs);
+    let stopped = match flags {
+        _ if alone => wanted.acquire_alone::<A>(&mut runs),
+        _ if wanted.is_for_long() => wanted.acquire_for_long::<A>(path, &mut runs),
+        _ => return pin_many(wanted, path, buffer),
+    };
     count(wanted.env(), Counted::acquired(true), runs.pages());
     let acquired = Acquired { runs: runs.used(), pages: runs.pages(), stopped };
     pinned(wanted, buffer, acquired)
@@ -148,9 +149,10 @@ fn resume<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
         let mut runs = Runs::resumed(buffer.as_mut(), acquired.runs, acquired.pages);
         let held = runs.held_pages();
         let wanted = Wanted { space, range, flags, keys };
-        let mut stopped = match flags.contains(PinFlags::SOLE) {
-            false => wanted.acquire_slow::<A, true>(&mut runs),
-            true => wanted.acquire_alone::<A>(&mut runs),
+        let mut stopped = match flags {
+            _ if flags.contains(PinFlags::SOLE) => wanted.acquire_alone::<A>(&mut runs),
+            _ if wanted.is_for_long() => wanted.acquire_slow::<A, true, true>(&mut runs),
+            _ => wanted.acquire_slow::<A, true, false>(&mut runs),
         };
         if let Err(error) = settle(budget, flags.term(), missing, runs.held_pages() - held) {
             runs.roll_back(before, |run| release_run::<S::Kernel, true>(env, &run, Dirty::No));

@@ -12,7 +12,10 @@ bitflags! {
     pub struct PinFlags: u32 {
         /// Never fault a page in; what is not there or not this mm's own gives [`PinError::WouldFault`].
         const NOFAULT = 1 << 0;
-        /// The pin lasts for as long as user space wants. The mm's budget is told.
+        /// The pin lasts for as long as user space wants. The mm's budget is told, and each page lies, or is moved, where it may stay
+        /// ([`FrameSource::may_stay`](crate::FrameSource::may_stay)). A form that never faults moves none
+        /// ([`PinError::WouldFault`]). What is shown of an object that is written back is not pinned for writing
+        /// ([`PinError::WrittenBack`]).
         const LONGTERM = 1 << 1;
         /// Write although the VMA is read-only now, within what it may be given: for debuggers. The write gets a
         /// private copy, and the page stays read-only for user code (INV-9). Write pins only.
@@ -45,10 +48,10 @@ impl PinFlags {
         if self.contains(Self::LONGTERM) { PinTerm::Long } else { PinTerm::Short }
     }
 
-    /// Whether they need no check, for a pin of whatever form: any of those that only say how the usual is done.
+    /// Whether they need neither a check nor a path of their own, for a pin of whatever form.
     #[inline(always)]
     pub(super) fn are_usual(self) -> bool {
-        self.difference(Self::NOFAULT.union(Self::LONGTERM)).is_empty()
+        self.difference(Self::NOFAULT).is_empty()
     }
 
     /// Refuses unknown bits and combinations without a meaning.

@@ -25,6 +25,7 @@ mod got;
 mod handle;
 mod lend;
 mod lender;
+mod long_term;
 mod parts;
 mod pinned;
 mod range;

@@ -160,6 +160,24 @@ impl<'b> Runs<'b> {
         self.pages += run.pages();
     }
 
+    /// Of what was collected after the first `pages` base pages, the first page of the first leaf whose head does not fit.
+    pub(super) fn first_unfit(&self, pages: u64, fits: impl Fn(Pfn) -> bool) -> Option<u64> {
+        let (mut start, mut found) = (self.pages, None);
+        // From the end, so that it is no work to pass what was looked at before.
+        for run in self.buffer.iter().take(self.used).rev() {
+            start -= run.pages();
+            let passed = pages.saturating_sub(start).min(run.pages());
+            let part = run.after(passed as u32);
+            if let Some(head) = part.heads().find(|head| !fits(*head)) {
+                found = Some(start + passed + head.number().saturating_sub(part.first().number()));
+            }
+            if passed != 0 {
+                break;
+            }
+        }
+        found
+    }
+
     /// Forgets what was collected after the first `pages` base pages, in one table or from a leaf's edge on, handing them to `give_back` in runs.
     #[cold]
     pub(super) fn roll_back(&mut self, pages: u64, mut give_back: impl FnMut(PhysRun)) {

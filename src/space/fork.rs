@@ -12,8 +12,10 @@ use core::fmt;
 
 use crate::addr::Pfn;
 use crate::arch::{Entry, LeafSize};
-use crate::env::{EntryAddr, Env, ExtraParts, FlushRange, FrameTable, Mm, OwnedFrame, PhysMap, Reentered, TokenError};
-use crate::env::{Tokens, bug_caught, release};
+use crate::env::{
+    EntryAddr, Env, ExtraParts, FlushRange, FrameRequest, FrameTable, Mm, OwnedFrame, PhysMap, Reentered,
+};
+use crate::env::{TokenError, Tokens, bug_caught, release};
 use crate::errno::{EAGAIN, EDEADLK, EFAULT, ENOMEM};
 use crate::frame::CountError;
 use crate::paging::{Chunk, Cursor, TableError, Tables};
@@ -239,7 +241,8 @@ impl<K: Env> Fork<'_, K> {
         let entry = self.parent.load(chunk.at(i));
         let from = entry.leaf_frame(chunk.size);
         // SAFETY: the parent's entry keeps the block allocated, and it is a leaf of this size.
-        let copy = unsafe { OwnedFrame::copied(self.env, from, chunk.size.order()) }.ok_or(ForkError::NoMemory)?;
+        let copy = unsafe { OwnedFrame::copied(self.env, from, FrameRequest::movable(chunk.size.order())) }
+            .ok_or(ForkError::NoMemory)?;
         self.forked.copied_pages += chunk.size.pages();
         let entry = entry.with_frame(copy.into_entry(), chunk.size);
         self.child.before_execute(Entry::EMPTY, entry, chunk.size);

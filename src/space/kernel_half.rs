@@ -215,7 +215,7 @@ impl KernelHalf {
         let mut filled = 0;
         for index in self.levels.user_root_entries()..ENTRIES {
             if entry(kernel.phys_map(), root, index).is_empty() {
-                let table = OwnedFrame::zeroed(kernel, FrameKind::Table, 0).ok_or(OutOfTables)?.into_entry();
+                let table = OwnedFrame::staying(kernel, FrameKind::Table).ok_or(OutOfTables)?.into_entry();
                 // SAFETY: the root is a table that lives, by this value's maker; the entry was empty and nobody else changes
                 // it, by the caller; the new table is empty.
                 unsafe { kernel.phys_map().store_entry(EntryAddr::new(root, index), Entry::kernel_table(table)) };

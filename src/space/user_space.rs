@@ -132,7 +132,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// The same with VMAs, whose pages are not there yet.
     fn with_vma_map(kernel: K, options: SpaceOptions, budget: C, vmas: VmaMap) -> Result<Self, SpaceError> {
         let env = &kernel;
-        let root = OwnedFrame::zeroed(env, FrameKind::Table, 0).ok_or(SpaceError::NoMemory)?.into_entry();
+        let root = OwnedFrame::staying(env, FrameKind::Table).ok_or(SpaceError::NoMemory)?.into_entry();
         for (index, entry) in options.kernel_half.entries(env.phys_map()) {
             // SAFETY: nobody else knows the new root; the index lies within it.
             unsafe { env.phys_map().store_entry(EntryAddr::new(root, index), entry) };

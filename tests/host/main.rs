@@ -66,6 +66,7 @@ mod kernel_half;
 mod layouts;
 mod ledger;
 mod lend;
+mod long_term;
 mod matrix_here;
 mod memory_types;
 mod merge;

@@ -50,6 +50,7 @@ pub(crate) struct Memory {
     scattered: Cell<bool>,
     /// The upper half is what can be moved, and the lower half what stays.
     divided: Cell<bool>,
+    may_not_stay: RefCell<Range<Pfn>>,
     cursor: Cell<usize>,
     /// Allocations that still succeed.
     allowed: Cell<Option<u64>>,
@@ -88,6 +89,7 @@ impl Memory {
             poisoned: frames <= MAX_POISONED_FRAMES,
             scattered: Cell::new(false),
             divided: Cell::new(false),
+            may_not_stay: RefCell::new(Pfn::new(0)..Pfn::new(0)),
             cursor: Cell::new(1),
             allowed: Cell::new(None),
             until_failure: Cell::new(None),
@@ -198,6 +200,11 @@ impl Memory {
     /// From now on there are two zones: the lower half of memory is for what stays where it is.
     pub(crate) fn divide(&self) {
         self.divided.set(true);
+    }
+
+    /// From now on these frames may not be pinned for long, wherever they are.
+    pub(crate) fn forbid_to_stay(&self, frames: Range<Pfn>) {
+        self.may_not_stay.replace(frames);
     }
 
     /// Whether a frame lies in a zone, where there are two.
@@ -378,6 +385,10 @@ unsafe impl<L: Layout> FrameSource for Machine<L> {
 
     fn zero_frame(&self) -> Option<Pfn> {
         self.inner().has_zero_frame.get().then_some(Pfn::new(FIRST))
+    }
+
+    fn may_stay(&self, frame: Pfn) -> bool {
+        !self.memory().may_not_stay.borrow().contains(&frame) && self.memory().is_in(Zone::Unmovable, frame)
     }
 }
 

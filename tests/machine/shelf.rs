@@ -33,6 +33,8 @@ struct Inner {
     write_delays: Cell<u64>,
     no_writes: Cell<bool>,
     writes: Cell<u64>,
+    written_back: Cell<bool>,
+    movable: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -83,6 +85,16 @@ impl Shelf {
         self.inner().cut_after_page.set(true);
     }
 
+    /// Whether objects are written back.
+    pub(crate) fn write_back(&self, written_back: bool) {
+        self.inner().written_back.set(written_back);
+    }
+
+    /// Whether pages that come into memory from now on lie where they could be moved.
+    pub(crate) fn place_among_movable(&self, movable: bool) {
+        self.inner().movable.set(movable);
+    }
+
     /// How often a first write was asked for and granted.
     pub(crate) fn writes(&self) -> u64 {
         self.inner().writes.get()
@@ -130,7 +142,8 @@ unsafe impl Objects for Shelf {
         let frame = match there {
             Some(frame) => frame,
             None => {
-                let frame = kernel.source().allocate(FrameRequest::unmovable(0)).ok_or(ObjectError::NoMemory)?;
+                let request = if inner.movable.get() { FrameRequest::movable(0) } else { FrameRequest::unmovable(0) };
+                let frame = kernel.source().allocate(request).ok_or(ObjectError::NoMemory)?;
                 let word = kernel.frames().frame(frame).unwrap();
                 // SAFETY: the frame was just allocated, and is this object's.
                 unsafe { word.word() }.hand_out(FrameKind::File, 0, Ownership::Exclusive).unwrap();
@@ -171,6 +184,10 @@ unsafe impl Objects for Shelf {
         let objects = self.inner().objects.borrow();
         let object = objects.get(&id).ok_or(ObjectError::NoObject)?;
         if object.closed.contains(&page) { Err(ObjectError::NotReady(WRITE_BACK)) } else { Ok(()) }
+    }
+
+    fn is_written_back(&self, _: ObjectId) -> bool {
+        self.inner().written_back.get()
     }
 
     fn mapped(&self, id: ObjectId, pages: u64) -> Result<(), ObjectError> {

@@ -34,6 +34,12 @@ pub trait ObjectStore: Sync {
     /// [`ObjectError::NotReady`] while it is written back, [`ObjectError::NotPinnable`].
     fn may_pin(&self, id: ObjectId, page: u32) -> Result<(), ObjectError>;
 
+    /// Whether what is written to the object goes to a disk, in time: see [`Objects::is_written_back`].
+    fn is_written_back(&self, id: ObjectId) -> bool {
+        let _ = id;
+        false
+    }
+
     /// So many pages more of address spaces show the object.
     ///
     /// # Errors
@@ -62,6 +68,10 @@ unsafe impl<S: ObjectStore> Objects for Stored<S> {
 
     fn may_pin(&self, id: ObjectId, page: u32) -> Result<(), ObjectError> {
         self.0.may_pin(id, page)
+    }
+
+    fn is_written_back(&self, id: ObjectId) -> bool {
+        self.0.is_written_back(id)
     }
 
     fn mapped(&self, id: ObjectId, pages: u64) -> Result<(), ObjectError> {

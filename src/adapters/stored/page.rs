@@ -2,7 +2,7 @@
 
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::arch;
-use crate::env::{Env, FrameTable, OwnedFrame, PhysMap, bug_caught, release};
+use crate::env::{Env, FrameRequest, FrameTable, OwnedFrame, PhysMap, bug_caught, release};
 use crate::frame::{CountError, FrameKind, PageFrame, Snapshot};
 
 /// A frame, by the word that counts for it: numbers mean something in one kernel only, and the place of a word tells whose it is.
@@ -66,13 +66,13 @@ pub struct FreshPage(Counted);
 impl FreshPage {
     /// A page for an object. `None`: out of memory.
     pub fn of_object<K: Env>(kernel: &K) -> Option<Self> {
-        let owned = OwnedFrame::zeroed(kernel, FrameKind::File, 0)?;
+        let owned = OwnedFrame::staying(kernel, FrameKind::File)?;
         Counted::new(kernel, owned.into_entry()).map(Self)
     }
 
     /// A page for a slot, which is to be private memory again. `None`: out of memory.
     pub fn of_slot<K: Env>(kernel: &K) -> Option<Self> {
-        let owned = OwnedFrame::zeroed(kernel, FrameKind::Anonymous, 0)?;
+        let owned = OwnedFrame::zeroed(kernel, FrameRequest::movable(0))?;
         let page = Counted::new(kernel, owned.into_entry())?;
         // Whoever brings it claims it, if nobody else has it by then.
         if page.of(kernel)?.word.try_share().is_err() {

@@ -174,6 +174,10 @@ impl<D: FileDevice> ObjectStore for Cache<D> {
         if record.closed { Err(ObjectError::NotReady(wait_for(id, page))) } else { Ok(()) }
     }
 
+    fn is_written_back(&self, id: ObjectId) -> bool {
+        self.inner.lock().object(id).is_ok_and(|object| object.properties.file)
+    }
+
     fn mapped(&self, id: ObjectId, pages: u64) -> Result<(), ObjectError> {
         let mut inner = self.inner.lock();
         let object = inner.object_mut(id).ok().filter(|object| !object.leaving).ok_or(ObjectError::NoObject)?;

@@ -70,6 +70,9 @@ unsafe impl Objects for Shelf {
     fn may_pin(&self, id: ObjectId, page: u32) -> Result<(), ObjectError> {
         self.0.may_pin(id, page)
     }
+    fn is_written_back(&self, id: ObjectId) -> bool {
+        self.0.is_written_back(id)
+    }
     fn mapped(&self, id: ObjectId, pages: u64) -> Result<(), ObjectError> {
         self.0.mapped(id, pages)
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pagepin::fault::FaultError;
 use pagepin::frame::{FrameKind, Wide};
-use pagepin::pin::{PinError, Read, Write};
+use pagepin::pin::{PinError, PinFlags, Read, Write};
 use pagepin::space::Sharing;
 use pagepin::{NotReady, ObjectId};
 use pagepin_store::{FilePage, Properties, Shown, StoreError, WhenPinned, WrittenBack};
@@ -378,4 +378,19 @@ fn refusals_say_why() {
     assert_eq!(cache.remove(&machine, none), Err(StoreError::NoObject));
     assert_eq!(cache.write_back(&machine, &(), none, 0..1, WhenPinned::Defer), Err(StoreError::NoObject));
     assert!(machine.process().map_object(A, PAGE, none, 0, Sharing::Shared, RW).is_err());
+}
+
+/// A file is written back, so no device may write it for as long as it likes; memory is not.
+#[test]
+fn only_memory_is_pinned_for_long_for_writing() {
+    let (machine, file) = machine();
+    let memory = machine.cache().create(&machine, Properties::memory(), 4 * PAGE).unwrap();
+    for (object, refused) in [(file, Some(PinError::WrittenBack)), (memory, None)] {
+        let process = showing(&machine, object, Sharing::Shared);
+        let write = machine.pin_slow::<Write>(&process, A, PAGE, PinFlags::LONGTERM);
+        assert_eq!(write.as_ref().err(), refused.as_ref());
+        drop(write);
+        drop(process);
+        machine.cache().remove(&machine, object).unwrap();
+    }
 }

@@ -32,7 +32,7 @@ pub fn pin(error: PinError) -> Error {
         PinError::Range(_) | PinError::InvalidFlags => Error::Invalid,
         PinError::AccessDenied | PinError::ProtectionKey => Error::Denied,
         PinError::NotPinnable => Error::NotSupported,
-        PinError::NoMemory => Error::NoMemory,
+        PinError::NoMemory | PinError::NoPinnableMemory => Error::NoMemory,
         PinError::CountOverflow | PinError::BudgetExceeded | PinError::BufferTooSmall => Error::Limit,
         PinError::WouldFault | PinError::Contended | PinError::Incomplete => Error::Busy,
         _ => Error::Fault,
