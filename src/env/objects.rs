@@ -74,8 +74,8 @@ impl core::error::Error for ObjectError {}
 ///
 /// # Implementation safety
 /// [`page`](Self::page) returns a frame of this kernel, of kind `File`, with a plain reference more, which is the caller's. Until the object
-/// gives the page up, it is always the same frame. `will_write` and `still` are called while the caller owns an entry, or has just
-/// published it: they wait for nobody. Each comes before or after what it asks about, that a page is taken out or closed, as under one
+/// gives the page up, it is always the same frame. `will_write` and `still` are called while the caller owns an entry, has just
+/// published it, or has pinned the page: they wait for nobody. Each comes before or after what it asks about, that a page is taken out or closed, as under one
 /// lock held for a moment: a plain load could miss that, while whoever does it misses the entry. None calls back into the crate for this mm.
 pub unsafe trait Objects: Sync {
     /// The object's page, for an access of this kind, through a mapping that is shared or not.
@@ -85,7 +85,7 @@ pub unsafe trait Objects: Sync {
     fn page<K: Env>(&self, kernel: &K, id: ObjectId, page: u32, access: Access) -> Result<Pfn, ObjectError>;
 
     /// The first write through a shared mapping since the page was last written back, or ever. From `Ok` on the page may be written at any
-    /// time, until the object has write-protected its mappings. It only tries.
+    /// time, until the object has write-protected its mappings, and by devices until nobody pins it. It only tries.
     ///
     /// # Errors
     /// [`ObjectError`]: the entry stays read-only.

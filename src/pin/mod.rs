@@ -11,6 +11,8 @@
 //! | [`pin_user_pages_fast_only`] | none | no | the caller's |
 //! | [`pin_user_pages_remote`] | mm | yes | any; protection keys do not apply |
 //!
+//! [`pin_object_pages`] pins pages of an object without an address space.
+//!
 //! `Pin` in this crate is never `core::pin::Pin`.
 
 mod access;
@@ -26,6 +28,7 @@ mod handle;
 mod lend;
 mod lender;
 mod long_term;
+mod object;
 mod parts;
 mod pinned;
 mod range;
@@ -50,6 +53,7 @@ pub use got::{GotPages, RawGets};
 pub use handle::PinHandle;
 pub use lend::{Lent, QuarantineTable, Quarantined};
 pub use lender::{Lender, Owner};
+pub use object::pin_object_pages;
 pub use parts::pin_user_pages_in_parts;
 pub use pinned::{OwnedPins, Pinned, PinnedPages, RawPins};
 pub use range::{ByteRun, OutOfRange, PinnedPage, PinnedRange};

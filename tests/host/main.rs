@@ -72,6 +72,7 @@ mod memory_types;
 mod merge;
 mod mm_lock;
 mod moves;
+mod object_pins;
 mod pin_family;
 mod pin_terms;
 mod pinned_page;
