@@ -116,6 +116,8 @@ pub enum Safeguard {
     StillTheObjects,
     /// An object is asked about the first write by who owns the entry.
     AsksWhatItOwns,
+    /// An object's page that has moved is asked about again before the next write.
+    AsksWhereItMoves,
     /// Loads of entries acquire.
     EntryAcquire,
     /// Stores of entries release.

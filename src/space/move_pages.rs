@@ -307,12 +307,13 @@ fn move_shown<K: Env>(
         let pfn = entry.leaf_frame(chunk.size);
         let frame = if shared || entry.is_borrowed() { env.frames().frame(pfn) } else { None };
         let moved = match (frame, part.object_page(page)) {
-            (Some(frame), Some((id, page_of))) if !env.extras().objects().still(id, page_of, pfn) => {
+            (Some(frame), Some((id, page_of))) if safeguard!(StillTheObjects => !env.extras().objects().still(id, page_of, pfn)) =>
+            {
                 tables.flush(FlushRange::Leaves { first: page, pages: chunk.size.pages() });
                 release(env, pfn, frame.word.put_mapping(Dirty::when(entry.is_dirty())));
                 continue;
             }
-            (Some(frame), _) if shared => {
+            (Some(frame), _) if safeguard!(AsksWhereItMoves => shared) => {
                 if entry.is_dirty() && frame.word.mark_dirty().is_err() {
                     bug_caught(env);
                 }

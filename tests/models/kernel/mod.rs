@@ -124,10 +124,15 @@ pub(crate) fn with_kernel<R: Side>(frames: u32, tables: Tables, model: impl FnOn
     drop(unsafe { Box::from_raw(kernel) });
 }
 
+/// From now on this thread is `cpu`. Which it was.
+pub(crate) fn become_cpu(cpu: usize) -> usize {
+    CPU.with(|this| this.replace(cpu))
+}
+
 /// Runs `body` as thread `cpu`.
 pub(crate) fn on_cpu<T: Send + 'static>(cpu: usize, body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     thread::spawn(move || {
-        CPU.with(|this| this.set(cpu));
+        become_cpu(cpu);
         body()
     })
 }

@@ -58,10 +58,28 @@ pub(crate) const MODELS: &[Model] = &[
         twins: &[(Safeguard::StillTheObjects, &[CUT_OFF])],
     },
     Model {
+        name: "truncation x move (shared)",
+        bound: Bound::AtMost(4),
+        body: || truncate_and_move(Sharing::Shared),
+        twins: &[(Safeguard::StillTheObjects, &[CUT_OFF])],
+    },
+    Model {
+        name: "truncation x move (private)",
+        bound: Bound::AtMost(4),
+        body: || truncate_and_move(Sharing::Private),
+        twins: &[(Safeguard::StillTheObjects, &[CUT_OFF])],
+    },
+    Model {
         name: "write-back x first write",
         bound: Bound::AtMost(3),
         body: write_back_and_first_write,
         twins: &[(Safeguard::AsksWhatItOwns, &[NO_PLACE, CHANGED])],
+    },
+    Model {
+        name: "write-back x move x write",
+        bound: Bound::AtMost(3),
+        body: write_back_and_move,
+        twins: &[(Safeguard::AsksWhereItMoves, &[NO_PLACE, CHANGED])],
     },
     Model {
         name: "write-back x write pin",
@@ -164,6 +182,58 @@ fn truncate_and_fault(sharing: Sharing) {
         other.join().expect("no panic");
         assert_eq!(kernel.mapped(&space, 1), None, "{CUT_OFF}");
         kernel.audit(&[&space], &[]);
+    });
+}
+
+/// The file, which holds 5, is shown twice, in two tables. A pass over both can have been at page 1, where nothing is, when it comes to the second.
+fn showing_twice(kernel: &'static Kernel<Epoch>, sharing: Sharing) -> Space<Epoch> {
+    let space = UserSpace::new(kernel, SpaceOptions::without_kernel_half(Levels::Four)).expect("memory for a root");
+    let rights = Rights::READ | Rights::WRITE;
+    // So that the second table stays.
+    space.map(514 * PAGE, PAGE, rights).expect("an empty page");
+    kernel.write(&space, 514, 2);
+    kernel.write_file(5);
+    for page in [2, 513] {
+        space.map_object(page * PAGE, PAGE, FILE, 0, sharing, rights).expect("an empty page");
+        assert_eq!(kernel.read(&space, page), 5);
+    }
+    Arc::new(space)
+}
+
+/// The page moves past the pass that forgets it.
+fn truncate_and_move(sharing: Sharing) {
+    with_kernel::<Epoch>(10, Tables::Stay, move |kernel| {
+        let space = showing_twice(kernel, sharing);
+        let mover = kernel.on_cpu(1, {
+            let space = Arc::clone(&space);
+            move || space.move_pages(513 * PAGE, PAGE, PAGE).expect("a free page")
+        });
+        kernel.cut_file();
+        space.forget_object(FILE, 0..u32::MAX, true).expect("tables in order");
+        mover.join().expect("no panic");
+        assert!([1, 2, 513].iter().all(|page| kernel.mapped(&space, *page).is_none()), "{CUT_OFF}");
+        kernel.audit(&[&space], &[]);
+    });
+}
+
+/// The page, which may be written, moves past the pass that write-protects it, and is written.
+fn write_back_and_move() {
+    with_kernel::<Epoch>(10, Tables::Stay, |kernel| {
+        let space = showing_twice(kernel, Sharing::Shared);
+        kernel.write(&space, 513, 6);
+        let mover = kernel.on_cpu(1, {
+            let space = Arc::clone(&space);
+            move || {
+                space.move_pages(513 * PAGE, PAGE, PAGE).expect("a free page");
+                kernel.access(&space, 1, Access::Write, |frame| kernel.memory.store(frame, 0, 7)).is_ok()
+            }
+        });
+        assert!(write_back(kernel, &space), "nobody pins");
+        let written = mover.join().expect("no panic");
+        check_file(kernel, &space);
+        assert_eq!(kernel.read(&space, 1), if written { 7 } else { 6 }, "{LOST}");
+        kernel.audit(&[&space], &[]);
+        kernel.cut_file();
     });
 }
 

@@ -25,6 +25,7 @@ mod owner_and_writer;
 mod owners;
 mod pin_fork;
 mod pin_unmap;
+mod processor;
 mod revoke;
 #[path = "../runner.rs"]
 mod runner;

@@ -1,7 +1,7 @@
 //! Two that wait for each other: a writer of the mm lock for the note of a reader who owns an entry, and that reader for the answer
 //! of the writer's CPU to its flush. Lock, slots and shootdown are the library's.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use loom::cell::UnsafeCell;
@@ -9,17 +9,14 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::{thread, thread_local};
 use pagepin::model::{self, MmLock, Safeguard};
 use pagepin::{
-    CpuCounters, CpuReaders, Cpus, CurrentCpu, Extras, FlushRange, IpiShootdown, LocalCpu, PageAddr, Pfn, Shootdown,
-    SwitchMm,
+    CpuCounters, CpuReaders, Cpus, CurrentCpu, Extras, FlushRange, IpiShootdown, PageAddr, Shootdown, SwitchMm,
 };
 use spin::relax::RelaxStrategy;
 
 use super::checker::{Bound, CPUS, UNORDERED};
 use super::kernel::{ThisCpu, on_cpu};
+use super::processor::{MINE, NO_END, Processor, translate};
 use super::runner::Model;
-
-/// Of loom, about a wait without end.
-const NO_END: &str = "exceeded maximum number of branches";
 
 pub(crate) const MODELS: &[Model] = &[Model {
     name: "writer x noted owner x shootdown",
@@ -34,14 +31,11 @@ pub(crate) const MODELS: &[Model] = &[Model {
     ],
 }];
 
-const ROOT: Pfn = Pfn::new(2);
 /// What the one entry says: a frame, or this.
 const GONE: u64 = 2;
 
 thread_local! {
     static WORLD: RefCell<Option<Arc<World>>> = RefCell::new(None);
-    static LOADED: Cell<Pfn> = Cell::new(Pfn::new(1));
-    static CACHED: Cell<Option<u64>> = Cell::new(None);
 }
 
 /// Waits as a kernel does with interrupts off: flushes are answered.
@@ -71,32 +65,6 @@ unsafe impl Cpus for Machine {
 
     fn relax(&self) {
         thread::yield_now();
-    }
-}
-
-struct Processor;
-
-// SAFETY: no thread of a model is interrupted.
-unsafe impl LocalCpu for Processor {
-    type InterruptsOff = ();
-
-    fn interrupts_off(&self) {}
-
-    fn has_tags(&self) -> bool {
-        false
-    }
-
-    fn flush(&self, _: FlushRange) {
-        CACHED.with(|cached| cached.set(None));
-    }
-
-    fn loaded_root(&self) -> Pfn {
-        LOADED.with(Cell::get)
-    }
-
-    unsafe fn load_root(&self, root: Pfn) {
-        LOADED.with(|loaded| loaded.set(root));
-        CACHED.with(|cached| cached.set(None));
     }
 }
 
@@ -138,13 +106,12 @@ impl World {
         })
     }
 
-    /// User code reads its page by what its CPU has cached, or by the entry.
+    /// User code reads its page, if it is there.
     fn access(&self) {
-        let seen = CACHED.with(Cell::get).unwrap_or_else(|| self.entry.load(Ordering::Relaxed));
-        if seen != GONE {
-            CACHED.with(|cached| cached.set(Some(seen)));
+        let walk = || Some(self.entry.load(Ordering::Relaxed)).filter(|entry| *entry != GONE);
+        if let Some(frame) = translate(walk) {
             // SAFETY: loom reports a write that is not ordered with this read.
-            self.frames[seen as usize].with(|_| ());
+            self.frames[frame as usize].with(|_| ());
         }
     }
 
@@ -173,7 +140,7 @@ impl World {
     }
 
     fn flush(&self) {
-        self.smp.flush(ROOT, FlushRange::Leaves { first: PageAddr::containing(0), pages: 1 });
+        self.smp.flush(MINE, FlushRange::Leaves { first: PageAddr::containing(0), pages: 1 });
     }
 
     /// Runs `act` as a thread of the process, and takes interrupts until both are done.
@@ -181,7 +148,7 @@ impl World {
         WORLD.with(|world| *world.borrow_mut() = Some(Arc::clone(self)));
         self.smp.join();
         // SAFETY: this root is a number.
-        unsafe { self.smp.switch_mm(ROOT) };
+        unsafe { self.smp.switch_mm(MINE) };
         self.access();
         act(self);
         self.over.fetch_add(1, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 //!
 //! A CPU's TLB is its thread's own, and its walk is a relaxed load: what is ordered is so by the shootdown alone.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use loom::cell::UnsafeCell;
@@ -11,13 +11,12 @@ use loom::sync::Mutex;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use loom::{thread, thread_local};
 use pagepin::model::{self, Safeguard};
-use pagepin::{Cpus, CurrentCpu, FlushRange, IpiShootdown, LocalCpu, PageAddr, Pfn, ReadSide, Shootdown, SwitchMm};
+use pagepin::{Cpus, CurrentCpu, FlushRange, IpiShootdown, LocalCpu, PageAddr, ReadSide, Shootdown, SwitchMm};
 
 use super::checker::{Bound, UNORDERED};
+use super::kernel::{ThisCpu, become_cpu, on_cpu};
+use super::processor::{MINE, NO_END, Processor, translate};
 use super::runner::Model;
-
-/// Of loom, about a wait without end.
-const NO_END: &str = "exceeded maximum number of branches";
 
 pub(crate) const MODELS: &[Model] = &[
     Model {
@@ -64,18 +63,13 @@ pub(crate) const MODELS: &[Model] = &[
     },
 ];
 
-const HOME: Pfn = Pfn::new(1);
-const MINE: Pfn = Pfn::new(2);
 /// What the mappings name first, and then.
 const OLD: usize = 0;
 const NEW: usize = 1;
 
 thread_local! {
-    static CPU: Cell<usize> = Cell::new(0);
-    static ROOT: Cell<Pfn> = Cell::new(HOME);
     /// Where interrupts of a CPU without a thread are handled.
     static HANDLER: RefCell<Option<Arc<World>>> = RefCell::new(None);
-    static CACHED: Cell<Option<usize>> = Cell::new(None);
 }
 
 struct Machine;
@@ -83,7 +77,7 @@ struct Machine;
 // SAFETY: each thread of a model has a number of its own.
 unsafe impl CurrentCpu for Machine {
     fn current_cpu(&self) -> usize {
-        CPU.with(Cell::get)
+        ThisCpu.current_cpu()
     }
 }
 
@@ -92,42 +86,16 @@ unsafe impl Cpus for Machine {
     fn interrupt(&self, cpu: usize) {
         // Of a CPU without a thread, only the handler runs: here.
         if let Some(world) = HANDLER.with(|world| world.borrow().clone()) {
-            let this = CPU.with(|this| this.replace(cpu));
+            let this = become_cpu(cpu);
             let idle = world.idle.lock().expect("poisoned");
             world.smp.answer();
             drop(idle);
-            CPU.with(|cpu| cpu.set(this));
+            become_cpu(this);
         }
     }
 
     fn relax(&self) {
         thread::yield_now();
-    }
-}
-
-struct Processor;
-
-// SAFETY: no thread of a model is interrupted.
-unsafe impl LocalCpu for Processor {
-    type InterruptsOff = ();
-
-    fn interrupts_off(&self) {}
-
-    fn has_tags(&self) -> bool {
-        false
-    }
-
-    fn flush(&self, _: FlushRange) {
-        CACHED.with(|cached| cached.set(None));
-    }
-
-    fn loaded_root(&self) -> Pfn {
-        ROOT.with(Cell::get)
-    }
-
-    unsafe fn load_root(&self, root: Pfn) {
-        ROOT.with(|loaded| loaded.set(root));
-        CACHED.with(|cached| cached.set(None));
     }
 }
 
@@ -158,7 +126,7 @@ impl World {
             over: AtomicU64::new(0),
         };
         for cpu in (0..cpus).rev() {
-            CPU.with(|this| this.set(cpu));
+            become_cpu(cpu);
             world.smp.join();
         }
         Arc::new(world)
@@ -166,10 +134,7 @@ impl World {
 
     fn on_cpu(self: &Arc<Self>, cpu: usize, body: fn(&Self)) -> thread::JoinHandle<()> {
         let world = Arc::clone(self);
-        thread::spawn(move || {
-            CPU.with(|this| this.set(cpu));
-            body(&world);
-        })
+        on_cpu(cpu, move || body(&world))
     }
 
     fn switch(&self) {
@@ -179,10 +144,9 @@ impl World {
 
     /// User code reads its page, if this CPU is still where it was.
     fn access(&self) {
-        let frame = CACHED.with(Cell::get).unwrap_or_else(|| self.entry.load(Ordering::Relaxed) as usize);
-        CACHED.with(|cached| cached.set(Some(frame)));
+        let frame = translate(|| Some(self.entry.load(Ordering::Relaxed))).expect("a frame");
         // SAFETY: loom reports a write that is not ordered with this read.
-        self.frames[frame].with(|_| ());
+        self.frames[frame as usize].with(|_| ());
     }
 
     /// Maps the page to the other frame, and has the old one alone.
@@ -263,15 +227,12 @@ fn two_flushes() {
         world.smp.flush(MINE, FlushRange::Everything);
         HANDLER.with(|handler| handler.borrow_mut().take());
     };
-    CPU.with(|this| this.set(2));
+    become_cpu(2);
     world.switch();
-    CPU.with(|this| this.set(0));
-    let other = thread::spawn({
+    become_cpu(0);
+    let other = on_cpu(1, {
         let world = Arc::clone(&world);
-        move || {
-            CPU.with(|this| this.set(1));
-            flush(&world);
-        }
+        move || flush(&world)
     });
     flush(&world);
     other.join().expect("no panic");
@@ -301,17 +262,16 @@ fn walk_and_wait() {
 fn end_and_lazy() {
     let world = World::new(2);
     let left = Arc::new(AtomicBool::new(false));
-    let user = thread::spawn({
+    let user = on_cpu(1, {
         let (world, left) = (Arc::clone(&world), Arc::clone(&left));
         move || {
-            CPU.with(|this| this.set(1));
             world.switch();
             world.access();
             world.smp.enter_lazy_tlb();
             // As the last reference to an address space does.
             left.store(true, Ordering::Release);
             while world.over.load(Ordering::Relaxed) != 1 {
-                if ROOT.with(Cell::get) == MINE {
+                if Processor.loaded_root() == MINE {
                     // A processor walks the tables of its root whenever it likes.
                     // SAFETY: loom reports a write that is not ordered with this read.
                     world.frames[OLD].with(|_| ());
