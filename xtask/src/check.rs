@@ -16,7 +16,7 @@ use crate::host_tests::{self, ONE_LAYOUT, ONE_LAYOUT_TARGET};
 use crate::kernel::{self, KernelToolchain, Profile};
 use crate::powerset::{self, LIBRARY, STORE};
 use crate::published::{self, Package};
-use crate::qemu::{IOMMU_MODE, Image};
+use crate::qemu::{IOMMU_MODE, Image, TEST_MODE};
 use crate::screen::Show;
 use crate::setup::Need;
 use crate::steps::{Steps, Summary};
@@ -65,7 +65,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check::host("scenarios", "the shuttle scenarios and their twins", |c| shuttle::check(&c.project)),
     Check::kernel("set-up", "what the machine lacks for the kernel", |c| c.set_up()),
     Check::kernel("lint-kernel", "clippy on the test kernel and the examples", |c| c.lint_kernel()),
-    Check::kernel("kernel-tests", "the test kernel in QEMU", |c| c.kernel_tests("test")),
+    Check::kernel("kernel-tests", "the test kernel in QEMU", |c| c.kernel_tests(TEST_MODE)),
     Check::kernel("iommu-tests", "the same kernel behind an IOMMU", |c| c.kernel_tests(IOMMU_MODE)),
     Check::kernel("examples", "the example kernels in QEMU", |c| example::check(c.toolchain()?)),
     Check::kernel("tutorial", "the kernels that the tutorial makes", |c| c.tutorial()),

@@ -11,7 +11,8 @@ use anyhow::{Result, bail};
 
 use crate::child::{self, succeed};
 use crate::childenv;
-use crate::qemu::{Boot, Cpus, Echo, Image, Outcome};
+use crate::disk;
+use crate::qemu::{Boot, Cpus, DISK, Echo, Image, Outcome, TEST_MODE};
 use crate::screen;
 use crate::setup::{self, Need, Toolchain};
 use crate::steps::Summary;
@@ -171,7 +172,12 @@ impl KernelToolchain {
 
 /// Boots a mode that runs tests, on four CPUs. The note of the result says what was wrong.
 pub(crate) fn tests(image: &Image, mode: &str, limit: Duration) -> Result<Summary> {
-    let outcome = Boot { image, mode, cpus: Cpus::Threads(4), limit, echo: Echo::Human }.run()?;
+    let disk = (mode == TEST_MODE).then(|| image.disk.with_file_name(DISK));
+    disk.as_deref().map_or(Ok(()), disk::write)?;
+    let mut outcome = Boot { image, mode, cpus: Cpus::Threads(4), limit, echo: Echo::Human }.run()?;
+    if let Some(Err(error)) = disk.as_deref().map(disk::check) {
+        outcome.failure.get_or_insert(format!("{error:#}"));
+    }
     Ok(judge(&outcome))
 }
 

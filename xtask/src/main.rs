@@ -21,6 +21,7 @@ mod corpus;
 mod coverage;
 mod demo;
 mod develop;
+mod disk;
 mod example;
 mod fuzz;
 mod host_tests;

@@ -22,7 +22,10 @@ const SUCCESS: i32 = 33;
 /// The mode that needs a machine with an IOMMU, which the other modes do without.
 pub(crate) const IOMMU_MODE: &str = "iommu";
 
-/// The mode that needs a disk beside the image, the file [`DISK`] in the same folder.
+/// The mode that runs all tests, also of files and swap.
+pub(crate) const TEST_MODE: &str = "test";
+
+/// Another mode that needs a disk beside the image, the file [`DISK`] in the same folder.
 pub(crate) const DISK_MODE: &str = "disk";
 pub(crate) const DISK: &str = "disk.img";
 
@@ -94,7 +97,7 @@ impl Boot<'_> {
         let image = self.image.disk.display().to_string().replace(',', ",,");
         arguments.push("-fw_cfg".to_owned());
         arguments.push(format!("name=opt/pagepin/mode,string={}", self.mode.replace(',', ",,")));
-        if self.mode == DISK_MODE {
+        if [TEST_MODE, DISK_MODE].contains(&self.mode) {
             let disk = self.image.disk.with_file_name(DISK).display().to_string().replace(',', ",,");
             arguments.extend(["-device", "virtio-blk-pci,drive=disk,disable-legacy=on", "-drive"].map(str::to_owned));
             arguments.push(format!("if=none,id=disk,format=raw,file={disk}"));

@@ -8,6 +8,7 @@ extern crate alloc;
 mod apic;
 mod console;
 mod cpu;
+mod disk;
 mod edu;
 mod exit;
 mod fw_cfg;
@@ -52,6 +53,9 @@ fn main(boot: &'static BootInfo) -> ! {
     mm::init();
     smp::start_others();
     let device = edu::init().is_ok();
+    if disk::init() {
+        mm::store::init();
+    }
     println!(
         "pagepin test kernel: {} cpus, {} MiB free, {} TSC ticks/us, edu {}",
         percpu::online().count(),

@@ -18,17 +18,27 @@ fn select(address: PciAddress, offset: u16) {
     unsafe { Port::<u32>::new(ADDRESS).write(value) };
 }
 
+/// A word of a function's configuration. Only called by the boot CPU.
+pub fn read(address: PciAddress, offset: u16) -> u32 {
+    select(address, offset);
+    // SAFETY: reading the header registers has no side effects.
+    unsafe { Port::<u32>::new(DATA).read() }
+}
+
+/// The same, written: the caller chose the register and its value.
+pub fn write(address: PciAddress, offset: u16, value: u32) {
+    select(address, offset);
+    // SAFETY: what a device does with its configuration is the caller's business, who drives it.
+    unsafe { Port::<u32>::new(DATA).write(value) };
+}
+
 impl ConfigRegionAccess for ConfigPorts {
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
-        select(address, offset);
-        // SAFETY: reading the header registers has no side effects.
-        unsafe { Port::<u32>::new(DATA).read() }
+        read(address, offset)
     }
 
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
-        select(address, offset);
-        // SAFETY: the caller chose the register and its value.
-        unsafe { Port::<u32>::new(DATA).write(value) };
+        write(address, offset, value);
     }
 }
 

@@ -120,6 +120,11 @@ pub fn find(pid: u32) -> Option<Arc<Process>> {
     PROCESSES.lock().get(&pid).cloned()
 }
 
+/// The address spaces of all processes.
+pub fn spaces() -> Vec<Arc<AddressSpace>> {
+    PROCESSES.lock().values().filter_map(|process| process.space()).collect()
+}
+
 /// How the process ended, if it has; it is forgotten then.
 pub fn reap(pid: u32) -> Option<Status> {
     let process = find(pid)?;

@@ -160,6 +160,11 @@ fn handle(thread: &mut Thread, trap: Trap) -> Next {
                     Ok(_) => return Next::Resume,
                     // Perhaps somebody else gives some back.
                     Err(FaultError::NoMemory) => return Next::Yield,
+                    // The page is on the disk, or on its way there or back.
+                    Err(FaultError::NotReady(_)) => {
+                        mm::store::work();
+                        return Next::Yield;
+                    }
                     Err(_) => {}
                 }
             } else if address == FAULT_PROBE {

@@ -116,6 +116,10 @@ fn plain(call: Call, [a, b, c, d, e]: [u64; 5], thread: &Thread) -> Result<u64, 
         Call::Now => Ok(time::now()),
         Call::MapLarge => space.map_large(a, b).map(|()| 0),
         Call::MapDevice => space.map_device(a, b, c, d).map(|()| 0),
+        Call::MapFile => space.map_file(a, b, c, d, e != 0).map(|()| 0),
+        Call::SyncFile => mm::store::sync().map(|()| 0),
+        Call::SwapOut => space.swap_out(a, b),
+        Call::TransferFile => transfer_file(thread, a, b, c).map(|()| 0),
         Call::DevPin => thread.process.add_pin(mm::pin(space, Whose::Own, a, b, c)?),
         Call::DevPinRemote => {
             let target = u32::try_from(d).ok().and_then(process::find).and_then(|process| process.space());
@@ -179,6 +183,16 @@ fn start_transfer(
     unsafe { edu::start(address, device_offset, len, direction)? };
     *in_flight = Arc::downgrade(&pin);
     Ok(())
+}
+
+/// The disk reads or writes what is pinned, past the cache.
+fn transfer_file(thread: &Thread, handle: u64, page: u64, direction: u64) -> Result<(), Error> {
+    let (direction, pin) = (direction_of(direction)?, thread.process.pin(handle)?);
+    if direction == Direction::FromDevice && !pin.is_writable() {
+        return Err(Error::Denied);
+    }
+    // SAFETY: the frames are pinned until `pin` goes, which is after the transfer.
+    unsafe { mm::store::direct(page, pin.segments(), direction) }
 }
 
 /// The device does what nobody told it to.

@@ -112,6 +112,14 @@ numbered! {
         MapDevice = 29,
         /// `(addr, len, flags, pid) -> handle`: as [`Call::DevPin`], memory of another process.
         DevPinRemote = 30,
+        /// `(addr, len, prot, page, shared)`: the file on the disk, from this page of it on, see [`FILE_PAGES`].
+        MapFile = 31,
+        /// `()`: what was written of the file is on the disk afterwards.
+        SyncFile = 32,
+        /// `(addr, len) -> pages` that went to swap, and from there to the disk.
+        SwapOut = 33,
+        /// `(handle, page, direction)`: all that is pinned, between its memory and the disk, past the cache; see [`DIRECT_PAGES`].
+        TransferFile = 34,
     }
 }
 
@@ -162,6 +170,9 @@ numbered! {
         Storm = 21,
         BadPins = 22,
         KernelCopies = 23,
+        Files = 24,
+        DirectIo = 25,
+        Swap = 26,
     }
 }
 
@@ -251,6 +262,15 @@ pub const FROM_DEVICE: u64 = 1;
 pub const LARGE_BYTES: u64 = 2 << 20;
 /// Pages of memory that a device has of its own, and that programs may map. Holds what was stored last, whoever did.
 pub const DEVICE_PAGES: u64 = 512;
+
+/// Pages of the disk: first those of the file.
+pub const FILE_PAGES: u64 = 32;
+/// Pages of the file that are written through one mapping.
+pub const SHARED_PAGES: u64 = 16;
+/// Behind the file: pages for [`Call::TransferFile`].
+pub const DIRECT_PAGES: u64 = 32;
+/// And behind these: swap.
+pub const SWAP_PAGES: u64 = 128;
 
 /// How many notes there are.
 pub const NOTES: u64 = 8;

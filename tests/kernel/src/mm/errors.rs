@@ -11,10 +11,10 @@ pub fn space(error: SpaceError) -> Error {
         SpaceError::Range(_) | SpaceError::InvalidKey | SpaceError::InvalidFlags => Error::Invalid,
         SpaceError::LargeLeaf => Error::NotSupported,
         SpaceError::Overlap | SpaceError::Pinned(_) => Error::Busy,
-        SpaceError::NoVma => Error::NotFound,
+        SpaceError::NoVma | SpaceError::NoObject => Error::NotFound,
         SpaceError::AccessDenied => Error::Denied,
         SpaceError::TooManyVmas => Error::Limit,
-        SpaceError::NoMemory | SpaceError::NoRoom => Error::NoMemory,
+        SpaceError::NoMemory | SpaceError::NoRoom | SpaceError::NoSlot => Error::NoMemory,
         _ => Error::Fault,
     }
 }

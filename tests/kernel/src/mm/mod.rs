@@ -6,11 +6,12 @@ mod kinds;
 mod picture;
 mod pins;
 mod platform;
+pub mod store;
 mod twin;
 
 use alloc::sync::Arc;
 
-use pagepin::space::{KernelHalf, KernelHalfError, SpaceOptions, UserSpace};
+use pagepin::space::{KernelHalf, KernelHalfError, Sharing, SpaceOptions, UserSpace};
 use pagepin::{
     CurrentSpace, Env as _, FrameTable as _, HasSpace, PageAddr, PageFault, Pfn, Rights,
     fault::{FaultError, FaultOutcome},
@@ -83,6 +84,23 @@ impl AddressSpace {
             return Err(Error::Invalid);
         }
         self.space.map(addr, len, rights(prot)?).map_err(errors::space)
+    }
+
+    /// The file from a page of it on, shared or private.
+    pub fn map_file(&self, addr: u64, len: u64, prot: u64, page: u64, shared: bool) -> Result<(), Error> {
+        if addr < USER_START {
+            return Err(Error::Invalid);
+        }
+        let page = u32::try_from(page).map_err(|_| Error::Invalid)?;
+        let sharing = if shared { Sharing::Shared } else { Sharing::Private };
+        self.space.map_object(addr, len, store::file()?, page, sharing, rights(prot)?).map_err(errors::space)
+    }
+
+    /// How many pages went to the disk.
+    pub fn swap_out(&self, addr: u64, len: u64) -> Result<u64, Error> {
+        let out = self.space.swap_out(addr, len).map_err(errors::space)?;
+        store::write_out();
+        Ok(out.pages)
     }
 
     /// Returns how many pages left while pinned.

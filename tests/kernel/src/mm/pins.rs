@@ -4,14 +4,14 @@ use alloc::{vec, vec::Vec};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use pagepin::pin::{
-    GotPages, Lent, Owner, PhysRun, PinAccess, PinFlags, PinnedPages, RawGets, Read, Write, get_user_pages_fast,
-    get_user_pages_remote, pin_user_pages_fast, pin_user_pages_remote, put_user_pages,
+    GotPages, Lent, Owner, PhysRun, PinAccess, PinError, PinFlags, PinnedPages, RawGets, Read, Write,
+    get_user_pages_fast, get_user_pages_remote, pin_user_pages_fast, pin_user_pages_remote, put_user_pages,
 };
 use pagepin::{Env, FrameTable, Unlimited, UserRange};
 use pagepin_abi::{Error, PIN_KEEP_CACHED, PIN_LONGTERM, PIN_PLAIN, PIN_READ, PIN_WRITE};
 
-use super::{AddressSpace, Kernel, errors, kernel};
-use crate::{iommu::Window, memory::PAGE};
+use super::{AddressSpace, Kernel, errors, kernel, store};
+use crate::{iommu::Window, memory::PAGE, poll::Poll};
 
 /// Most pages a handle stands for.
 const PAGES_MAX: u64 = 1024;
@@ -65,6 +65,12 @@ pub fn highest_pins() -> u64 {
     HIGHEST.load(Ordering::Relaxed)
 }
 
+/// For the disk, by doing what it has to do, or while another CPU does.
+fn wait() {
+    store::work();
+    <Poll as spin::RelaxStrategy>::relax();
+}
+
 impl Pin {
     pub fn new(space: &AddressSpace, whose: Whose, addr: u64, len: u64, flags: u64) -> Result<Self, Error> {
         let known = PIN_READ | PIN_WRITE | PIN_LONGTERM | PIN_PLAIN | PIN_KEEP_CACHED;
@@ -104,12 +110,18 @@ impl Pin {
         range: UserRange,
         flags: PinFlags,
     ) -> Result<(Owned<A>, Segments), Error> {
-        let buffer = vec![PhysRun::default(); range.pages() as usize];
-        let pinned = match whose {
-            Whose::Own => pin_user_pages_fast(&space.space, A::default(), range, flags, buffer),
-            Whose::Others => pin_user_pages_remote(&space.space, A::default(), range, flags, buffer),
+        let pinned = loop {
+            let buffer = vec![PhysRun::default(); range.pages() as usize];
+            let pinned = match whose {
+                Whose::Own => pin_user_pages_fast(&space.space, A::default(), range, flags, buffer),
+                Whose::Others => pin_user_pages_remote(&space.space, A::default(), range, flags, buffer),
+            };
+            match pinned.and_then(PinnedPages::complete) {
+                // It is read, or written: by whom of those who wait does not matter.
+                Err(PinError::NotReady(_)) => wait(),
+                other => break other.map_err(errors::pin)?,
+            }
         };
-        let pinned = pinned.and_then(PinnedPages::complete).map_err(errors::pin)?;
         note_pins(pinned.runs());
         let segments = pinned.byte_runs().map(|run| (run.address, run.length)).collect();
         Ok((pinned.into_owned().lend(), segments))
@@ -145,6 +157,11 @@ impl Pin {
             offset -= length;
         }
         None
+    }
+
+    /// All of it, in order.
+    pub fn segments(&self) -> &[(u64, u64)] {
+        &self.segments
     }
 
     /// Where the device finds `offset`, and how many bytes it finds from there on.

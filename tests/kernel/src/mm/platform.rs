@@ -8,7 +8,10 @@ use pagepin::{
 };
 use spin::Once;
 
-use super::frames::Frames;
+use super::{
+    frames::Frames,
+    store::{self, Files, Swapped},
+};
 use crate::{
     memory,
     percpu::MAX_CPUS,
@@ -29,8 +32,8 @@ pub type Words = pagepin::frame::Wide;
 
 pub type Kernel = Platform<OffsetPhysMap, FlatFrameTable<'static, Words>, Frames, InterruptsOff, Ipi, Poll, PerCpu>;
 
-/// What each CPU keeps for itself.
-type PerCpu = Extras<(), Counters, (), (), CpuReaders<Machine, MAX_CPUS>>;
+/// What each CPU keeps for itself, and where pages are that no address space has.
+type PerCpu = Extras<(), Counters, (), (), CpuReaders<Machine, MAX_CPUS>, &'static Swapped, &'static Files>;
 
 static KERNEL: Once<Kernel> = Once::new();
 
@@ -45,7 +48,8 @@ pub fn init() {
         let table = table.into_flat().expect("all of it is one region");
         // SAFETY: table and source were made for each other and for the map.
         let platform = unsafe { Platform::with_relax(map, table, Frames(source), InterruptsOff, Ipi) };
-        platform.with_extras(Extras::new().mm_readers(CpuReaders::new(Machine)))
+        let (files, swapped) = store::parts();
+        platform.with_extras(Extras::new().mm_readers(CpuReaders::new(Machine)).tokens(swapped).objects(files))
     });
 }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod drivers;
+mod files;
 mod iommu;
 mod kernel_tests;
 mod ready_made;
@@ -48,6 +49,7 @@ pub fn run(mode: &str) -> bool {
         "test" => {
             kernel_tests::run(&mut |name, outcome| score.count(name, outcome));
             user_tests::run(&mut |name, outcome| score.count(name, outcome));
+            files::run(&mut |name, outcome| score.count(name, outcome));
             scenes::run(&mut |name, outcome| score.count(name, outcome));
             storm::run_short(&mut |name, outcome| score.count(name, outcome));
         }

@@ -58,6 +58,26 @@ pub fn map_device(addr: u64, len: u64, prot: u64, page: u64) -> Result {
     call(Call::MapDevice, [addr, len, prot, page, 0]).map(drop)
 }
 
+/// Pages of the file, from this one on, shared or not.
+pub fn map_file(addr: u64, len: u64, prot: u64, page: u64, shared: bool) -> Result {
+    call(Call::MapFile, [addr, len, prot, page, u64::from(shared)]).map(drop)
+}
+
+/// What was written of the file is on the disk when this returns.
+pub fn sync_file() -> Result {
+    call(Call::SyncFile, [0; 5]).map(drop)
+}
+
+/// How many pages went to swap.
+pub fn swap_out(addr: u64, len: u64) -> Result<u64> {
+    call(Call::SwapOut, [addr, len, 0, 0, 0])
+}
+
+/// All that is pinned, to or from the disk past the cache.
+pub fn transfer_file(handle: u64, page: u64, direction: u64) -> Result {
+    call(Call::TransferFile, [handle, page, direction, 0, 0]).map(drop)
+}
+
 pub fn unmap(addr: u64, len: u64) -> Result {
     call(Call::Unmap, [addr, len, 0, 0, 0]).map(drop)
 }

@@ -5,6 +5,7 @@ mod bad_pins;
 mod basics;
 mod cost;
 mod faults;
+mod files;
 mod kernel_copies;
 mod memory;
 mod scenes;
@@ -33,6 +34,9 @@ pub fn run(program: Program, argument: u64) -> u32 {
         Program::Storm => return storm::run(argument),
         Program::BadPins => bad_pins::run(),
         Program::KernelCopies => kernel_copies::run(),
+        Program::Files => files::shared_and_private(),
+        Program::DirectIo => files::direct(),
+        Program::Swap => files::swap(),
     }
     0
 }
