@@ -400,7 +400,7 @@ fn regions() -> impl Strategy<Value = Vec<Region>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::random_cases(200))]
 
     #[test]
     fn the_buddy_allocator_is_the_set_of_free_frames(regions in regions(), steps in steps()) {

@@ -120,9 +120,9 @@ fn a_page_that_nobody_else_has_is_written_without_memory<L: Layout>() {
 
 every_layout!(
     a_fork_that_fails_past_zeroes_leaves_the_zero_frame_alone,
-    every_allocation_of_every_operation_fails_once,
-    every_allocation_of_every_pin_fails_once,
     a_fork_that_fails_leaves_everything_as_it_was,
     a_copy_that_fails_may_leave_a_page_present_that_had_no_rights,
-    a_page_that_nobody_else_has_is_written_without_memory,
+    a_page_that_nobody_else_has_is_written_without_memory;
+    long: every_allocation_of_every_operation_fails_once,
+    every_allocation_of_every_pin_fails_once,
 );

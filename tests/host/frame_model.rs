@@ -309,7 +309,7 @@ fn agrees<L: Layout>(steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::random_cases(1000))]
 
     #[test]
     fn the_wide_word_agrees_with_the_model(steps in proptest::collection::vec(steps(), 1..60)) {

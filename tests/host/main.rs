@@ -15,7 +15,8 @@ mod oracle;
 
 /// Runs each generic test for every layout of the frame word, and some but for one: those after `many_at_a_time` hold gets and
 /// pins of one frame, or more than `Split23x4x4` counts, those after `told_apart` have more references than `Biased10` tells
-/// from pins, those after `two_counters` are neither's. What is true of these two instead is in `layouts`.
+/// from pins, those after `two_counters` are neither's. What is true of these two instead is in `layouts`. Those after `long` take
+/// long, and run in one layout of two counters and in that of one.
 ///
 /// With `--cfg pagepin_one_layout` there is `Wide` alone: a quarter of the code to compile, which is what a mutant costs.
 macro_rules! every_layout {
@@ -24,20 +25,28 @@ macro_rules! every_layout {
         $(; many_at_a_time: $($many:ident),* $(,)?)?
         $(; told_apart: $($apart:ident),* $(,)?)?
         $(; two_counters: $($two:ident),* $(,)?)?
+        $(; long: $($long:ident),* $(,)?)?
     ) => {
-        every_layout!(@ wide Wide: $($name)* $($($many)*)? $($($apart)*)? $($($two)*)?);
+        every_layout!(@ wide Wide: $($name)* $($($many)*)? $($($apart)*)? $($($two)*)? $($($long)*)?);
         #[cfg(not(pagepin_one_layout))]
         every_layout!(@ split23x8 Split23x8: $($name)* $($($many)*)? $($($apart)*)? $($($two)*)?);
         #[cfg(not(pagepin_one_layout))]
         every_layout!(@ split23x4x4 Split23x4x4: $($name)* $($($apart)*)?);
         #[cfg(not(pagepin_one_layout))]
-        every_layout!(@ biased10 Biased10: $($name)* $($($many)*)?);
+        every_layout!(@ biased10 Biased10: $($name)* $($($many)*)? $($($long)*)?);
     };
     (@ $module:ident $layout:ident: $($name:ident)*) => {
         mod $module {
             $(#[test] fn $name() { super::$name::<pagepin::frame::$layout>(); })*
         }
     };
+}
+
+/// Random tests have so many cases, or as many as the environment says.
+fn random_cases(cases: u32) -> proptest::prelude::ProptestConfig {
+    let asked_for = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let cases = asked_for.unwrap_or(cases);
+    proptest::prelude::ProptestConfig { cases, failure_persistence: None, ..Default::default() }
 }
 
 mod adapters;

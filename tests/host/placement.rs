@@ -22,7 +22,7 @@ fn first_free(taken: &[(u64, u64)], from: u64, length: u64, align: u64, guard: u
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::random_cases(150))]
 
     #[test]
     fn the_lowest_free_place_from_the_hint_on_is_chosen(

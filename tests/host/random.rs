@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::oracle::{self, MAX_OPS, RECORD};
 
 fn config() -> ProptestConfig {
-    ProptestConfig { cases: 500, failure_persistence: None, max_shrink_iters: 4000, ..ProptestConfig::default() }
+    ProptestConfig { max_shrink_iters: 4000, ..crate::random_cases(500) }
 }
 
 /// Memory to work with: above the edge of a table a large leaf, or five pages, and as many below.

@@ -298,10 +298,10 @@ fn a_large_leaf_that_goes_away_is_noticed<L: Layout>() {
 }
 
 every_layout!(
-    races_with_a_read_pin_leave_exact_counts,
-    races_with_a_write_pin_leave_exact_counts,
     a_change_of_the_entry_above_undoes_the_whole_table,
     a_change_of_the_leaf_is_noticed,
     accessed_and_dirty_may_change_during_the_walk,
-    a_large_leaf_that_goes_away_is_noticed,
+    a_large_leaf_that_goes_away_is_noticed;
+    long: races_with_a_read_pin_leave_exact_counts,
+    races_with_a_write_pin_leave_exact_counts,
 );

@@ -164,7 +164,8 @@ impl Checkout {
         cargo
             .args(["test", "--all-features", "--test", "host", "--target-dir", ONE_LAYOUT_TARGET])
             .env(flags, one_layout);
-        host_tests::run(cargo.env("PAGEPIN_SOFTWARE_BITS", "11,58,54,9,55"), true)
+        cargo.env("PAGEPIN_SOFTWARE_BITS", "11,58,54,9,55").env("PROPTEST_CASES", "100");
+        host_tests::run(&cargo, true)
     }
 
     fn doc_tests(&self) -> Result<Summary> {

@@ -14,10 +14,11 @@ use machine::println;
 use pagepin::fault::Fault;
 use pagepin::pin::{PhysRun, Read, Write};
 use pagepin::space::{SpaceOptions, UserSpace};
-use pagepin::{Access, Env, PAGE_SIZE, Reach, Rights};
+use pagepin::{Access, Env, FrameSource, PAGE_SIZE, Reach, Rights, UserRange};
 use pagepin_dma::{Device, Within};
 
 use disk::{Disk, SECTOR};
+use memory::Kernel;
 
 const BUFFER: u64 = 0x1000_0e00;
 const SECTORS: u64 = 10;
@@ -30,20 +31,19 @@ fn main(boot: &'static BootInfo) -> ! {
     memory::init(boot);
     let (kernel, half) = memory::kernel();
     let space = UserSpace::new(kernel, SpaceOptions::new(*half)).expect("memory for a root");
-    let pages = BUFFER - BUFFER % PAGE_SIZE;
-    space.map(pages, 3 * PAGE_SIZE, Rights::READ | Rights::WRITE).expect("a free place");
-    // The last page first: so the frames are in another order than the pages.
-    for page in (0..3).rev() {
-        let address = pages + page * PAGE_SIZE;
-        let write = Fault { address, access: Access::Write, key_denied: false, malformed_table: false };
-        space.fault(write).expect("it was just mapped");
-    }
     let mut disk = Disk::find().expect("a disk");
-    let range = space.range(BUFFER, SECTORS * SECTOR).expect("user memory");
+
+    // A frame that the device reaches, and a buffer of which one frame lies above it, whatever the boot loader has left free.
+    let reached = kernel.source().allocate_within(Reach::Below4GiB, 0).expect("memory");
+    let (range, limit) = (0..)
+        .map(|number| buffer(&space, BUFFER + number * 4 * PAGE_SIZE))
+        .find(|(_, highest)| *highest > reached.address())
+        .expect("memory above it");
+    // SAFETY: nobody uses it.
+    unsafe { kernel.source().free(reached, 0) };
 
     let pinned = space.pin(Write, range, [PhysRun::default(); 3]).expect("it was just touched");
     // The device does not reach the highest of the frames.
-    let limit = pinned.runs().iter().map(|run| run.end().address() - PAGE_SIZE).max().expect("three frames");
     let device = Device::new(kernel.phys_map(), Within(kernel.source(), Reach::Below4GiB), limit);
     let transfer = device.prepare(pinned).map_err(|(_, error)| error).expect("a frame that it reaches");
     let (pieces, bounced) =
@@ -67,6 +67,22 @@ fn main(boot: &'static BootInfo) -> ! {
     drop(unsafe { transfer.complete() });
     println!("wrote its complement behind it: {written:?}");
     machine::exit(read.is_ok() && written.is_ok() && (pieces, bounced) == (3, 1))
+}
+
+/// A buffer at `start`, in three frames, and where the highest of these is.
+fn buffer(space: &UserSpace<&Kernel>, start: u64) -> (UserRange, u64) {
+    let pages = start - start % PAGE_SIZE;
+    space.map(pages, 3 * PAGE_SIZE, Rights::READ | Rights::WRITE).expect("a free place");
+    // The last page first: so the frames are in another order than the pages.
+    for page in (0..3).rev() {
+        let address = pages + page * PAGE_SIZE;
+        let write = Fault { address, access: Access::Write, key_denied: false, malformed_table: false };
+        space.fault(write).expect("it was just mapped");
+    }
+    let range = space.range(start, SECTORS * SECTOR).expect("user memory");
+    let pinned = space.pin(Read, range, [PhysRun::default(); 3]).expect("it was just touched");
+    let last = |run: &PhysRun| run.end().address() - PAGE_SIZE;
+    (range, pinned.runs().iter().map(last).max().expect("three frames"))
 }
 
 #[panic_handler]
