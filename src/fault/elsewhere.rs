@@ -14,6 +14,7 @@ use crate::env::{
 };
 use crate::paging::{Slot, Tables};
 use crate::primitive::safeguard;
+use crate::rights::Access;
 use crate::vma::{ObjectId, Terms, Vma};
 
 /// A page is looked at so often before the access is tried again, and faults again. More than a few only where others keep changing the page.
@@ -79,7 +80,7 @@ fn bring<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma) -> Changed {
     // SAFETY: found under this lock, and it is a token; published here and now.
     let Some(broken) = (unsafe { tables.break_leaf(slot) }) else {
         if let Some(Ok(frame)) = too_early {
-            drop(Held { env, frame });
+            drop(HeldPage { env, frame });
         }
         return Ok(None);
     };
@@ -103,14 +104,14 @@ fn bring<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma) -> Changed {
 }
 
 /// A page of an object, with a reference.
-struct Held<'k, K: Env> {
+pub(crate) struct HeldPage<'k, K: Env> {
     env: &'k K,
-    frame: Pfn,
+    pub(crate) frame: Pfn,
 }
 
-impl<'k, K: Env> Held<'k, K> {
-    fn page(env: &'k K, (id, page): (ObjectId, u32), request: Request) -> Result<Self, ObjectError> {
-        Ok(Self { env, frame: env.extras().objects().page(env, id, page, request.access())? })
+impl<'k, K: Env> HeldPage<'k, K> {
+    pub(crate) fn of(env: &'k K, (id, page): (ObjectId, u32), access: Access) -> Result<Self, ObjectError> {
+        Ok(Self { env, frame: env.extras().objects().page(env, id, page, access)? })
     }
 
     fn into_entry(self) {
@@ -118,7 +119,7 @@ impl<'k, K: Env> Held<'k, K> {
     }
 }
 
-impl<K: Env> Drop for Held<'_, K> {
+impl<K: Env> Drop for HeldPage<'_, K> {
     fn drop(&mut self) {
         if let Some(frame) = self.env.frames().frame(self.frame) {
             release(self.env, self.frame, frame.word.put());
@@ -129,7 +130,7 @@ impl<K: Env> Drop for Held<'_, K> {
 /// The object's page as it is, read-only.
 fn map_object<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma, request: Request) -> Changed {
     let Some(of) = vma.object_page(slot.page) else { return Ok(None) };
-    let held = Held::page(tables.env(), of, request)?;
+    let held = HeldPage::of(tables.env(), of, request.access())?;
     // SAFETY: found under this lock; the page lies in a VMA, and VMAs lie in the user half.
     let Some(at) = place_of(unsafe { tables.place_at(&slot, LeafSize::Size4KiB) })? else { return Ok(None) };
     let entry = leaf(held.frame, LeafSize::Size4KiB, vma.terms(), false);
@@ -147,7 +148,7 @@ fn map_object<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma, request
 /// A copy of the object's page, of this mm alone.
 fn copy_object<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, (vma, terms): (&Vma, Terms), writable: bool) -> Changed {
     let Some(of) = vma.object_page(slot.page) else { return Ok(None) };
-    let held = Held::page(tables.env(), of, Request::Read)?;
+    let held = HeldPage::of(tables.env(), of, Access::Read)?;
     // SAFETY: the reference keeps the page allocated.
     let copy = unsafe { OwnedFrame::copied(tables.env(), held.frame, frame_for(terms, LeafSize::Size4KiB)) }
         .ok_or(FaultError::NoMemory)?;

@@ -13,7 +13,7 @@ mod resolve;
 
 pub(crate) use batch::copy_pinned;
 pub(crate) use decide::permits;
-pub(crate) use elsewhere::resolve_elsewhere;
+pub(crate) use elsewhere::{HeldPage, resolve_elsewhere};
 pub use error::FaultError;
 #[cfg(feature = "alloc")]
 pub(crate) use handler::fault_in_vmas;

@@ -11,9 +11,9 @@ use super::run::Runs;
 use super::{Lender, OwnedPins, Owner, PhysRun, PinAccess, PinError, PinFlags, Pinned, RunBuffer};
 use crate::addr::{PAGE_SIZE, Pfn, RangeError, UserRange};
 use crate::arch::Levels;
-use crate::env::{Counted, Env, ExtraParts, FrameSource, FrameTable, NoPreempt, Objects, count, release};
+use crate::env::{Counted, Env, ExtraParts, FrameSource, FrameTable, NoPreempt, Objects, count};
 use crate::env::{PinBudget, PinLedger, PinRecord};
-use crate::fault::FaultError;
+use crate::fault::{FaultError, HeldPage};
 use crate::frame::{CountError, Dirty};
 use crate::rights::Access;
 use crate::vma::ObjectId;
@@ -92,15 +92,12 @@ fn pin_page<K: Env, A: PinAccess>(
     for _ in 0..MOST_ATTEMPTS {
         // As wherever objects are asked.
         let _stay = kernel.extras().no_preempt().enter();
-        let pfn = objects.page(kernel, id, page, access).map_err(FaultError::from)?;
+        let held = HeldPage::of(kernel, (id, page), access).map_err(FaultError::from)?;
+        let pfn = held.frame;
         let run = PhysRun::from_parts(pfn, 1, 0);
         let frame = kernel.frames().frame(pfn).ok_or(PinError::NotPinnable)?;
-        let room = runs.room_for(&run);
-        let pinned = if room.is_some() { frame.word.try_pin_exclusive() } else { Ok(()) };
-        // The pin keeps the page from now on, if there is one.
-        release(kernel, pfn, frame.word.put());
-        let Some(room) = room else { return Err(PinError::BufferTooSmall) };
-        match pinned {
+        let room = runs.room_for(&run).ok_or(PinError::BufferTooSmall)?;
+        match frame.word.try_pin_exclusive() {
             Ok(()) => {}
             Err(CountError::NotExclusive) => {
                 // Closed, or opened again since.

@@ -79,12 +79,7 @@ impl<'m, L: Layout> Here<'m, L> {
     }
 
     fn try_hold(&self, side: Side, hold: Hold) -> Result<Held<'m, L>, PinError> {
-        let form = match hold.form {
-            crate::matrix::Form::FastOnly => Form::FastOnly,
-            crate::matrix::Form::Fast => Form::Fast,
-            crate::matrix::Form::Slow => Form::Slow,
-            crate::matrix::Form::Remote => Form::Remote,
-        };
+        let form = hold.form;
         let flags = match hold.what {
             What::Pin | What::Get => PinFlags::empty(),
             What::LongtermPin => PinFlags::LONGTERM,

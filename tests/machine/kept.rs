@@ -12,6 +12,14 @@ use crate::machine::Machine;
 pub(crate) use shelf::{READING, Shelf, WRITE_BACK, first_byte};
 pub(crate) use slots::Slots;
 
+pub(crate) fn shelf() -> Shelf {
+    Shelf::new()
+}
+
+pub(crate) fn slots() -> Slots {
+    Slots::new()
+}
+
 impl<L: Layout> Machine<L> {
     /// Frames that slots and objects remember, one for each reference, and how many hold each token.
     pub(crate) fn kept(&self) -> (Vec<Pfn>, BTreeMap<Token, u64>) {

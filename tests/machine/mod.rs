@@ -33,6 +33,7 @@ pub(crate) use image::Image;
 pub(crate) use memory::FIRST;
 
 /// Where this kernel keeps pages that no address space has, as the tests in question want it.
+use crate::kept;
 pub(crate) use crate::kept::*;
 
 use cpu::Cpus;
@@ -131,7 +132,7 @@ impl<L: Layout> Machine<L> {
             expected_surplus: Cell::new(0),
         };
         let extras = Extras::new().no_preempt(Sections::new()).mm_readers(CpuReaders::new(Playing));
-        let extras = extras.tokens(Slots::new()).objects(Shelf::new());
+        let extras = extras.tokens(kept::slots()).objects(kept::shelf());
         Self { table, words, extras, inner: OneThread::new(inner) }
     }
 

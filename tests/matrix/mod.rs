@@ -5,6 +5,7 @@
 
 mod model;
 
+use crate::forms::{FORMS, Form};
 use model::Model;
 
 /// What is at the page before anybody holds it.
@@ -77,15 +78,6 @@ pub(crate) enum Fork {
     AfterTheHold,
 }
 
-/// The form of the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    FastOnly,
-    Fast,
-    Slow,
-    Remote,
-}
-
 /// How the page is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hold {
@@ -108,9 +100,8 @@ impl Hold {
 
     /// All that there are.
     fn all() -> impl Iterator<Item = Self> {
-        let forms = [Form::FastOnly, Form::Fast, Form::Slow, Form::Remote];
         let whats = [What::Pin, What::LongtermPin, What::SolePin, What::Get];
-        let holds = forms.into_iter().flat_map(move |form| {
+        let holds = FORMS.into_iter().flat_map(move |form| {
             let writes = move |what| [false, true].map(|writes| Self { form, writes, what });
             whats.into_iter().flat_map(writes)
         });

@@ -1,6 +1,7 @@
 //! [`Model`]: what user space was promised of a page.
 
-use super::{Act, FIRST, Form, Hold, Kind, OBJECTS, Side};
+use super::{Act, FIRST, Hold, Kind, OBJECTS, Side};
+use crate::forms::Form;
 
 /// What one process has at the page's address.
 #[derive(Clone, Copy, Debug)]

@@ -1,19 +1,18 @@
 //! Four CPUs in one mm with every kind of page: faults and pins, forks, changes of rights and unmaps, while pages go to slots, get other
 //! frames, become one with a child's, move to another table and back, and a file that is shown is cut off and comes again.
 
-use std::sync::Arc;
-
 use pagepin::frame::FrameKind;
 use pagepin::model::Safeguard;
 use pagepin::space::{MergeError, Sharing, SpaceError};
 use pagepin::{Env, ExtraParts, Objects, Rights, Zone};
 
 use super::bytes::{FOREIGN, FREED, MOVED_TO, MOVES, NEVER_WAS, NOISY, QUIET, WRONG};
-use super::checker::{Bound, CPUS, Tables};
+use super::checker::{Bound, Tables};
 use super::kernel::{Epoch, FILE, PAGE, Side, with_kernel};
 use super::kit::Plug;
 use super::mm::{Mm, RW, below, extent};
-use super::pins::{FORMS, Form, Held};
+use super::pins::{Form, Held};
+use super::roles;
 use super::runner::{Model, Twin};
 
 const CUT_OFF: &str = "a page is mapped that was cut off";
@@ -46,15 +45,10 @@ const TWINS: &[Twin] = &[
 pub(crate) const SCENARIOS: &[Model] =
     &[Model { name: "one mm, every kind of page", bound: Bound(6_000), body: every_kind, twins: TWINS }];
 
-/// Operations of each CPU.
-const OPERATIONS: usize = 8;
 /// Shows the file's page, beside the noisy ones.
 const SHOWN: u64 = 512;
 /// Where there may be a page.
 const PLACES: [u64; 7] = [1, 2, MOVES, MOVED_TO, 513, 514, SHOWN];
-
-/// What a CPU does in the mm, and the pins it keeps.
-type Role = fn(&Mm<Epoch>, &mut Vec<Held<Epoch>>);
 
 impl<R: Side> Mm<R> {
     fn show_file(&self) {
@@ -121,24 +115,10 @@ fn every_kind() {
         let mm = Mm::with_page_that_moves(kernel, 1);
         mm.show_file();
         QUIET.for_each(|page| mm.write(page));
-        let roles: [Role; CPUS] = [change, touch, pin, own];
-        let run = |role: Role, mm: Arc<Mm<Epoch>>| {
-            move || {
-                let mut held = Vec::new();
-                (0..OPERATIONS).for_each(|_| role(&mm, &mut held));
-                held
-            }
-        };
-        let others: Vec<_> = (1..CPUS).map(|cpu| kernel.on_cpu(cpu, run(roles[cpu], Arc::clone(&mm)))).collect();
-        let mut held = run(roles[0], Arc::clone(&mm))();
-        held.extend(others.into_iter().flat_map(|cpu| cpu.join().expect("no panic")));
+        let held = roles::play(kernel, &mm, [change, touch, pin, own]);
         mm.check_shown();
         mm.truncate();
-        let pinned: Vec<_> = held.iter().flat_map(Held::frames).collect();
-        kernel.audit(&[&mm.space], &pinned);
-        mm.check();
-        held.into_iter().for_each(Held::release);
-        mm.check();
+        roles::finish(kernel, &mm, held);
     });
 }
 
@@ -169,19 +149,8 @@ fn touch(mm: &Mm<Epoch>, _: &mut Vec<Held<Epoch>>) {
     mm.touch(any_place());
 }
 
-/// Pins, with a device that works; the older of two goes.
 fn pin(mm: &Mm<Epoch>, held: &mut Vec<Held<Epoch>>) {
-    let form: Form = FORMS[below(FORMS.len() as u64) as usize];
-    let Some(pinned) = mm.pin(form, below(3) != 0, any_place(), 1) else { return };
-    pinned.read();
-    pinned.write();
-    pinned.read();
-    held.push(pinned);
-    if held.len() > 2 {
-        let oldest = held.remove(0);
-        oldest.write();
-        oldest.release();
-    }
+    roles::pin(mm, held, || (any_place(), 1));
 }
 
 /// What owns entries beside faults.

@@ -21,6 +21,7 @@ mod mm;
 mod one_mm;
 mod pins;
 mod recycle;
+mod roles;
 #[path = "../runner.rs"]
 mod runner;
 mod stale;

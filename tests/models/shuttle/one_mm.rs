@@ -1,22 +1,18 @@
 //! Four CPUs in one mm: faults, pins, forks, changes of rights, discards and unmaps, while one of them sends pages to slots, or takes
 //! entries and keeps them for long, as an owner whose virtual CPU is not scheduled.
 
-use std::sync::Arc;
-
 use pagepin::model::Safeguard;
 use pagepin::paging::Tables as PageTables;
 use pagepin::{AddressSpace, PageAddr, Rights, Vmas};
 use shuttle::thread;
 
 use super::bytes::{FOREIGN, FREED, NEVER_WAS, NOISY, QUIET, WRONG};
-use super::checker::{Bound, CPUS, PAGES, Tables};
+use super::checker::{Bound, PAGES, Tables};
 use super::kernel::{Epoch, PAGE, Side, with_kernel};
 use super::mm::{Mm, RW, below};
-use super::pins::{FORMS, Form, Held};
+use super::pins::Held;
+use super::roles;
 use super::runner::{Model, Twin};
-
-/// What a CPU does in the mm, and the pins it keeps.
-type Role = fn(&Mm<Epoch>, &mut Vec<Held<Epoch>>);
 
 /// Any of the checks may notice.
 const ANY: &[&str] = &[
@@ -43,8 +39,6 @@ const TWINS: &[Twin] = &[
 pub(crate) const SCENARIOS: &[Model] =
     &[Model { name: "one mm, an owner that takes its time", bound: Bound(6_000), body: one_mm, twins: TWINS }];
 
-/// Operations of each CPU.
-const OPERATIONS: usize = 8;
 /// How often others run while an entry is owned.
 const TURNS: u64 = 40;
 
@@ -72,22 +66,8 @@ fn one_mm() {
     with_kernel::<Epoch>(60, Tables, |kernel| {
         let mm = Mm::new(kernel, 1);
         QUIET.for_each(|page| mm.write(page));
-        let roles: [Role; CPUS] = [change, touch, pin, own];
-        let run = |role: Role, mm: Arc<Mm<Epoch>>| {
-            move || {
-                let mut held = Vec::new();
-                (0..OPERATIONS).for_each(|_| role(&mm, &mut held));
-                held
-            }
-        };
-        let others: Vec<_> = (1..CPUS).map(|cpu| kernel.on_cpu(cpu, run(roles[cpu], Arc::clone(&mm)))).collect();
-        let mut held = run(roles[0], Arc::clone(&mm))();
-        held.extend(others.into_iter().flat_map(|cpu| cpu.join().expect("no panic")));
-        let pinned: Vec<_> = held.iter().flat_map(Held::frames).collect();
-        kernel.audit(&[&mm.space], &pinned);
-        mm.check();
-        held.into_iter().for_each(Held::release);
-        mm.check();
+        let held = roles::play(kernel, &mm, [change, touch, pin, own]);
+        roles::finish(kernel, &mm, held);
     });
 }
 
@@ -113,19 +93,8 @@ fn touch(mm: &Mm<Epoch>, _: &mut Vec<Held<Epoch>>) {
     mm.touch(any_page());
 }
 
-/// Pins, with a device that works; the older of two goes.
 fn pin(mm: &Mm<Epoch>, held: &mut Vec<Held<Epoch>>) {
-    let form: Form = FORMS[below(FORMS.len() as u64) as usize];
-    let Some(pinned) = mm.pin(form, below(3) != 0, any_page(), 1 + below(2)) else { return };
-    pinned.read();
-    pinned.write();
-    pinned.read();
-    held.push(pinned);
-    if held.len() > 2 {
-        let oldest = held.remove(0);
-        oldest.write();
-        oldest.release();
-    }
+    roles::pin(mm, held, || (any_page(), 1 + below(2)));
 }
 
 fn own(mm: &Mm<Epoch>, _: &mut Vec<Held<Epoch>>) {
