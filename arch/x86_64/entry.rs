@@ -107,6 +107,21 @@ impl Entry {
         Self(self.0 | SPECIAL | BORROWED)
     }
 
+    /// Marks a leaf of this mm's own as one whose contents user space has given up, and nobody has written since: from now on a write sets the
+    /// dirty bit again. (Of the two bits of a page that is borrowed the second by itself.)
+    #[cfg(feature = "alloc")]
+    #[must_use]
+    pub(crate) const fn lazily_freed(self) -> Self {
+        Self((self.0 & !DIRTY) | BORROWED)
+    }
+
+    /// The same leaf without that mark.
+    #[cfg(feature = "alloc")]
+    #[must_use]
+    pub(crate) const fn kept(self) -> Self {
+        Self(self.0 & !BORROWED)
+    }
+
     /// Stands for a page that is elsewhere. The token's number is stored inverted, so that the address is one at which no processor has
     /// memory, since one with L1TF may read there on speculation; and it keeps off the bits that hardware sets.
     ///
@@ -206,7 +221,13 @@ impl Entry {
     /// The same, or what is left of such a leaf that was broken.
     #[inline(always)]
     pub(crate) const fn was_borrowed(self) -> bool {
-        self.0 & BORROWED != 0
+        self.0 & (SPECIAL | BORROWED) == SPECIAL | BORROWED
+    }
+
+    /// A leaf whose contents were given up, and not written through it since if it is not dirty.
+    #[must_use]
+    pub const fn is_lazily_freed(self) -> bool {
+        self.0 & (SPECIAL | BORROWED) == BORROWED && self.has_frame()
     }
 
     /// A leaf that holds a reference to its frame.
@@ -335,19 +356,20 @@ impl Entry {
         if self.is_empty() || self.is_prot_none() || self.is_token() { self } else { Self(self.0 | PRESENT) }
     }
 
-    /// The same rights on another block of frames, which is ordinary memory, with no notes of an earlier fork.
+    /// The same rights on another block of frames, which is ordinary memory of this mm's own, with no notes of an earlier fork and contents that
+    /// nobody has given up.
     pub(crate) const fn with_frame(self, frame: Pfn, size: LeafSize) -> Self {
         let address = ADDRESS & !(size.bytes() - 1);
-        Self((self.0 & !(address | FORK_EXCLUSIVE | FORK_WRITABLE)) | frame.address())
+        Self((self.0 & !(address | FORK_EXCLUSIVE | FORK_WRITABLE | BORROWED)) | frame.address())
             .with_memory_type(size, MemoryType::WRITE_BACK)
     }
 
-    /// The child's entry for a frame shared by fork: read-only, untouched, with the undo note.
+    /// The child's entry for a frame shared by fork: read-only, untouched, with the undo note. The child has given nothing up.
     #[inline(always)]
     pub(crate) const fn for_child(self, shared: Shared) -> Self {
         let note =
             if shared.was_exclusive { FORK_EXCLUSIVE } else { 0 } | if self.is_writable() { FORK_WRITABLE } else { 0 };
-        Self((self.0 & !(WRITABLE | ACCESSED | DIRTY | FORK_EXCLUSIVE | FORK_WRITABLE)) | note)
+        Self((self.0 & !(WRITABLE | ACCESSED | DIRTY | BORROWED | FORK_EXCLUSIVE | FORK_WRITABLE)) | note)
     }
 
     /// Not an entry, but every bit that one of the two has.
@@ -402,7 +424,7 @@ impl fmt::Debug for Entry {
             (LARGE, " large/PAT"),
             (NO_EXECUTE, " NX"),
             (SPECIAL, " special"),
-            (BORROWED, " borrowed"),
+            (BORROWED, if self.is_special() { " borrowed" } else { " lazily freed" }),
             (PROT_NONE, " prot-none"),
         ];
         for (bit, name) in names {
@@ -519,4 +541,6 @@ const _: () = {
     let (without_rights, left) = (leaf.prot_none(), leaf.0 & !PRESENT);
     assert!(!without_rights.is_token() && without_rights.is_borrowed() && without_rights.is_counted());
     assert!(!Entry(left).is_token() && !Entry(left).is_prot_none() && !Entry(left).is_owned());
+    let freed = Entry(ADDRESS | PRESENT | USER | BORROWED);
+    assert!(freed.is_lazily_freed() && freed.is_counted() && !freed.was_borrowed() && !leaf.is_lazily_freed());
 };

@@ -20,7 +20,8 @@ pub(super) const PROT_NONE: u64 = 1 << SOFTWARE_BITS[1];
 pub(super) const FORK_EXCLUSIVE: u64 = 1 << SOFTWARE_BITS[2];
 /// Fork's undo note in an entry of the child: the parent's entry was writable. Means nothing once fork has returned.
 pub(super) const FORK_WRITABLE: u64 = 1 << SOFTWARE_BITS[3];
-/// A special leaf whose frame is counted: it belongs to an object, and a private VMA shows it.
+/// With [`SPECIAL`], a leaf whose frame is counted: it belongs to an object, and a private VMA shows it. Without, a leaf whose contents
+/// user space has given up.
 pub(super) const BORROWED: u64 = 1 << SOFTWARE_BITS[4];
 
 const fn parse(list: &[u8]) -> [u32; 5] {

@@ -114,6 +114,8 @@ pub enum Safeguard {
     BringsWhatItOwns,
     /// Who has published an object's page asks whether it is the object's, still.
     StillTheObjects,
+    /// A page that was given up is kept if its frame says that it was written.
+    FreedAsksItsFrame,
     /// An object is asked about the first write by who owns the entry.
     AsksWhatItOwns,
     /// An object's page that has moved is asked about again before the next write.

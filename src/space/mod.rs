@@ -15,6 +15,8 @@ mod fork;
 mod inspect;
 mod kernel_half;
 #[cfg(feature = "alloc")]
+mod lazily_freed;
+#[cfg(feature = "alloc")]
 mod merge;
 #[cfg(feature = "alloc")]
 mod mm_lock;
@@ -54,6 +56,8 @@ pub use fork::{ForkError, Forked, fork_vmas};
 #[cfg(feature = "alloc")]
 pub use inspect::{Audited, Dump, Finding, Resident, audit};
 pub use kernel_half::{KernelHalf, KernelHalfError, OutOfTables, Vital};
+#[cfg(feature = "alloc")]
+pub use lazily_freed::{LazilyFreed, Reclaimed};
 #[cfg(feature = "alloc")]
 pub use merge::MergeError;
 #[cfg(feature = "alloc")]

@@ -11,12 +11,12 @@ pub(super) fn is_private(vma: &Vma) -> bool {
 }
 
 impl<K: Env, C> UserSpace<K, C> {
-    /// Runs `work` for one part of a private VMA after the other, each time in a section of its own in which the mm lock is held,
+    /// Runs `work` for one part of a VMA that is `wanted` after the other, each time in a section of its own in which the mm lock is held,
     /// shared, and the part lies in such a VMA of this mm. It says how far it came; nothing, if that was enough.
-    pub(super) fn for_private_parts(
+    pub(super) fn for_parts(
         &self,
-        start: u64,
-        length: u64,
+        (start, length): (u64, u64),
+        wanted: impl Fn(&Vma) -> bool,
         mut work: impl FnMut(&Mm<K>, (PageAddr, PageAddr)) -> Result<Option<PageAddr>, SpaceError>,
     ) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.mm.levels().user_half(), start, length)?;
@@ -25,7 +25,7 @@ impl<K: Env, C> UserSpace<K, C> {
             let vmas = self.vmas.read(self.env().extras())?;
             let Some(vma) = vmas.touching(next, end).next() else { break };
             let (first, stop) = (vma.start().max(next), vma.end().min(end));
-            let reached = if is_private(vma) { work(&self.mm, (first, stop))? } else { Some(stop) };
+            let reached = if wanted(vma) { work(&self.mm, (first, stop))? } else { Some(stop) };
             let Some(reached) = reached else { break };
             next = reached;
         }

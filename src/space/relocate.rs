@@ -1,5 +1,6 @@
 //! Relocation: private pages of a range get frames of another zone, while faults and pins go on beside it.
 
+use super::private_pages::is_private;
 use super::{SpaceError, UserSpace};
 use crate::env::{Env, Zone};
 pub use crate::fault::Relocated;
@@ -30,7 +31,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// `Reentered`.
     pub fn relocate(&self, start: u64, length: u64, zone: Zone) -> Result<Relocated, SpaceError> {
         let mut out = Relocated::default();
-        self.for_private_parts(start, length, |mm, part| {
+        self.for_parts((start, length), is_private, |mm, part| {
             // SAFETY: such a part, in such a section.
             match unsafe { relocate_some(mm, part, zone, |_| true, &mut out) } {
                 Ok(reached) => Ok(Some(reached)),

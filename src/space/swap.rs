@@ -6,6 +6,7 @@
 //!
 //! What comes back is brought by the fault or pin that wants it (`fault/elsewhere.rs`).
 
+use super::private_pages::is_private;
 use super::{SpaceError, UserSpace};
 use crate::addr::PageAddr;
 use crate::arch::{Entry, LeafSize, Token};
@@ -47,7 +48,7 @@ impl<K: Env, C> UserSpace<K, C> {
     pub fn swap_out(&self, start: u64, length: u64) -> Result<SwappedOut, SpaceError> {
         let mut out = SwappedOut::default();
         // SAFETY: such a part, in such a section.
-        self.for_private_parts(start, length, |mm, part| match unsafe { swap_out_some(mm, part, &mut out) } {
+        self.for_parts((start, length), is_private, |mm, part| match unsafe { swap_out_some(mm, part, &mut out) } {
             Ok(reached) => Ok(Some(reached)),
             Err(SpaceError::NoSlot) if out.pages != 0 => Ok(None),
             Err(error) => Err(error),

@@ -73,6 +73,7 @@ mod inspect;
 mod ipi_shootdown;
 mod kernel_half;
 mod layouts;
+mod lazily_freed;
 mod ledger;
 mod lend;
 mod long_term;

@@ -190,6 +190,8 @@ impl<L: Layout> World for Here<'_, L> {
                 self.merge(side);
                 self.twin(0xee);
             }
+            (Act::FreeLazily, Some((process, at))) => _ = process.free_lazily(*at, PAGE).unwrap(),
+            (Act::Reclaim, Some((process, at))) => _ = process.reclaim_freed(*at, PAGE).unwrap(),
             (Act::Discard, Some((process, at))) => _ = process.discard(*at, PAGE).unwrap(),
             (Act::Unmap, Some((process, at))) => {
                 process.unmap(*at, PAGE).unwrap();

@@ -88,6 +88,16 @@ const OPERATIONS: &[Operation] = &[
         "goes along".into()
     }),
     on("discard (`MADV_DONTNEED`)", NONE, |s| report(s.process.discard(A, PAGE).unwrap().pinned_pages)),
+    on("free lazily (`MADV_FREE`), and memory runs out", NONE, |s| {
+        s.process.free_lazily(A, PAGE).unwrap();
+        let taken = s.process.reclaim_freed(A, PAGE).unwrap();
+        match (taken.pages, taken.pinned_pages, taken.shared_pages) {
+            (0, 0, 0) => "passed over".into(),
+            (0, 0, _) => "stays, and is counted as shared".into(),
+            (0, ..) => "stays, and is counted as pinned".into(),
+            _ => "goes".into(),
+        }
+    }),
     on("unmap", NONE, |s| report(s.process.unmap(A, PAGE).unwrap().pinned_pages)),
     on("unmap, `REFUSE_UNMAP_PINNED`", VmaFlags::REFUSE_UNMAP_PINNED, |s| match s.process.unmap(A, PAGE) {
         Ok(_) => "unmapped".into(),

@@ -39,7 +39,7 @@ impl Leaf {
 
     /// Its frame is an object's, and the VMA is private.
     pub(crate) fn is_borrowed(&self) -> bool {
-        self.bits & BORROWED != 0
+        self.bits & (SPECIAL | BORROWED) == SPECIAL | BORROWED
     }
 
     pub(crate) fn is_present(&self) -> bool {

@@ -129,6 +129,10 @@ pub(crate) enum Act {
     Merge,
     /// The object's pages are written back.
     WriteBack,
+    /// The contents are given up; when all is over, the kernel takes what was not written since.
+    FreeLazily,
+    /// The kernel takes it.
+    Reclaim,
     Discard,
     /// The object is cut off before the page.
     Truncate,
@@ -137,7 +141,7 @@ pub(crate) enum Act {
 }
 
 impl Act {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Write,
         Self::DeviceWrite,
         Self::Protect,
@@ -146,6 +150,7 @@ impl Act {
         Self::Relocate,
         Self::Merge,
         Self::WriteBack,
+        Self::FreeLazily,
         Self::Discard,
         Self::Truncate,
         Self::Unmap,
@@ -240,7 +245,7 @@ pub(crate) trait World {
     /// What the device reads in what is held.
     fn device_read(&mut self) -> u8;
     fn device_write(&mut self, byte: u8);
-    /// Anything but a write.
+    /// Anything else but a write.
     fn act(&mut self, side: Side, act: Act);
     fn let_go(&mut self);
 }
@@ -286,6 +291,12 @@ pub(crate) fn play(case: &Case, world: &mut impl World) -> bool {
         }
         if held {
             model.compare_device(world.device_read());
+        }
+    }
+    for side in Side::BOTH {
+        if model.may_go(side) {
+            world.act(side, Act::Reclaim);
+            model.reclaim(side, world.read(side));
         }
     }
     let compare = |world: &mut _, model: &Model| {

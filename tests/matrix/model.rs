@@ -8,6 +8,8 @@ use crate::forms::Form;
 struct Page {
     /// Its own byte, which no other process sees.
     own: Option<u8>,
+    /// It was given up, and not written since.
+    given_up: bool,
 }
 
 /// What is held.
@@ -36,7 +38,7 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn new(kind: Kind) -> Self {
         let written = !matches!(kind, Kind::Untouched | Kind::Zero | Kind::Borrowed | Kind::Shared | Kind::Foreign);
-        let parent = Page { own: written.then_some(FIRST) };
+        let parent = Page { own: written.then_some(FIRST), given_up: false };
         Self { kind, pages: [Some(parent), None], object: kind.shows_object().then_some(OBJECTS), held: None }
     }
 
@@ -64,7 +66,7 @@ impl Model {
         if self.kind.shows_object() && page.own.is_none() && self.object.is_none() {
             return false;
         }
-        page.own = Some(byte);
+        (page.own, page.given_up) = (Some(byte), false);
         if let Some(Held::Seen(by, seen)) = &mut self.held
             && *by == side
         {
@@ -84,14 +86,14 @@ impl Model {
         self.held = Some(if self.kind == Kind::Shared {
             Held::Object
         } else {
-            self.pages[side as usize] = Some(Page { own: Some(byte) });
+            self.pages[side as usize] = Some(Page { own: Some(byte), given_up: false });
             if hold.is_pin() { Held::Own(side) } else { Held::Seen(side, vec![byte]) }
         });
     }
 
     pub(super) fn device_write(&mut self, byte: u8) {
         match self.held.as_mut().unwrap() {
-            Held::Own(side) => self.pages[*side as usize].as_mut().unwrap().own = Some(byte),
+            Held::Own(side) => self.pages[*side as usize] = Some(Page { own: Some(byte), given_up: false }),
             Held::Object => self.object = Some(byte),
             Held::Alone(own) => *own = byte,
             Held::Seen(..) => panic!("a device that may not write"),
@@ -108,6 +110,19 @@ impl Model {
         assert!(right, "the device sees {byte:#x}, and not {:x?}", self.held);
     }
 
+    /// Whether the kernel may take the page now that it is out of memory: what is pinned it may not.
+    pub(super) fn may_go(&self, side: Side) -> bool {
+        let pinned = matches!(self.held, Some(Held::Own(holder)) if holder == side);
+        self.pages[side as usize].is_some_and(|page| page.given_up) && !pinned
+    }
+
+    /// It has taken it, or not.
+    pub(super) fn reclaim(&mut self, side: Side, now: Option<u8>) {
+        if now == Some(0) {
+            self.pages[side as usize] = Some(Page { own: None, given_up: false });
+        }
+    }
+
     /// What was `side`'s own is so no longer.
     fn leave(&mut self, side: Side) {
         if let Some(Held::Own(holder)) = self.held
@@ -119,11 +134,15 @@ impl Model {
 
     pub(super) fn act(&mut self, side: Side, act: Act) {
         match act {
-            Act::Write | Act::DeviceWrite => unreachable!(),
+            Act::Write | Act::DeviceWrite | Act::Reclaim => unreachable!(),
+            Act::FreeLazily => {
+                let page = self.pages[side as usize].as_mut().unwrap();
+                page.given_up = page.own.is_some() && !self.kind.shows_object();
+            }
             Act::Protect | Act::Move | Act::SwapOut | Act::Relocate | Act::Merge | Act::WriteBack => {}
             Act::Discard => {
                 self.leave(side);
-                self.pages[side as usize] = Some(Page { own: None });
+                self.pages[side as usize] = Some(Page { own: None, given_up: false });
             }
             Act::Truncate => {
                 Side::BOTH.into_iter().filter(|side| self.is_there(*side)).collect::<Vec<_>>().into_iter().for_each(
@@ -131,7 +150,7 @@ impl Model {
                         if self.pages[side as usize].unwrap().own.is_some() {
                             self.leave(side);
                         }
-                        self.pages[side as usize] = Some(Page { own: None });
+                        self.pages[side as usize] = Some(Page { own: None, given_up: false });
                     },
                 );
                 if let (Some(Held::Object), Some(byte)) = (&self.held, self.object) {

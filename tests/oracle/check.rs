@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use pagepin::frame::{FrameKind, Layout, Snapshot};
 use pagepin::pin::PhysRun;
+use pagepin::space::Resident;
 use pagepin::{AddressSpace, PageAddr, Pfn, Rights, Token, Vma};
 
 use super::contents::{Bytes, SharedBlock};
@@ -12,7 +13,7 @@ use super::decode::windows;
 use super::model::{Backing, Mapping, Model};
 use super::{Effect, World, memory_type};
 use crate::kit::Leaf;
-use crate::machine::{Machine, PAGE};
+use crate::machine::{FIRST, Machine, PAGE};
 
 /// What hardware sets in an entry.
 const ACCESSED_AND_DIRTY: u64 = 0x60;
@@ -105,6 +106,7 @@ impl<L: Layout> World<'_, L> {
             let limited = self.limited();
             assert_eq!(process.budget().used(), if limited { model.charged } else { 0 }, "the budget");
             check_entries::<L>(model, self.seen.leaves(who), &self.seen.tokens[who], &mut blocks);
+            self.check_resident(who);
         }
         for (frame, bytes) in self.pins.iter().flat_map(|dma| &dma.pages) {
             blocks.add_page(*frame, bytes);
@@ -113,6 +115,23 @@ impl<L: Layout> World<'_, L> {
         let right = |(address, byte): (&u64, &u8)| self.machine.memory().read(*address) == *byte;
         assert!(self.registers.iter().all(right), "a device register was changed");
         self.check_translations();
+    }
+
+    /// What a process is said to have is what it has.
+    fn check_resident(&self, who: usize) {
+        let tables = self.seen.tables[who].len() as u64;
+        let mut wanted = Resident { tables, swapped: self.seen.tokens[who].len() as u64, ..Resident::default() };
+        for leaf in self.seen.leaves(who) {
+            let word = self.seen.word(leaf.frame());
+            let counter = match word {
+                _ if leaf.is_special() && leaf.frame() == Pfn::new(FIRST) => &mut wanted.zero,
+                _ if leaf.is_special() => &mut wanted.foreign,
+                Some(word) if word.exclusive => &mut wanted.exclusive,
+                _ => &mut wanted.shared,
+            };
+            *counter += leaf.size.pages();
+        }
+        assert_eq!(self.processes[who].0.resident(), Ok(wanted));
     }
 
     /// Counts (INV-10): each frame's are those of the entries, pins and gets.

@@ -21,13 +21,15 @@ pub(crate) struct Block {
     touched: BTreeSet<usize>,
     /// The frame in which every byte was found.
     found_in: Option<Pfn>,
+    /// Its process has given it up, and nobody has written it since.
+    pub(crate) given_up: bool,
 }
 
 pub(crate) type SharedBlock = Rc<RefCell<Block>>;
 
 impl Block {
     fn new(pages: usize, bytes: Vec<u8>) -> Self {
-        Self { pages, bytes, touched: BTreeSet::from([0, pages - 1]), found_in: None }
+        Self { pages, bytes, touched: BTreeSet::from([0, pages - 1]), found_in: None, given_up: false }
     }
 
     pub(crate) fn cleared() -> SharedBlock {
@@ -50,6 +52,7 @@ impl Block {
             bytes: self.bytes.clone(),
             touched: self.touched.clone(),
             found_in: None,
+            given_up: false,
             ..*self
         }))
     }
@@ -104,6 +107,7 @@ impl Bytes {
 
     pub(crate) fn set(&self, address: u64, byte: u8) {
         let block = &mut *self.block.borrow_mut();
+        block.given_up = false;
         block.bytes.resize(block.pages * PAGE as usize, 0);
         block.bytes[self.page * PAGE as usize + (address % PAGE) as usize] = byte;
         block.touched.insert(self.page);

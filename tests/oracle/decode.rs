@@ -108,6 +108,9 @@ pub(crate) enum Op {
     SwapOut(u64, u64),
     /// What slots remember goes to the disk.
     WriteOut,
+    /// What user space gives up, and the kernel takes when it wants it.
+    FreeLazily(u64, u64),
+    ReclaimFreed(u64, u64),
     Relocate(u64, u64),
     Move(u64, u64, u64),
     /// A page and another process's, or one of the same process.
@@ -223,6 +226,8 @@ fn decode(bytes: &[u8], large: bool) -> Step {
             let page = |address: u64| if byte & 7 == 0 { address } else { address & !(PAGE - 1) };
             Op::Merge(page(start), usize::from(choice), page(address(size, number, large)))
         }
+        125 | 201 | 202 => Op::FreeLazily(start, length),
+        182 | 203 => Op::ReclaimFreed(start, length),
         227 => Op::FinishDeferred,
         237..241 => {
             let (max_rights, key, policy) = (RIGHTS[usize::from(byte % 8)], index as u8 % 8, POLICIES[index / 8]);

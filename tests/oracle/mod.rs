@@ -16,6 +16,7 @@
 //! | INV-10 | the audit: the counts are those of the pins and gets that are held; the balance when the machine goes |
 //! | INV-11 | [`check`]: every byte of each process, through its tables, and of each pin |
 //! | INV-14 | [`check`]: after a refusal entries, tables and words are those from before |
+//! | resident counts | [`check`]: they are those of the entries |
 //! | INV-15 | there is no panic and no other error than the model's |
 
 mod access;
@@ -120,6 +121,8 @@ impl<L: Layout> World<'_, L> {
             Op::FinishDeferred => self.finish_deferred(who),
             Op::SwapOut(start, length) => self.swap_out(who, start, length),
             Op::WriteOut => self.write_out(),
+            Op::FreeLazily(start, length) => self.free_lazily(who, start, length),
+            Op::ReclaimFreed(start, length) => self.reclaim_freed(who, start, length),
             Op::Relocate(start, length) => self.relocate(who, start, length),
             Op::Move(start, length, to) => self.move_pages(who, start, length, to),
             Op::Merge(address, other, kept) => self.merge(who, address, other % self.processes.len(), kept),

@@ -30,6 +30,60 @@ impl<L: Layout> World<'_, L> {
         }
     }
 
+    /// What is in a slot goes at once. What is there may be taken from then on, until somebody writes.
+    pub(super) fn free_lazily(&mut self, who: usize, start: u64, length: u64) -> Effect {
+        let result = self.processes[who].0.free_lazily(start, length);
+        let range = match whole_pages(self.options.kernel_half.levels(), start, length) {
+            Ok(range) => range,
+            Err(error) => {
+                assert_eq!(result, Err(error));
+                return Effect::Nothing;
+            }
+        };
+        let pages: Vec<_> =
+            self.processes[who].1.touching(&range).map(|(first, mapping)| (first, mapping.clone())).collect();
+        let mut most = 0;
+        for (first, mapping) in pages.into_iter().filter(|(_, mapping)| mapping.pages == 1 && mapping.has_contents()) {
+            let Backing::Anonymous(block) = &mapping.backing else { continue };
+            if self.seen.tokens(who).contains_key(&(first * PAGE)) {
+                self.processes[who].1.discard(first..first + 1);
+                most += 1;
+            } else if self.seen.leaf(who, first * PAGE).is_some_and(|leaf| leaf.is_present()) {
+                block.borrow_mut().given_up = true;
+                most += 1;
+            }
+        }
+        assert!(result.unwrap().pages <= most);
+        Effect::Anything
+    }
+
+    /// What goes was given up, was not written since, and is nobody's else.
+    pub(super) fn reclaim_freed(&mut self, who: usize, start: u64, length: u64) -> Effect {
+        let result = self.processes[who].0.reclaim_freed(start, length);
+        let range = match whole_pages(self.options.kernel_half.levels(), start, length) {
+            Ok(range) => range,
+            Err(error) => {
+                assert_eq!(result, Err(error));
+                return Effect::Nothing;
+            }
+        };
+        let inside: Vec<_> =
+            self.seen.leaves(who).iter().filter(|leaf| range.contains(&(leaf.address / PAGE))).collect();
+        let process = &self.processes[who].0;
+        let gone: Vec<_> =
+            inside.into_iter().filter(|leaf| self.machine.leaf(process, leaf.address).is_none()).collect();
+        assert_eq!(result.unwrap().pages, gone.len() as u64);
+        for leaf in gone {
+            let page = leaf.address / PAGE;
+            let mapping = self.processes[who].1.page(leaf.address).expect("a page of a mapping").mapping.clone();
+            let Backing::Anonymous(block) = &mapping.backing else { panic!("no memory of its own went: {leaf:x?}") };
+            assert!(block.borrow().given_up, "nobody gave up {leaf:x?}");
+            assert_eq!(self.seen.word(leaf.frame()).map(|word| (word.refs, word.pins)), Some((1, 0)), "{leaf:x?}");
+            self.processes[who].1.discard(page..page + 1);
+        }
+        Effect::Anything
+    }
+
     pub(super) fn write_out(&mut self) -> Effect {
         self.machine.write_out();
         Effect::Anything

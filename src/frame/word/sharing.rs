@@ -99,6 +99,27 @@ impl<L: Layout> FrameWord<L> {
         Ok(word & L::DIRTY != 0)
     }
 
+    /// Takes the note that the page was written. Whether there was one.
+    ///
+    /// ```
+    /// use pagepin::frame::{CountError, FrameKind, FrameWord, Ownership};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive)?;
+    /// word.mark_dirty()?;
+    /// assert_eq!((word.take_dirty()?, word.take_dirty()?), (true, false));
+    /// # Ok::<(), CountError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CountError::Free`], [`CountError::Frozen`].
+    pub fn take_dirty(&self) -> Result<bool, CountError> {
+        let word = self.step(|word| {
+            Self::in_use(word)?;
+            Ok(word & !L::DIRTY)
+        })?;
+        Ok(word & L::DIRTY != 0)
+    }
+
     /// Opens an object's page to pins, when it is not written back any more.
     ///
     /// ```

@@ -17,6 +17,7 @@ mod kernel;
 #[path = "../../kit/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the host tests use all of it")]
 mod kit;
+mod lazily_freed;
 mod ledger;
 mod mm_lock;
 mod moves;
@@ -44,6 +45,7 @@ fn main() -> std::process::ExitCode {
         moves::MODELS,
         batches::MODELS,
         elsewhere::MODELS,
+        lazily_freed::MODELS,
         table_free::MODELS,
         collapse::MODELS,
         mm_lock::MODELS,
