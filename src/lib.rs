@@ -138,12 +138,12 @@ pub use arch::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, MemoryTyp
 #[doc(hidden)]
 pub use env::EntryCell;
 pub use env::{
-    AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, CpuReaders, Cpus, CurrentCpu, EntryAddr, Env,
-    ExtraParts, Extras, FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource, FrameTable, LedgerEntry,
-    LedgerTable, LedgerTicket, LocalCpu, LostLoan, Mm, MmReaders, NoPreempt, NotReady, ObjectError, Objects,
-    OffsetPhysMap, PhysMap, PinBudget, PinLedger, PinLimit, PinLimits, PinRecord, PinTerm, PinnedRun, Platform,
-    Quarantine, ReadSide, Reentered, Shootdown, SpaceEnd, Statistics, StillPinned, SwitchMm, Ticket, TokenError,
-    Tokens, Unlimited, Vmas, Zone,
+    AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, CpuReaders, Cpus, CurrentCpu, DeviceFrames,
+    EntryAddr, Env, ExtraParts, Extras, FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource,
+    FrameTable, LedgerEntry, LedgerTable, LedgerTicket, LocalCpu, LostLoan, Mm, MmReaders, NoPreempt, NotReady,
+    ObjectError, Objects, OffsetPhysMap, PhysMap, PinBudget, PinLedger, PinLimit, PinLimits, PinRecord, PinTerm,
+    PinnedRun, Platform, Quarantine, ReadSide, Reentered, Shootdown, SpaceEnd, Statistics, StillPinned, SwitchMm,
+    Ticket, TokenError, Tokens, Unlimited, Vmas, Zone,
 };
 pub use rights::{Access, Rights};
 pub use vma::{Backing, MapOptions, ObjectId, Vma, VmaError, VmaFlags};

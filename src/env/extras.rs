@@ -1,6 +1,6 @@
 //! [`Extras`]: the parts of a kernel that have a default.
 
-use super::{Counters, MmReaders, NoPreempt, Objects, PinLedger, Quarantine, Statistics, Tokens};
+use super::{Counters, DeviceFrames, MmReaders, NoPreempt, Objects, PinLedger, Quarantine, Statistics, Tokens};
 use crate::primitive::const_fn;
 
 /// What a kernel may bring besides the five parts that it must. Each member has a default that costs nothing, and a method of
@@ -24,7 +24,7 @@ use crate::primitive::const_fn;
 /// let extras = extras.tokens(()).objects(()); // the kernel's swap, and its files
 /// ```
 #[derive(Debug)]
-pub struct Extras<N = (), C = Counters, L = (), Q = (), M = (), T = (), O = ()> {
+pub struct Extras<N = (), C = Counters, L = (), Q = (), M = (), T = (), O = (), D = ()> {
     no_preempt: N,
     counters: C,
     ledger: L,
@@ -32,74 +32,83 @@ pub struct Extras<N = (), C = Counters, L = (), Q = (), M = (), T = (), O = ()> 
     mm_readers: M,
     tokens: T,
     objects: O,
+    device_frames: D,
 }
 
 impl Extras {
     const_fn! {
         /// The defaults: a kernel that does not preempt itself, [`Counters`] that all CPUs share, no ledger, no
-        /// quarantine, mm locks that count their readers themselves, no swap and no objects.
+        /// quarantine, mm locks that count their readers themselves, no swap, no objects and no
+        /// drivers' frames.
         #[must_use]
         #[expect(clippy::new_without_default, reason = "const, and a model checker's atomics have no Default")]
         pub const fn new() -> Self {
-            Self { no_preempt: (), counters: Counters::new(), ledger: (), quarantine: (), mm_readers: (), tokens: (), objects: () }
+            Self { no_preempt: (), counters: Counters::new(), ledger: (), quarantine: (), mm_readers: (), tokens: (), objects: (), device_frames: () }
         }
     }
 }
 
-impl<N, C, L, Q, M, T, O> Extras<N, C, L, Q, M, T, O> {
+impl<N, C, L, Q, M, T, O, D> Extras<N, C, L, Q, M, T, O, D> {
     /// How the kernel keeps a thread on its CPU.
     #[must_use]
-    pub fn no_preempt<X: NoPreempt>(self, no_preempt: X) -> Extras<X, C, L, Q, M, T, O> {
-        let Self { counters, ledger, quarantine, mm_readers, tokens, objects, .. } = self;
-        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
+    pub fn no_preempt<X: NoPreempt>(self, no_preempt: X) -> Extras<X, C, L, Q, M, T, O, D> {
+        let Self { counters, ledger, quarantine, mm_readers, tokens, objects, device_frames, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects, device_frames }
     }
 
     /// Where statistics are kept.
     #[must_use]
-    pub fn counters<X: Statistics>(self, counters: X) -> Extras<N, X, L, Q, M, T, O> {
-        let Self { no_preempt, ledger, quarantine, mm_readers, tokens, objects, .. } = self;
-        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
+    pub fn counters<X: Statistics>(self, counters: X) -> Extras<N, X, L, Q, M, T, O, D> {
+        let Self { no_preempt, ledger, quarantine, mm_readers, tokens, objects, device_frames, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects, device_frames }
     }
 
     /// Who is told of every pin.
     #[must_use]
-    pub fn ledger<X: PinLedger>(self, ledger: X) -> Extras<N, C, X, Q, M, T, O> {
-        let Self { no_preempt, counters, quarantine, mm_readers, tokens, objects, .. } = self;
-        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
+    pub fn ledger<X: PinLedger>(self, ledger: X) -> Extras<N, C, X, Q, M, T, O, D> {
+        let Self { no_preempt, counters, quarantine, mm_readers, tokens, objects, device_frames, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects, device_frames }
     }
 
     /// Where pins go whose device did not say that it has stopped.
     #[must_use]
-    pub fn quarantine<X: Quarantine>(self, quarantine: X) -> Extras<N, C, L, X, M, T, O> {
-        let Self { no_preempt, counters, ledger, mm_readers, tokens, objects, .. } = self;
-        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
+    pub fn quarantine<X: Quarantine>(self, quarantine: X) -> Extras<N, C, L, X, M, T, O, D> {
+        let Self { no_preempt, counters, ledger, mm_readers, tokens, objects, device_frames, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects, device_frames }
     }
 
     /// Where the readers of mm locks are noted.
     #[must_use]
-    pub fn mm_readers<X: MmReaders>(self, mm_readers: X) -> Extras<N, C, L, Q, X, T, O> {
-        let Self { no_preempt, counters, ledger, quarantine, tokens, objects, .. } = self;
-        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
+    pub fn mm_readers<X: MmReaders>(self, mm_readers: X) -> Extras<N, C, L, Q, X, T, O, D> {
+        let Self { no_preempt, counters, ledger, quarantine, tokens, objects, device_frames, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects, device_frames }
     }
 
     /// Where pages are kept that are not in memory.
     #[must_use]
-    pub fn tokens<X: Tokens>(self, tokens: X) -> Extras<N, C, L, Q, M, X, O> {
-        let Self { no_preempt, counters, ledger, quarantine, mm_readers, objects, .. } = self;
-        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
+    pub fn tokens<X: Tokens>(self, tokens: X) -> Extras<N, C, L, Q, M, X, O, D> {
+        let Self { no_preempt, counters, ledger, quarantine, mm_readers, objects, device_frames, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects, device_frames }
     }
 
     /// What has pages of its own that VMAs show.
     #[must_use]
-    pub fn objects<X: Objects>(self, objects: X) -> Extras<N, C, L, Q, M, T, X> {
-        let Self { no_preempt, counters, ledger, quarantine, mm_readers, tokens, .. } = self;
-        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects }
+    pub fn objects<X: Objects>(self, objects: X) -> Extras<N, C, L, Q, M, T, X, D> {
+        let Self { no_preempt, counters, ledger, quarantine, mm_readers, tokens, device_frames, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects, device_frames }
+    }
+
+    /// Who owns memory of devices.
+    #[must_use]
+    pub fn device_frames<X: DeviceFrames>(self, device_frames: X) -> Extras<N, C, L, Q, M, T, O, X> {
+        let Self { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects, .. } = self;
+        Extras { no_preempt, counters, ledger, quarantine, mm_readers, tokens, objects, device_frames }
     }
 }
 
 mod sealed {
     pub trait Sealed {}
-    impl<N, C, L, Q, M, T, O> Sealed for super::Extras<N, C, L, Q, M, T, O> {}
+    impl<N, C, L, Q, M, T, O, D> Sealed for super::Extras<N, C, L, Q, M, T, O, D> {}
 }
 
 /// The members of an [`Extras`], which alone implements it.
@@ -118,6 +127,8 @@ pub trait ExtraParts: sealed::Sealed + Sync {
     type Tokens: Tokens;
     /// See [`Objects`].
     type Objects: Objects;
+    /// See [`DeviceFrames`].
+    type DeviceFrames: DeviceFrames;
 
     /// How a thread stays on its CPU.
     fn no_preempt(&self) -> &Self::NoPreempt;
@@ -133,9 +144,11 @@ pub trait ExtraParts: sealed::Sealed + Sync {
     fn tokens(&self) -> &Self::Tokens;
     /// What has pages of its own.
     fn objects(&self) -> &Self::Objects;
+    /// Who owns memory of devices.
+    fn device_frames(&self) -> &Self::DeviceFrames;
 }
 
-impl<N, C, L, Q, M, T, O> ExtraParts for Extras<N, C, L, Q, M, T, O>
+impl<N, C, L, Q, M, T, O, D> ExtraParts for Extras<N, C, L, Q, M, T, O, D>
 where
     N: NoPreempt + Sync,
     C: Statistics + Sync,
@@ -144,6 +157,7 @@ where
     M: MmReaders + Sync,
     T: Tokens,
     O: Objects,
+    D: DeviceFrames,
 {
     type NoPreempt = N;
     type Counters = C;
@@ -152,6 +166,7 @@ where
     type MmReaders = M;
     type Tokens = T;
     type Objects = O;
+    type DeviceFrames = D;
 
     #[inline(always)]
     fn no_preempt(&self) -> &N {
@@ -180,5 +195,9 @@ where
     #[inline(always)]
     fn objects(&self) -> &O {
         &self.objects
+    }
+    #[inline(always)]
+    fn device_frames(&self) -> &D {
+        &self.device_frames
     }
 }

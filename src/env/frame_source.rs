@@ -1,6 +1,6 @@
 //! [`FrameSource`]: where frames come from and go back to.
 
-use super::{Env, FrameTable, PhysMap, bug_caught};
+use super::{DeviceFrames, Env, ExtraParts, FrameTable, PhysMap, bug_caught};
 use crate::addr::Pfn;
 use crate::frame::{CountError, FrameKind, FrameWord, Ownership, Released};
 
@@ -273,7 +273,7 @@ impl<'k, K: Env> FreedRun<'k, K> {
     pub(crate) fn release(&mut self, frame: Pfn, outcome: Result<Released, CountError>) -> bool {
         match outcome {
             Ok(Released::Held { pinned }) => pinned,
-            Ok(Released::Last { order: 0 }) => {
+            Ok(Released::Last { order: 0, kind }) if !is_drivers::<K>(kind) => {
                 if frame != self.next() {
                     self.give_back();
                     self.first = frame;
@@ -304,15 +304,25 @@ impl<K: Env> Drop for FreedRun<'_, K> {
     }
 }
 
-/// Acts on the outcome of a `put` or `unpin`: gives the block back to the source if that was its last reference.
+/// Whether a frame of this kind goes back to a driver.
+#[inline(always)]
+fn is_drivers<K: Env>(kind: FrameKind) -> bool {
+    <<K::Extras as ExtraParts>::DeviceFrames as DeviceFrames>::EXIST && kind == FrameKind::Device
+}
+
+/// Acts on the outcome of a `put` or `unpin`: gives the block back to the source, or to its driver, if that was its last reference.
 /// Returns whether pins remain.
 #[inline(always)]
 pub(crate) fn release<K: Env>(env: &K, frame: Pfn, outcome: Result<Released, CountError>) -> bool {
     match outcome {
         Ok(Released::Held { pinned }) => pinned,
-        Ok(Released::Last { order }) => {
+        Ok(Released::Last { order, kind }) if is_drivers::<K>(kind) => {
+            env.extras().device_frames().released(frame, order);
+            false
+        }
+        Ok(Released::Last { order, .. }) => {
             // SAFETY: the word said that this was the last reference, and with which order the block was handed out; only
-            // what came from the source is handed out.
+            // what came from the source, or is a driver's, is handed out.
             unsafe { env.source().free(frame, order) };
             false
         }

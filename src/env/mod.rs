@@ -24,6 +24,7 @@ mod address_space;
 mod budget;
 mod counters;
 mod cpus;
+mod device_frames;
 mod extras;
 mod frame_source;
 mod frame_table;
@@ -52,6 +53,7 @@ pub use budget::{BudgetExceeded, PinBudget, PinLimit, PinLimits, PinTerm, Unlimi
 pub(crate) use counters::{Counted, bug_caught, count};
 pub use counters::{CounterValues, Counters, CpuCounters, Statistics};
 pub use cpus::{Cpus, LocalCpu};
+pub use device_frames::DeviceFrames;
 pub use extras::{ExtraParts, Extras};
 pub use frame_source::{FrameRequest, FrameSource, Zone};
 pub(crate) use frame_source::{FreedRun, OwnedFrame, born_pinned, release};

@@ -62,7 +62,8 @@ impl core::error::Error for ObjectError {}
 /// Files, memfds, shared memory: what has pages of its own, which VMAs show ([`Backing::Object`](crate::Backing::Object)). `()`: there
 /// are none.
 ///
-/// A page of an object is a frame whose kind is [`File`](crate::frame::FrameKind::File), with a plain reference of the object's as
+/// A page of an object is a frame whose kind is [`File`](crate::frame::FrameKind::File), or [`Device`](crate::frame::FrameKind::Device) if it is a
+/// driver's, with a plain reference of the object's as
 /// long as it is the object's. While it is *open* to pins its word is `EXCLUSIVE`: that bit means the same for pages of objects as for
 /// private memory, "who maps this may pin it", so that the walker asks no second question. An object whose pages are never pinned
 /// hands them out [`Shared`](crate::frame::Ownership::Shared).
@@ -73,7 +74,7 @@ impl core::error::Error for ObjectError {}
 /// which this is.
 ///
 /// # Implementation safety
-/// [`page`](Self::page) returns a frame of this kernel, of kind `File`, with a plain reference more, which is the caller's. Until the object
+/// [`page`](Self::page) returns a frame of this kernel, of one of these kinds, with a plain reference more, which is the caller's. Until the object
 /// gives the page up, it is always the same frame. `will_write` and `still` are called while the caller owns an entry, has just
 /// published it, or has pinned the page: they wait for nobody. Each comes before or after what it asks about, that a page is taken out or closed, as under one
 /// lock held for a moment: a plain load could miss that, while whoever does it misses the entry. None calls back into the crate for this mm.

@@ -20,11 +20,15 @@ pub enum FrameKind {
     Table = 3,
     /// A page of an object: a file, a memfd, shared memory. `EXCLUSIVE` while it is open to pins.
     File = 4,
-    /// Memory owned by a device driver. Reserved: no code path of this version makes one.
+    /// Memory owned by a driver, which hears of its last release ([`DeviceFrames`](crate::DeviceFrames)). `EXCLUSIVE` while it is open
+    /// to pins.
     Device = 5,
 }
 
 impl FrameKind {
+    /// The bit that the kinds have of which there is another owner than the processes that map them, an object or a driver.
+    pub(super) const LENT: u64 = 4;
+
     pub(super) const fn from_bits(bits: u64) -> Self {
         match bits {
             1 => Self::Anonymous,
@@ -45,3 +49,6 @@ impl FrameKind {
         }
     }
 }
+
+const _: () = assert!(FrameKind::File as u64 & FrameKind::Device as u64 & FrameKind::LENT != 0);
+const _: () = assert!((FrameKind::Anonymous as u64 | FrameKind::Table as u64) & FrameKind::LENT == 0);

@@ -4,6 +4,7 @@
 
 use core::fmt;
 
+use super::FrameKind;
 use crate::errno::{EAGAIN, EBUSY, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP};
 
 /// Whether a holder that lets go has written to the page.
@@ -121,10 +122,13 @@ pub enum Released {
         /// Some of them are pins.
         pinned: bool,
     },
-    /// That was the last reference; the word is free. The caller now gives `1 << order` frames back to their source.
+    /// That was the last reference; the word is free. The caller now gives `1 << order` frames back to their source, or, if they are a
+    /// [`Device`](super::FrameKind::Device)'s, to their owner.
     Last {
         /// log2 of the number of frames.
         order: u8,
+        /// What they were.
+        kind: FrameKind,
     },
 }
 

@@ -10,11 +10,14 @@ use super::walk::{Stop, Walk};
 use super::{PhysRun, PinAccess, PinError, PinFlags};
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Demand, KeyRights};
-use crate::env::{AddressSpace, Counted, Env, ExtraParts, Objects, ReadSide, Vmas, count};
+use crate::env::{AddressSpace, Counted, DeviceFrames, Env, ExtraParts, Objects, ReadSide, Vmas, count};
 use crate::fault::{self, FaultError, FaultOutcome, Request, Unresolved};
 use crate::frame::Dirty;
 use crate::rights::{Access, Rights};
 use crate::vma::{Backing, Vma};
+
+/// The drivers that own frames.
+type DevicesOf<K> = <<K as Env>::Extras as ExtraParts>::DeviceFrames;
 
 /// Which paths a form takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,26 @@ impl<S: ?Sized> Clone for Wanted<'_, S> {
 }
 
 impl<S: ?Sized> Copy for Wanted<'_, S> {}
+
+/// Ends the runs of what was collected where owners of frames do. What has no room then is given back.
+#[inline(always)]
+pub(super) fn end_runs<K: Env, const PIN: bool>(
+    env: &K,
+    runs: &mut Runs<'_>,
+    stopped: Option<PinError>,
+) -> Option<PinError> {
+    if DevicesOf::<K>::EXIST && !end_where_owners_do::<K, PIN>(env, runs) {
+        return Some(PinError::BufferTooSmall);
+    }
+    stopped
+}
+
+#[cold]
+fn end_where_owners_do<K: Env, const PIN: bool>(env: &K, runs: &mut Runs<'_>) -> bool {
+    let devices = env.extras().device_frames();
+    let of_one = |run: &PhysRun| devices.of_one_owner(run.first(), run.pages());
+    runs.split(of_one, |run| release_run::<K, PIN>(env, &run, Dirty::No))
+}
 
 impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
     #[inline(always)]
@@ -94,6 +117,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             Some(_) => self.acquire_slow::<A, PIN, false>(&mut runs),
             None => None,
         };
+        let stopped = end_runs::<S::Kernel, PIN>(self.env(), &mut runs, stopped);
         count(self.env(), Counted::acquired(PIN), runs.pages());
         Acquired { runs: runs.used(), pages: runs.pages(), stopped }
     }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::acquire::{Path, Wanted};
+use super::acquire::{Path, Wanted, end_runs};
 use super::collected::{Acquired, Collected};
 use super::pinned::ledger;
 use super::release::{release_run, release_runs};
@@ -83,6 +83,7 @@ fn pin_unusual<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
         _ if wanted.is_for_long() => wanted.acquire_for_long::<A>(path, &mut runs),
         _ => return pin_many(wanted, path, buffer),
     };
+    let stopped = end_runs::<_, true>(wanted.env(), &mut runs, stopped);
     count(wanted.env(), Counted::acquired(true), runs.pages());
     let acquired = Acquired { runs: runs.used(), pages: runs.pages(), stopped };
     pinned(wanted, buffer, acquired)
@@ -149,11 +150,12 @@ fn resume<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
         let mut runs = Runs::resumed(buffer.as_mut(), acquired.runs, acquired.pages);
         let held = runs.held_pages();
         let wanted = Wanted { space, range, flags, keys };
-        let mut stopped = match flags {
+        let stopped = match flags {
             _ if flags.contains(PinFlags::SOLE) => wanted.acquire_alone::<A>(&mut runs),
             _ if wanted.is_for_long() => wanted.acquire_slow::<A, true, true>(&mut runs),
             _ => wanted.acquire_slow::<A, true, false>(&mut runs),
         };
+        let mut stopped = end_runs::<_, true>(env, &mut runs, stopped);
         if let Err(error) = settle(budget, flags.term(), missing, runs.held_pages() - held) {
             runs.roll_back(before, |run| release_run::<S::Kernel, true>(env, &run, Dirty::No));
             budget.uncharge(missing, flags.term());

@@ -34,8 +34,8 @@ impl<S: AddressSpace + ?Sized> Wanted<'_, S> {
             };
             // Without its VMA nobody knows whether an object is written back.
             let frames = self.env().frames();
-            let is_file = |frame| frames.frame(frame).is_some_and(|frame| frame.word.kind() == FrameKind::File);
-            let all_stay = self.keep_what_may_stay(0, runs, |frame| !(A::WRITES && is_file(frame)));
+            let private = |frame| frames.frame(frame).is_some_and(|frame| frame.word.kind() == FrameKind::Anonymous);
+            let all_stay = self.keep_what_may_stay(0, runs, |frame| !A::WRITES || private(frame));
             match stop {
                 None if all_stay => return None,
                 Some(Stop::Full) if all_stay => return Some(PinError::BufferTooSmall),

@@ -4,6 +4,7 @@
 
 use core::ops::Range;
 
+use super::acquire::end_runs;
 use super::collected::{Acquired, Collected};
 use super::pinned::ledger;
 use super::release::release_run;
@@ -63,6 +64,7 @@ pub fn pin_object_pages<K: Env, C: PinBudget, A: PinAccess, B: RunBuffer>(
     let mut runs = Runs::new(buffer.as_mut());
     let kernel = owner.kernel();
     let stopped = pages.into_iter().find_map(|page| pin_page::<K, A>(kernel, (id, page), flags, &mut runs).err());
+    let stopped = end_runs::<K, true>(kernel, &mut runs, stopped);
     count(kernel, Counted::acquired(true), runs.pages());
     let acquired = Acquired { runs: runs.used(), pages: runs.pages(), stopped };
     owner.budget().uncharge(range.pages() - acquired.pages, term);

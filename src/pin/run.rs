@@ -178,6 +178,31 @@ impl<'b> Runs<'b> {
         found
     }
 
+    /// Ends runs where owners do: `of_one` says how many frames from the first of a run on go together. What then has no room goes to
+    /// `give_back`, as in [`Runs::roll_back`]. False: some had none.
+    #[cold]
+    pub(super) fn split(&mut self, of_one: impl Fn(&PhysRun) -> u64, give_back: impl FnMut(PhysRun)) -> bool {
+        let (mut needed, mut kept) = (0, 0);
+        for part in self.buffer.iter().take(self.used).flat_map(|run| parts(*run, &of_one)).take(self.buffer.len()) {
+            needed += 1;
+            kept += part.pages();
+        }
+        let all = kept == self.pages;
+        self.roll_back(kept, give_back);
+        // From the end, so that nothing is overwritten before it was looked at: each run before has one part at least.
+        let mut end = needed;
+        for from in (0..self.used).rev() {
+            let run = self.buffer[from];
+            let first = end - parts(run, &of_one).count().min(end);
+            for (place, part) in self.buffer[first..end].iter_mut().zip(parts(run, &of_one)) {
+                *place = part;
+            }
+            end = first;
+        }
+        self.used = needed;
+        all
+    }
+
     /// Forgets what was collected after the first `pages` base pages, in one table or from a leaf's edge on, handing them to `give_back` in runs.
     #[cold]
     pub(super) fn roll_back(&mut self, pages: u64, mut give_back: impl FnMut(PhysRun)) {
@@ -193,4 +218,21 @@ impl<'b> Runs<'b> {
             self.pages -= u64::from(surplus);
         }
     }
+}
+
+/// `run` in parts, each of as many frames as `of_one` says, and whole leaves.
+fn parts(run: PhysRun, of_one: impl Fn(&PhysRun) -> u64) -> impl Iterator<Item = PhysRun> {
+    let mut rest = run;
+    core::iter::from_fn(move || {
+        let pages = rest.pages();
+        if pages == 0 {
+            return None;
+        }
+        let end = rest.first().offset(of_one(&rest).clamp(1, pages));
+        let edge = end.number().next_multiple_of(1 << rest.order());
+        let part = (edge - rest.first().number()).min(pages) as u32;
+        let after = rest.after(part);
+        let before = PhysRun { pages: part, ..core::mem::replace(&mut rest, after) };
+        Some(before)
+    })
 }

@@ -119,9 +119,10 @@ impl Model {
 
     fn release<L: Layout>(&mut self) -> Released {
         if self.total() == 0 {
-            let order = self.order;
+            let (order, anonymous) = (self.order, self.anonymous);
             *self = Self::default();
-            return Released::Last { order };
+            let kind = if anonymous { FrameKind::Anonymous } else { FrameKind::Table };
+            return Released::Last { order, kind };
         }
         Released::Held { pinned: self.seen::<L>().pins > 0 }
     }

@@ -38,7 +38,7 @@ fn a_free_frame_refuses_everything_but_being_handed_out<L: Layout>() {
     assert_eq!((word.refs, word.pins, word.exclusive, word.frozen, word.dirty), (1, 0, true, false, false));
     assert_eq!((word.kind, word.order, frame.kind(), frame.order()), (FrameKind::Anonymous, 3, word.kind, 3));
     assert_eq!(frame.hand_out(FrameKind::Table, 0, Ownership::Shared), Err(CountError::InUse));
-    assert_eq!(frame.put(), Ok(Released::Last { order: 3 }));
+    assert_eq!(frame.put(), Ok(Released::Last { order: 3, kind: FrameKind::Anonymous }));
 }
 
 fn a_frozen_frame_refuses_everything_but_being_unfrozen<L: Layout>() {
@@ -131,7 +131,7 @@ fn releases_of_the_wrong_kind_are_refused<L: Layout>() {
     assert_eq!(frame.put(), Err(CountError::Underflow), "what is left is a pin");
     frame.try_pin().unwrap();
     assert_eq!(frame.unpin(Dirty::No), HELD_PINNED);
-    assert_eq!(frame.unpin(Dirty::No), Ok(Released::Last { order: 0 }));
+    assert_eq!(frame.unpin(Dirty::No), Ok(Released::Last { order: 0, kind: FrameKind::Anonymous }));
     assert!(frame.snapshot().is_free() && !frame.snapshot().exclusive);
 }
 
@@ -169,7 +169,7 @@ fn dirt_is_noted_and_goes_with_the_last_reference<L: Layout>() {
             (word.dirty, word.refs, word.pins, word.exclusive, word.kind),
             (true, 1, 0, true, FrameKind::Anonymous)
         );
-        assert_eq!(frame.put(), Ok(Released::Last { order: 0 }));
+        assert_eq!(frame.put(), Ok(Released::Last { order: 0, kind: FrameKind::Anonymous }));
         frame.hand_out(FrameKind::Anonymous, 0, Ownership::Shared).unwrap();
         assert!(!frame.snapshot().dirty && !frame.snapshot().exclusive);
     }
@@ -226,7 +226,7 @@ fn all_pins_and_no_mapping_is_not_frozen<L: Layout>() {
     let word = frame.snapshot();
     assert!(!word.frozen && word.pins == FrameWord::<L>::MAX_PINS && word.refs == FrameWord::<L>::MAX_PINS);
     (1..FrameWord::<L>::MAX_PINS).for_each(|_| assert_eq!(frame.unpin(Dirty::Yes), HELD_PINNED));
-    assert_eq!(frame.unpin(Dirty::Yes), Ok(Released::Last { order: 0 }));
+    assert_eq!(frame.unpin(Dirty::Yes), Ok(Released::Last { order: 0, kind: FrameKind::Anonymous }));
 }
 
 /// "Nothing was changed" includes the mark and what the frame is said to hold.
@@ -241,7 +241,7 @@ fn a_refusal_changes_no_bit<L: Layout>() {
     let pinned = frame.snapshot();
     assert_eq!(frame.put_mapping(Dirty::Yes), Err(CountError::Underflow));
     assert_eq!(frame.snapshot(), pinned);
-    assert_eq!(frame.unpin(Dirty::No), Ok(Released::Last { order: 0 }));
+    assert_eq!(frame.unpin(Dirty::No), Ok(Released::Last { order: 0, kind: FrameKind::Anonymous }));
     assert_eq!(frame.mark_dirty(), Err(CountError::Free));
     assert!(frame.hand_out(FrameKind::Anonymous, 0, Ownership::Shared).is_ok(), "the word is all zeroes");
 }
@@ -256,7 +256,7 @@ fn an_order_that_does_not_fit_is_refused<L: Layout>() {
     frame.hand_out(FrameKind::Anonymous, largest, Ownership::Exclusive).unwrap();
     let word = frame.snapshot();
     assert_eq!((word.order, word.refs, word.pins, word.exclusive), (largest, 1, 0, true));
-    assert_eq!(frame.put(), Ok(Released::Last { order: largest }));
+    assert_eq!(frame.put(), Ok(Released::Last { order: largest, kind: FrameKind::Anonymous }));
 }
 
 #[test]

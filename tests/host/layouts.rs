@@ -77,7 +77,7 @@ fn one_count_cannot_tell_the_wrong_release() {
     for _ in 0..1022 {
         assert_eq!(frame.put(), Ok(Released::Held { pinned: false }));
     }
-    assert_eq!(frame.put(), Ok(Released::Last { order: 0 }));
+    assert_eq!(frame.put(), Ok(Released::Last { order: 0, kind: FrameKind::Anonymous }));
     assert_eq!(frame.put(), Err(CountError::Underflow));
 }
 
@@ -117,7 +117,7 @@ fn gets_and_pins_exclude_each_other_where_both_are_counted() {
     assert_eq!(frame.try_get_user(), Err(CountError::OtherKind));
     assert_eq!(frame.put(), Ok(Released::Held { pinned: true }));
     (1..13).for_each(|_| assert_eq!(frame.unpin(Dirty::No), Ok(Released::Held { pinned: true })));
-    assert_eq!(frame.unpin(Dirty::No), Ok(Released::Last { order: 0 }));
+    assert_eq!(frame.unpin(Dirty::No), Ok(Released::Last { order: 0, kind: FrameKind::Anonymous }));
 }
 
 /// The last get frees, as the last of the others does.

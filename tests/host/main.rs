@@ -56,6 +56,7 @@ mod boot_memory;
 mod bug_hall;
 mod decision_driven;
 mod decision_table;
+mod device_frames;
 mod drivers;
 mod elsewhere;
 mod embedding;

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pagepin::Access;
-use pagepin::frame::{Layout, Released};
+use pagepin::frame::{FrameKind, Layout, Released};
 use pagepin::pin::Write;
 use pagepin::{
     Entry, EntryAddr, EntryChange, FrameRequest, FrameSource, MemoryType, Pfn, PhysMap, ReadSide, Shootdown,
@@ -26,7 +26,7 @@ fn free_before_flush_is_caught<L: Layout>() {
     let text = caught::<L>(|machine, process| {
         let leaf = machine.leaf(process, A).unwrap();
         machine.poke(leaf.at, 0);
-        assert_eq!(machine.word(leaf.frame()).put(), Ok(Released::Last { order: 0 }));
+        assert_eq!(machine.word(leaf.frame()).put(), Ok(Released::Last { order: 0, kind: FrameKind::Anonymous }));
         // SAFETY: wrong on purpose: a TLB still maps the frame.
         unsafe { machine.free(leaf.frame(), 0) };
     });
@@ -57,7 +57,7 @@ fn table_freed_without_waiting_for_walkers_is_caught<L: Layout>() {
         // SAFETY: wrong on purpose: flushed, but no grace period.
         unsafe { machine.change_entry(above(machine, process, leaf.at), EntryChange::Clear(1)) };
         machine.flush(process.root(), pagepin::FlushRange::Everything);
-        assert_eq!(machine.word(leaf.at.table()).put(), Ok(Released::Last { order: 0 }));
+        assert_eq!(machine.word(leaf.at.table()).put(), Ok(Released::Last { order: 0, kind: FrameKind::Table }));
         // SAFETY: wrong on purpose.
         unsafe { machine.free(leaf.at.table(), 0) };
     });
@@ -78,7 +78,7 @@ fn what_a_detached_table_names_is_watched<L: Layout>() {
         let leaf = detach(machine, process);
         machine.flush(process.root(), pagepin::FlushRange::Everything);
         machine.synchronize();
-        assert_eq!(machine.word(leaf.frame()).put(), Ok(Released::Last { order: 0 }));
+        assert_eq!(machine.word(leaf.frame()).put(), Ok(Released::Last { order: 0, kind: FrameKind::Anonymous }));
         // SAFETY: wrong on purpose: the leaf still names it.
         unsafe { machine.free(leaf.frame(), 0) };
     });
@@ -87,7 +87,7 @@ fn what_a_detached_table_names_is_watched<L: Layout>() {
         let leaf = detach(machine, process);
         // SAFETY: wrong on purpose: not flushed.
         unsafe { machine.store_entry(leaf.at, Entry::EMPTY) };
-        assert_eq!(machine.word(leaf.frame()).put(), Ok(Released::Last { order: 0 }));
+        assert_eq!(machine.word(leaf.frame()).put(), Ok(Released::Last { order: 0, kind: FrameKind::Anonymous }));
         // SAFETY: as above.
         unsafe { machine.free(leaf.frame(), 0) };
     });
@@ -95,7 +95,7 @@ fn what_a_detached_table_names_is_watched<L: Layout>() {
     let text = caught::<L>(|machine, process| {
         let leaf = detach(machine, process);
         machine.flush(process.root(), pagepin::FlushRange::Everything);
-        assert_eq!(machine.word(leaf.at.table()).put(), Ok(Released::Last { order: 0 }));
+        assert_eq!(machine.word(leaf.at.table()).put(), Ok(Released::Last { order: 0, kind: FrameKind::Table }));
         // SAFETY: wrong on purpose: a walker may be two tables above it.
         unsafe { machine.free(leaf.at.table(), 0) };
     });

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::ptr::NonNull;
 
-use pagepin::frame::{Layout, Released};
-use pagepin::{FrameRequest, FrameSource, FrameTable, PAGE_SIZE, Pfn, Zone};
+use pagepin::frame::{FrameKind, Layout, Released};
+use pagepin::{DeviceFrames, ExtraParts, FrameRequest, FrameSource, FrameTable, PAGE_SIZE, Pfn, Zone};
 
 use super::Machine;
 
@@ -396,8 +396,10 @@ unsafe impl<L: Layout> FrameSource for Machine<L> {
 pub(crate) fn release<K: pagepin::Env>(kernel: &K, frame: Pfn) {
     let word = kernel.frames().frame(frame).unwrap();
     // SAFETY: the reference is the caller's.
-    if let Released::Last { order } = unsafe { word.word() }.put().unwrap() {
+    match unsafe { word.word() }.put().unwrap() {
+        Released::Held { .. } => {}
+        Released::Last { order, kind: FrameKind::Device } => kernel.extras().device_frames().released(frame, order),
         // SAFETY: that was the last reference.
-        unsafe { kernel.source().free(frame, order) };
+        Released::Last { order, .. } => unsafe { kernel.source().free(frame, order) },
     }
 }

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod audit;
+mod card;
 mod cpu;
 mod entries;
 mod hooks;
@@ -36,6 +37,7 @@ pub(crate) use memory::FIRST;
 use crate::kept;
 pub(crate) use crate::kept::*;
 
+use card::Card;
 use cpu::Cpus;
 use entries::Protocol;
 use hooks::{Hook, Playing};
@@ -60,7 +62,7 @@ pub(crate) type Pins<'p, 'm, L, X> = PinnedPages<'p, Process<'m, L>, X, Vec<Phys
 pub(crate) type Gets<'p, 'm, L> = GotPages<'p, &'m Machine<L>, Vec<PhysRun>>;
 
 /// What a machine has beside its parts.
-pub(crate) type MachineExtras = Extras<Sections, Counters, (), (), CpuReaders<Playing, CPUS>, Slots, Shelf>;
+pub(crate) type MachineExtras = Extras<Sections, Counters, (), (), CpuReaders<Playing, CPUS>, Slots, Shelf, Card>;
 
 /// There is one thread: whoever waits for a lock waits for ever.
 pub(crate) struct Deadlock;
@@ -132,7 +134,7 @@ impl<L: Layout> Machine<L> {
             expected_surplus: Cell::new(0),
         };
         let extras = Extras::new().no_preempt(Sections::new()).mm_readers(CpuReaders::new(Playing));
-        let extras = extras.tokens(kept::slots()).objects(kept::shelf());
+        let extras = extras.tokens(kept::slots()).objects(kept::shelf()).device_frames(Card::new());
         Self { table, words, extras, inner: OneThread::new(inner) }
     }
 

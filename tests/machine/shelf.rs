@@ -105,6 +105,11 @@ impl Shelf {
         self.inner().objects.borrow()[&id].mapped
     }
 
+    /// Makes `frame`, with the reference that it has, a page of an object.
+    pub(crate) fn place(&self, id: ObjectId, page: u32, frame: Pfn) {
+        self.inner().objects.borrow_mut().get_mut(&id).unwrap().pages.insert(page, frame);
+    }
+
     /// The frame of a page, if it is in memory.
     pub(crate) fn frame(&self, id: ObjectId, page: u32) -> Option<Pfn> {
         self.inner().objects.borrow().get(&id)?.pages.get(&page).copied()
@@ -207,6 +212,17 @@ impl<L: Layout> Machine<L> {
     pub(crate) fn shelf(&self) -> &Shelf {
         let extras: &MachineExtras = self.extras();
         pagepin::ExtraParts::objects(extras)
+    }
+
+    /// A new object whose pages are frames of drivers, side by side in memory: the owner of each.
+    pub(crate) fn lend_frames(&self, id: ObjectId, owners: &[u64]) -> Vec<Pfn> {
+        self.shelf().add(id, owners.len() as u32);
+        let frames: Vec<_> = owners.iter().map(|owner| self.lend_frame(*owner)).collect();
+        for (page, frame) in (0..).zip(&frames) {
+            self.memory().write(frame.address(), page as u8);
+            self.shelf().place(id, page, *frame);
+        }
+        frames
     }
 
     /// The first half of a truncation: the object has no pages from `length` on.

@@ -1,7 +1,7 @@
 //! The transitions that count: get and put, pin and unpin.
 
 use super::FrameWord;
-use crate::frame::{CountError, Dirty, Layout, Released};
+use crate::frame::{CountError, Dirty, FrameKind, Layout, Released};
 use crate::primitive::{Ordering, safeguard};
 
 impl<L: Layout> FrameWord<L> {
@@ -13,7 +13,7 @@ impl<L: Layout> FrameWord<L> {
     /// word.hand_out(FrameKind::Anonymous, 0, Ownership::Exclusive)?; // one reference: an entry's
     /// word.try_get()?;
     /// assert_eq!(word.put()?, Released::Held { pinned: false });
-    /// assert_eq!(word.put()?, Released::Last { order: 0 }); // to the frame source with it
+    /// assert_eq!(word.put()?, Released::Last { order: 0, kind: FrameKind::Anonymous }); // to the frame source with it
     /// assert!(word.try_get().is_err());
     /// # Ok::<(), pagepin::frame::CountError>(())
     /// ```
@@ -86,12 +86,16 @@ impl<L: Layout> FrameWord<L> {
     }
 
     /// The usual case of [`FrameWord::put_mapping`] at the end of a page in few instructions: the only reference to a single frame,
-    /// which is free now. False: nothing was changed, and `put_mapping` must decide.
+    /// which is free now, and the source's. False: nothing was changed, and `put_mapping` must decide.
     #[inline(always)]
     pub(crate) fn put_sole(&self) -> bool {
         let word = self.load(Ordering::Relaxed);
-        word & (Self::COUNTS | L::ORDER.mask()) == Self::REF && self.exchange(word, Self::FREE).is_ok()
+        let usual = word & (Self::COUNTS | L::ORDER.mask() | Self::LENT) == Self::REF;
+        usual && self.exchange(word, Self::FREE).is_ok()
     }
+
+    /// Of the kind: what somebody else than a process has, a driver among them.
+    const LENT: u64 = FrameKind::LENT << L::KIND.shift;
 
     /// Takes a reference for the get family: a plain one, but in a layout that counts them by themselves.
     ///
@@ -335,7 +339,7 @@ impl<L: Layout> FrameWord<L> {
     #[inline(always)]
     fn released(word: u64, what: u64) -> Released {
         if word & Self::COUNTS == what {
-            Released::Last { order: L::ORDER.get(word) as u8 }
+            Released::Last { order: L::ORDER.get(word) as u8, kind: FrameKind::from_bits(L::KIND.get(word)) }
         } else {
             Released::Held { pinned: (word - what) & L::PINS.mask() != 0 }
         }

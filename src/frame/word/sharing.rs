@@ -135,7 +135,7 @@ impl<L: Layout> FrameWord<L> {
     pub fn open(&self) -> Result<(), CountError> {
         self.step(|word| {
             Self::in_use(word)?;
-            let is_objects = L::KIND.get(word) == FrameKind::File as u64;
+            let is_objects = L::KIND.get(word) & FrameKind::LENT != 0;
             if is_objects { Ok(word | L::EXCLUSIVE) } else { Err(CountError::NotExclusive) }
         })?;
         Ok(())

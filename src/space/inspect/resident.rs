@@ -95,7 +95,7 @@ impl Resident {
                 _ if leaf.entry.is_borrowed() => &mut self.object,
                 _ if leaf.entry.is_special() && zero == Some(leaf.frame()) => &mut self.zero,
                 _ if leaf.entry.is_special() => &mut self.foreign,
-                Some(word) if word.kind == FrameKind::File => &mut self.object,
+                Some(word) if matches!(word.kind, FrameKind::File | FrameKind::Device) => &mut self.object,
                 Some(word) if word.exclusive => &mut self.exclusive,
                 _ => &mut self.shared,
             };

@@ -23,7 +23,7 @@ const WRITE_BACK: NotReady = NotReady(1);
 fn put<K: Env>(kernel: &K, frame: Pfn) {
     // SAFETY: a reference of the slot's or the file's, which it has forgotten.
     let word = unsafe { kernel.frames().frame(frame).expect("a frame").word() };
-    if let Released::Last { order } = word.put().expect("a reference") {
+    if let Released::Last { order, .. } = word.put().expect("a reference") {
         // SAFETY: that was the last reference, and the frame came from the source.
         unsafe { kernel.source().free(frame, order) };
     }

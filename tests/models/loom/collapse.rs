@@ -62,7 +62,7 @@ fn take_out(kernel: &Kernel<Epoch>, space: &Space<Epoch>) -> Pfn {
 }
 
 fn put(kernel: &Kernel<Epoch>, frame: Pfn) {
-    if let Released::Last { order } = kernel.memory.word(frame).put().expect("the entry's reference") {
+    if let Released::Last { order, .. } = kernel.memory.word(frame).put().expect("the entry's reference") {
         // SAFETY: that was the last reference, and the frame came from the source.
         unsafe { kernel.memory.free(frame, order) };
     }

@@ -159,7 +159,7 @@ fn claim_copy_and_recycle(kind: FrameKind) {
 }
 
 fn put(kernel: &Kernel<Epoch>, frame: Pfn) {
-    if let Released::Last { order } = kernel.memory.word(frame).put().expect("a reference") {
+    if let Released::Last { order, .. } = kernel.memory.word(frame).put().expect("a reference") {
         // SAFETY: that was the last reference, and the frame came from the source.
         unsafe { kernel.memory.free(frame, order) };
     }

@@ -90,7 +90,7 @@ pub unsafe fn put(pfn: Pfn) {
     let kernel = kernel();
     // SAFETY: the caller owns the reference, and the frame is freed if it was the last.
     let released = kernel.frames().frame(pfn).map(|frame| unsafe { frame.word() }.put());
-    if let Some(Ok(Released::Last { order })) = released {
+    if let Some(Ok(Released::Last { order, .. })) = released {
         // SAFETY: that was the last reference.
         unsafe { kernel.source().free(pfn, order) };
     }
