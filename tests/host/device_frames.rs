@@ -1,9 +1,9 @@
 //! Frames that belong to drivers: their owner hears of the last release, wherever it is, and a run is of one owner.
 
 use pagepin::frame::{Dirty, Layout};
-use pagepin::pin::{self, PhysRun, PinError, PinFlags, Read, Write, pin_user_pages_fast_only};
+use pagepin::pin::{self, Owner, PhysRun, PinError, PinFlags, Read, Write, pin_user_pages_fast_only};
 use pagepin::space::Sharing;
-use pagepin::{ObjectId, Pfn};
+use pagepin::{ObjectId, Pfn, Unlimited};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, Machine, PAGE, Process, RW, range, runs};
@@ -234,7 +234,27 @@ fn every_page_has_another_owner<L: Layout>() {
     assert_eq!(machine.returned(), frames);
 }
 
+/// Pins by object end where owners do as well, and by those pins the owner gets its pages back.
+fn pins_by_object_end_where_owners_do<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let frames = machine.lend_frames(CARD, &[1, 1, 2]);
+    let by_object = |buffer| {
+        let owner = Owner::new(&machine, Unlimited);
+        pin::pin_object_pages(owner, Write, CARD, 0..3, PinFlags::empty(), runs(buffer)).unwrap()
+    };
+    let pins = by_object(3);
+    assert_eq!(pins.runs(), [PhysRun::from_parts(frames[0], 2, 0), PhysRun::from_parts(frames[2], 1, 0)]);
+    let some = by_object(1);
+    assert_eq!((some.pages(), some.stopped().unwrap().reason), (2, PinError::BufferTooSmall));
+    drop(some);
+    machine.clear_shelf();
+    assert_eq!(machine.returned(), []);
+    drop(pins);
+    assert_eq!(machine.returned(), frames);
+}
+
 every_layout!(
+    pins_by_object_end_where_owners_do,
     the_owner_hears_of_every_last_release,
     a_private_mapping_copies,
     a_run_ends_where_its_owner_does,
