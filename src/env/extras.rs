@@ -21,7 +21,7 @@ use crate::primitive::const_fn;
 /// static QUARANTINE: QuarantineTable<64> = QuarantineTable::new(|| 0);
 /// let extras = Extras::new().ledger(&LEDGER).quarantine(&QUARANTINE);
 /// let extras = extras.no_preempt(SectionCount::<_, 4>::new(Machine)).mm_readers(pagepin::CpuReaders::<_, 4>::new(Machine));
-/// let extras = extras.tokens(()).objects(()); // the kernel's swap, and its files
+/// let extras = extras.tokens(()).objects(()).device_frames(()); // the kernel's swap, its files, and its drivers
 /// ```
 #[derive(Debug)]
 pub struct Extras<N = (), C = Counters, L = (), Q = (), M = (), T = (), O = (), D = ()> {
