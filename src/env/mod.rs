@@ -15,6 +15,7 @@
 //! | [`MmReaders`] | note which CPU reads which mm | `()`, [`CpuReaders`] |
 //! | [`Objects`] | files and other things that have pages of their own | `()`, [`Stored`](crate::Stored) |
 //! | [`Tokens`] | where pages are kept that are not in memory | `()`, [`Stored`](crate::Stored) |
+//! | [`DeviceFrames`] | memory that drivers own | `()` |
 //! | [`Statistics`] | where totals are kept | [`Counters`], [`CpuCounters`] |
 //! | [`AddressSpace`](crate::AddressSpace) | VMAs and locks of one mm | `UserSpace` (feature `alloc`) |
 //!

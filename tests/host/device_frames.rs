@@ -214,6 +214,28 @@ fn private_memory_beside_a_drivers_is_another_run<L: Layout>() {
     assert_eq!(machine.returned(), frames);
 }
 
+/// The same where both go: what is freed in a run is the process's alone.
+fn a_drivers_frame_behind_a_process_s_own_goes_to_its_driver<L: Layout>() {
+    for ends in [false, true] {
+        let machine = Machine::<L>::new(64);
+        let process = machine.process();
+        // The first makes the tables.
+        process.map(A, 2 * PAGE, RW).unwrap();
+        machine.put_pages(&process, A, 2, 1);
+        let frames = machine.lend_frames(CARD, &[1]);
+        assert_eq!(frames[0], machine.frame_at(&process, A + PAGE).0.offset(1));
+        process.map_object(A + 2 * PAGE, PAGE, CARD, 0, Sharing::Shared, RW).unwrap();
+        machine.put(&process, A + 2 * PAGE, 1);
+        machine.cut(CARD, 0);
+        match ends {
+            false => _ = process.unmap(A, 3 * PAGE).unwrap(),
+            true => drop(process),
+        }
+        assert_eq!(machine.returned(), frames);
+        machine.clear_shelf();
+    }
+}
+
 /// As many owners as pages.
 fn every_page_has_another_owner<L: Layout>() {
     const PAGES: u64 = 700;
@@ -259,5 +281,6 @@ every_layout!(
     a_private_mapping_copies,
     a_run_ends_where_its_owner_does,
     private_memory_beside_a_drivers_is_another_run,
+    a_drivers_frame_behind_a_process_s_own_goes_to_its_driver,
     every_page_has_another_owner,
 );
