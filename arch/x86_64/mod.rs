@@ -9,6 +9,8 @@ mod levels;
 mod memory_type;
 mod protection_keys;
 mod software_bits;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub use entry::Entry;
