@@ -1,19 +1,20 @@
 //! `cargo xtask mutants`: does some test fail for every small change of the library?
 //!
-//! `cargo-mutants` makes the changes; `.cargo/mutants.toml` says how they are built. What survives must be among
-//! the survivors that `docs/MUTANTS.md` gives reasons for.
+//! `cargo-mutants` says which changes there are. `pagepin-mutants` (`tests/mutants`) puts all of them into one program and
+//! switches on one at a time; what can be told by a build of its own only, `cargo-mutants` builds. What survives must be among the
+//! survivors that `docs/MUTANTS.md` gives reasons for.
 //!
-//! File by file, and after each its [score](scores) goes into that page, with what names the state that was tested. So a
-//! campaign can be stopped at any time and taken up again: files that are as they were tested are left out.
+//! The [score](scores) of each file goes into that page, with what names the state that was tested: files that are as they were
+//! tested are left out.
 
 mod scores;
 mod tree;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use self::scores::{Score, Scores, Tested};
 use self::tree::Tree;
@@ -28,28 +29,14 @@ use crate::steps::{Steps, Summary};
 const TOOL: Tool = Tool { name: "cargo-mutants", version: "27.1.0", why: "it changes the library in small ways" };
 const PAGE: &str = "docs/MUTANTS.md";
 
+/// How the tests are built that a mutant has to pass.
+const CHOICE: [&str; 4] = ["--features", "alloc", "--profile", "mutants"];
+const RANDOM_CASES: (&str, &str) = ("PROPTEST_CASES", "40");
 /// The first failure decides. The test programs take this option from a nightly toolchain only, or with the variable.
 const FAIL_FAST: [&str; 3] = ["-Z", "unstable-options", "--fail-fast"];
 const NIGHTLY_OPTIONS: (&str, &str) = ("RUSTC_BOOTSTRAP", "1");
-
-/// What is asked of a mutant.
-struct Tests {
-    /// Parts of the names of tests that are left out.
-    skipped: &'static [&'static str],
-    environment: &'static [(&'static str, &'static str)],
-}
-
-/// What takes little time to build and to run: one layout of the frame word instead of four, and few random cases.
-const QUICK: Tests = Tests {
-    skipped: &["failures", "refusals", "walker_races", "steps::"],
-    environment: &[("PROPTEST_CASES", "40"), ONE_LAYOUT],
-};
-/// They see what the others have let pass.
-const ALL: Tests = Tests { skipped: &[], environment: &[] };
-
 /// A mutant that waits for ever is found out by its time; a busy machine must not look like one.
-const PATIENCE: u32 = 5;
-const SHORTEST_LIMIT: Duration = Duration::from_secs(60);
+const LONGEST: &str = "600";
 
 /// What a campaign is over.
 #[derive(Debug, clap::Args)]
@@ -59,28 +46,25 @@ pub(crate) struct Wanted {
     /// Also files that are as they were when they were tested last
     #[arg(long)]
     again: bool,
-    /// Begin with no further file after so many minutes
-    #[arg(long)]
-    minutes: Option<u64>,
 }
 
 /// Every survivor has to be a reviewed one, and every reviewed one has to survive.
 pub(crate) fn run(project: &Path, wanted: &Wanted) -> Steps {
-    let mut steps = Steps::new(project, 3);
+    let mut steps = Steps::new(project, 4);
     let set_up = || {
         let program = setup::tool(project, &TOOL)?;
         let files = files(project, wanted)?;
         let note = format!("{} files to test", files.len());
-        Ok((Summary::note(note), (Campaign { program, project, tree: Tree::copy(project)? }, files)))
+        Ok((Summary::note(note), Campaign { program, project, files, tree: Tree::copy(project, "tree", true)? }))
     };
-    let Some((campaign, files)) = steps.value("set-up", Show::Last, set_up) else { return steps };
-    let unchanged = || Ok((Summary::note("the quick tests pass without a mutant"), campaign.without_mutants(&QUICK)?));
-    let Some(quick) = steps.value("unchanged", Show::Last, unchanged) else { return steps };
-    steps.run("mutants", Show::All, || campaign.all(&files, wanted.minutes, quick));
+    let Some(campaign) = steps.value("set-up", Show::Last, set_up) else { return steps };
+    let Some(mut ends) = steps.value("switched", Show::Last, || campaign.switched()) else { return steps };
+    steps.run("apart", Show::Last, || campaign.apart(&mut ends));
+    steps.run("survivors", Show::All, || campaign.write(&ends));
     steps
 }
 
-/// The files to test: first what never was.
+/// The files to test.
 fn files(project: &Path, wanted: &Wanted) -> Result<Vec<String>> {
     let scores = Scores::of(&Page::read(&project.join(PAGE))?);
     let in_place = |file: &&String| {
@@ -90,158 +74,173 @@ fn files(project: &Path, wanted: &Wanted) -> Result<Vec<String>> {
     let mut files = Vec::new();
     for file in library.iter().filter(in_place) {
         let current = tree::id(project, file)?;
-        match scores.tested(file) {
-            Some(tested) if tested.is_of(&current) && !wanted.again => {}
-            tested => files.push((tested.is_some(), file.clone())),
+        if wanted.again || !scores.tested(file).is_some_and(|tested| tested.is_of(&current)) {
+            files.push(file.clone());
         }
     }
-    files.sort();
-    Ok(files.into_iter().map(|(_, file)| file).collect())
+    Ok(files)
 }
 
 struct Campaign<'a> {
     program: PathBuf,
     project: &'a Path,
+    files: Vec<String>,
     tree: Tree,
 }
 
+/// How a mutant ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Caught,
+    ByTime,
+    Survives,
+    DoesNotBuild,
+    /// It takes a build of its own to know.
+    Apart,
+}
+
+/// Each mutant, as `cargo-mutants` names it.
+type Ends = Vec<(String, End)>;
+
 impl Campaign<'_> {
-    /// Runs the tests as they are: how long a mutant may take, which is built already or nearly so.
-    fn without_mutants(&self, tests: &Tests) -> Result<Duration> {
-        let cargo = |run: bool| {
-            let mut cargo = self.command(childenv::host_cargo(self.project).get_program(), tests);
-            cargo.args(["test", "--quiet", "--package", "pagepin", "--features", "alloc", "--profile", "mutants"]);
-            cargo.args(["--lib", "--test", "host"]);
-            if run {
-                cargo.arg("--").args(arguments(tests))
-            } else {
-                cargo.arg("--no-run")
-            };
-            child::succeed(&cargo)
-        };
-        cargo(false)?;
-        let start = Instant::now();
-        cargo(true).context("a test fails without any mutant")?;
-        Ok((start.elapsed() * PATIENCE).max(SHORTEST_LIMIT))
+    /// All mutants of the files in one program, of which one at a time is switched on.
+    fn switched(&self) -> Result<(Summary, Ends)> {
+        if self.files.is_empty() {
+            return Ok((Summary::note("nothing to test"), Ends::new()));
+        }
+        let folder = self.project.join("target/mutants");
+        let switched = Tree::copy(self.project, "switched", false)?;
+        let (list, result) = (folder.join("list.json"), folder.join("switched.json"));
+        let mut listed = self.command(&self.program);
+        listed.args(["mutants", "--list", "--json", "--package", "pagepin", "--colors", "never"]);
+        listed.args(self.files.iter().flat_map(|file| ["--file".to_owned(), as_the_module_tree_has_it(file)]));
+        let output = child::output(&listed)?;
+        child::successful(&listed, output.status)?;
+        std::fs::write(&list, output.stdout).context("writing the list of mutants")?;
+        let mut program = childenv::host_cargo(self.project);
+        program.args(["run", "--quiet", "--package", "pagepin-mutants", "--"]);
+        program.args([self.tree.root(), switched.root(), &list, &result]).arg(ONE_LAYOUT.1).args(CHOICE);
+        child::succeed(program.envs([RANDOM_CASES]))?;
+        let text = std::fs::read(&result).context("reading how the mutants ended")?;
+        let ends = ends(&serde_json::from_slice(&text).context("how the mutants ended")?)?;
+        let count = |wanted| ends.iter().filter(|(_, end)| *end == wanted).count();
+        let note = format!("{} of {} wait for a build of their own", count(End::Apart), ends.len());
+        Ok((Summary { note, passed: (count(End::Caught) + count(End::ByTime)) as u64, failed: 0 }, ends))
     }
 
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>, tests: &Tests) -> Command {
+    /// The others by `cargo-mutants`, which builds each.
+    fn apart(&self, ends: &mut Ends) -> Result<Summary> {
+        // The sources as they are.
+        self.tree.refresh()?;
+        let mut done = 0;
+        for file in &self.files {
+            let of_file = |(name, end): &&(String, End)| *end == End::Apart && is_of(name, file);
+            let named: Vec<String> = ends.iter().filter(of_file).map(|(name, _)| name.clone()).collect();
+            if named.is_empty() {
+                continue;
+            }
+            screen::say(format!("{file}: {}", named.len()));
+            done += named.len();
+            let outcomes = self.pass(file, &named)?;
+            for (name, end) in ends.iter_mut().filter(|(name, _)| named.contains(name)) {
+                let found = outcomes.iter().find(|(outcome, _)| outcome == name);
+                *end = found.with_context(|| format!("nothing is said about {name}"))?.1;
+            }
+        }
+        Ok(Summary::note(format!("{done} with a build of their own")))
+    }
+
+    fn command(&self, program: &Path) -> Command {
         let mut command = setup::selected(Command::new(program), self.project);
-        command.current_dir(self.tree.root()).envs(tests.environment.iter().copied()).envs([NIGHTLY_OPTIONS]);
+        command.current_dir(self.tree.root()).envs([ONE_LAYOUT, RANDOM_CASES, NIGHTLY_OPTIONS]);
         command
     }
 
-    fn all(&self, files: &[String], minutes: Option<u64>, quick: Duration) -> Result<Summary> {
-        let end = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
-        let mut limits = (quick, None);
-        let (mut tested, mut caught, mut surprises) = (0, 0, 0);
-        for file in files {
-            if end.is_some_and(|end| Instant::now() > end) {
-                break;
-            }
-            screen::say(format!("{file} ({} of {})", tested + 1, files.len()));
-            // As it is now: somebody may have worked on it since the campaign began.
-            self.tree.refresh()?;
-            let id = tree::id(self.tree.root(), file)?;
-            let outcomes = self.file(file, &mut limits)?;
-            caught += outcomes.caught.len() + outcomes.timeouts.len();
-            surprises += self.write(file, &outcomes, Tested::today(&id))?;
-            tested += 1;
-        }
-        let note = format!("{tested} of {} files, {surprises} surprises", files.len());
-        Ok(Summary { note, passed: caught as u64, failed: surprises as u64 })
-    }
-
-    /// All mutants of one file: the quick tests, and what they let pass once more with all. How long those may take is measured when
-    /// they are needed first.
-    fn file(&self, file: &str, (quick, all): &mut (Duration, Option<Duration>)) -> Result<Outcomes> {
-        let mut outcomes = self.pass(file, &[], &QUICK, *quick)?;
-        if !outcomes.survivors.is_empty() {
-            self.tree.refresh()?;
-            let all = match all {
-                Some(limit) => *limit,
-                None => *all.insert(self.without_mutants(&ALL)?),
-            };
-            let second = self.pass(file, &std::mem::take(&mut outcomes.survivors), &ALL, all)?;
-            outcomes.caught.extend(second.caught);
-            outcomes.unviable.extend(second.unviable);
-            outcomes.timeouts.extend(second.timeouts);
-            outcomes.survivors = second.survivors;
-        }
-        Ok(outcomes)
-    }
-
-    /// One run of `cargo-mutants`, over those of a file's mutants that are named; none: all.
-    fn pass(&self, file: &str, named: &[String], tests: &Tests, limit: Duration) -> Result<Outcomes> {
+    /// One run of `cargo-mutants`, over those of a file's mutants that are named.
+    fn pass(&self, file: &str, named: &[String]) -> Result<Ends> {
         let output = self.project.join("target/mutants");
-        let mut mutants = self.command(&self.program, tests);
+        let mut mutants = self.command(&self.program);
         mutants.args(["mutants", "--in-place", "--package", "pagepin", "--colors", "never", "--baseline", "skip"]);
-        mutants.arg("--timeout").arg(limit.as_secs().to_string()).arg("--output").arg(&output);
+        mutants.args(["--timeout", LONGEST, "--output"]).arg(&output);
         mutants.args(["--file".to_owned(), as_the_module_tree_has_it(file)]);
         mutants.args(named.iter().flat_map(|name| ["--re".to_owned(), exactly(name)]));
-        mutants.args(["--", "--lib", "--test", "host", "--"]).args(arguments(tests));
+        mutants.args(["--", "--lib", "--test", "host", "--"]).args(FAIL_FAST);
         let status = child::watch(&mutants, |_, line| screen::output(line))?;
         // 2: some were missed, 3: some took too long. Both are judged by who asked.
         if !matches!(status.code(), Some(0 | 2 | 3)) {
             bail!("cargo-mutants: {status}");
         }
-        let list = |name: &str| -> Result<Vec<String>> {
-            let file = output.join("mutants.out").join(name);
-            let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-            Ok(text.lines().map(str::to_owned).collect())
-        };
-        Ok(Outcomes {
-            unviable: list("unviable.txt")?,
-            caught: list("caught.txt")?,
-            timeouts: list("timeout.txt")?,
-            survivors: list("missed.txt")?,
-        })
+        let mut ends = Ends::new();
+        for (list, end) in [
+            ("unviable.txt", End::DoesNotBuild),
+            ("caught.txt", End::Caught),
+            ("timeout.txt", End::ByTime),
+            ("missed.txt", End::Survives),
+        ] {
+            let list = output.join("mutants.out").join(list);
+            let text = std::fs::read_to_string(&list).with_context(|| format!("reading {}", list.display()))?;
+            ends.extend(text.lines().map(|name| (name.to_owned(), end)));
+        }
+        Ok(ends)
     }
 
-    /// Writes the page; how many survivors differ from what it says.
-    fn write(&self, file: &str, outcomes: &Outcomes, tested: Tested) -> Result<usize> {
+    /// Writes the page; survivors that differ from what it says are failures.
+    fn write(&self, ends: &Ends) -> Result<Summary> {
         let page_file = self.project.join(PAGE);
         let page = Page::read(&page_file)?;
-        let survivors: Vec<String> = outcomes.survivors.iter().map(|mutant| without_place(mutant)).collect();
-        let prefix = format!("{file}: ");
-        let reviewed: Vec<String> =
-            scores::reviewed(&page.text).into_iter().filter(|mutant| mutant.starts_with(&prefix)).collect();
+        let tested = |name: &&String| self.files.iter().any(|file| name.starts_with(&format!("{file}: ")));
+        let survivors = ends.iter().filter(|(_, end)| *end == End::Survives).map(|(name, _)| without_place(name));
+        let survivors: Vec<String> = survivors.collect();
+        let reviewed: Vec<String> = scores::reviewed(&page.text).iter().filter(tested).cloned().collect();
         let surprises = scores::unmatched(&survivors, &reviewed);
         let outdated = scores::unmatched(&reviewed, &survivors);
         surprises.iter().for_each(|mutant| screen::say(format!("survives, and nobody has said why it may: {mutant}")));
         outdated.iter().for_each(|mutant| screen::say(format!("is caught, and {PAGE} says it survives: {mutant}")));
         let mut scores = Scores::of(&page);
-        scores.set(file, outcomes.score(), tested);
+        for file in &self.files {
+            // Somebody may have worked on it meanwhile: it is the copy that was tested.
+            let tested = Tested::today(&tree::id(self.tree.root(), file)?);
+            scores.set(file, score(ends.iter().filter(|(name, _)| is_of(name, file))), tested);
+        }
         let table = scores.render(&tree::library(self.project)?);
         std::fs::write(&page_file, page.with(&table)?).with_context(|| format!("writing {PAGE}"))?;
-        Ok(surprises.len() + outdated.len())
+        let surprises = surprises.len() + outdated.len();
+        let note = format!("{} survive, {surprises} surprises", survivors.len());
+        Ok(Summary { note, passed: 0, failed: surprises as u64 })
     }
 }
 
-/// Names as `cargo-mutants` gives them.
-#[derive(Debug, Default)]
-struct Outcomes {
-    unviable: Vec<String>,
-    caught: Vec<String>,
-    timeouts: Vec<String>,
-    survivors: Vec<String>,
+/// What `pagepin-mutants` says of each.
+fn ends(result: &Value) -> Result<Ends> {
+    let of_one = |mutant: &Value| {
+        // What is computed when the tests are compiled was computed without the mutant.
+        let constant = mutant["constant"] == true;
+        let end = match mutant["end"].as_str()? {
+            "caught" => End::Caught,
+            "time" => End::ByTime,
+            "unviable" => End::DoesNotBuild,
+            "survives" | "unreached" if !constant => End::Survives,
+            "survives" | "unreached" | "apart" => End::Apart,
+            _ => return None,
+        };
+        Some((mutant["name"].as_str()?.to_owned(), end))
+    };
+    let list = result.as_array().context("no list")?;
+    list.iter().map(|mutant| of_one(mutant).with_context(|| format!("{mutant}"))).collect()
 }
 
-impl Outcomes {
-    fn score(&self) -> Score {
-        let count = |names: &[String]| names.len() as u64;
-        Score {
-            unviable: count(&self.unviable),
-            caught: count(&self.caught) + count(&self.timeouts),
-            timeouts: count(&self.timeouts),
-            survivors: count(&self.survivors),
-        }
-    }
+fn score<'a>(ends: impl Iterator<Item = &'a (String, End)>) -> Score {
+    ends.fold(Score::default(), |mut score, (_, end)| {
+        score.unviable += u64::from(*end == End::DoesNotBuild);
+        score.caught += u64::from(matches!(end, End::Caught | End::ByTime));
+        score.timeouts += u64::from(*end == End::ByTime);
+        score.survivors += u64::from(matches!(end, End::Survives | End::Apart));
+        score
+    })
 }
 
-/// What the test programs are told.
-fn arguments(tests: &Tests) -> impl Iterator<Item = &'static str> {
-    FAIL_FAST.into_iter().chain(tests.skipped.iter().flat_map(|test| ["--skip", *test]))
+fn is_of(name: &str, file: &str) -> bool {
+    without_place(name).starts_with(&format!("{file}: "))
 }
 
 /// `cargo-mutants` follows the module tree, which reaches `arch` by a detour.

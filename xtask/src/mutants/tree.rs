@@ -12,12 +12,15 @@ use crate::child;
 pub(super) struct Tree {
     project: PathBuf,
     root: PathBuf,
+    /// Whether the library's own sources are those of the project; else somebody writes others.
+    with_library: bool,
 }
 
 impl Tree {
     /// Below `target`, up to date.
-    pub(super) fn copy(project: &Path) -> Result<Self> {
-        let tree = Self { project: project.to_owned(), root: project.join("target/mutants/tree") };
+    pub(super) fn copy(project: &Path, name: &str, with_library: bool) -> Result<Self> {
+        let root = project.join("target/mutants").join(name);
+        let tree = Self { project: project.to_owned(), root, with_library };
         tree.refresh()?;
         Ok(tree)
     }
@@ -29,7 +32,8 @@ impl Tree {
     /// Copies what differs, also what an interrupted run has left changed, and takes away what is no part of the project any
     /// more: tests read whole folders.
     pub(super) fn refresh(&self) -> Result<()> {
-        let files = files(&self.project, &[])?;
+        let mut files = files(&self.project, &[])?;
+        files.retain(|file| self.with_library || !LIBRARY.iter().any(|place| is_in(file, place)));
         let list = self.root.join("target/files");
         let before = fs::read_to_string(&list).unwrap_or_default();
         for gone in before.lines().filter(|file| !files.iter().any(|other| other == file)) {
@@ -51,6 +55,9 @@ impl Tree {
     }
 }
 
+/// Where the library's own sources are.
+const LIBRARY: [&str; 2] = ["src", "arch"];
+
 /// What git knows below `places`, or would if it were added.
 fn files(project: &Path, places: &[&str]) -> Result<Vec<String>> {
     let mut git = Command::new("git");
@@ -62,7 +69,7 @@ fn files(project: &Path, places: &[&str]) -> Result<Vec<String>> {
 
 /// The files of the library in which mutants are made: not those that are parts of models or tests.
 pub(super) fn library(project: &Path) -> Result<Vec<String>> {
-    let mut files = files(project, &["src", "arch"])?;
+    let mut files = files(project, &LIBRARY)?;
     files.retain(|file| file.ends_with(".rs") && !is_in(file, "src/model") && !file.ends_with("/tests.rs"));
     files.sort();
     Ok(files)
