@@ -32,6 +32,8 @@ pub enum Safeguard {
     RevokeOrdering,
     /// A pin that is asked for is unpinned before it says that it has ended.
     UnpinBeforeGrant,
+    /// A pin that is kept while it is asked for is not granted.
+    KeepIsNoGrant,
     /// A ledger's slot goes live after it was filled.
     LedgerPublish,
     /// A frame that is held by gets refuses pins, where its word counts both, and the reverse.

@@ -17,13 +17,15 @@ use crate::addr::{Pfn, UserRange};
 use crate::errno::{EBUSY, EINVAL};
 use crate::primitive::{AtomicU64, Ordering, const_fn, safeguard};
 
-/// Nobody's, or being registered; registered; its driver is being asked; given back, or quarantined, while that was so.
+/// Nobody's, or being registered; registered; its driver is being asked; given back, quarantined, or kept and no longer registered,
+/// while that was so.
 const IDLE: u64 = 0;
 const FILLING: u64 = 1;
 const LIVE: u64 = 2;
 const ASKED: u64 = 3;
 const GONE: u64 = 4;
 const LOST: u64 = 5;
+const KEPT: u64 = 6;
 /// The rest of the state counts registrations.
 const PHASE: u64 = 0b111;
 const GENERATION: u64 = 0b1000;
@@ -55,7 +57,7 @@ pub enum Outcome {
     Quarantined,
     /// It will be given back by then.
     Later(u64),
-    /// It will not be; or the driver says that it was, and it was not.
+    /// It will not be; or the driver says that it was, and it was not; or it keeps the pin and was asked for the last time.
     Refused,
     /// Somebody else is asking for it at the moment.
     BeingAsked,
@@ -266,10 +268,10 @@ impl<'a> Revocable<'a> {
         Ok(())
     }
 
-    /// The pin has ended, or its driver has given it up with its device at work (`LOST`).
+    /// The registration ends: with the pin, with its frames in quarantine (`LOST`), or without it (`KEPT`).
     fn release(&self, end: u64) {
         let over = |state: u64| match state & PHASE {
-            // Whoever asks finds out what has become of it.
+            // Whoever asks finds out what has become of the pin.
             ASKED => Some(state & !PHASE | end),
             LIVE => Some(state & !PHASE | IDLE),
             _ => None,
@@ -308,7 +310,11 @@ impl<'a> Revocable<'a> {
             (Err(now), _) => {
                 // The end of the pin was acquired just now. Only who asked leaves this state.
                 self.state.store(now & !PHASE | IDLE, Ordering::Release);
-                if now & PHASE == LOST { Outcome::Quarantined } else { Outcome::Granted }
+                match now & PHASE {
+                    GONE => Outcome::Granted,
+                    LOST => Outcome::Quarantined,
+                    _ => Outcome::Refused,
+                }
             }
         };
         Some((range, outcome))
@@ -371,10 +377,11 @@ pub struct Held<'a, G: PinGuard> {
 }
 
 impl<'a, G: PinGuard> Held<'a, G> {
-    /// The guard alone; nobody asks for it any more.
+    /// The guard alone; nobody asks for it any more. Whoever is asking at this moment is told [`Outcome::Refused`].
     pub fn keep(self) -> G {
         let (guard, entry) = self.into_parts();
-        entry.release(GONE);
+        let said = safeguard!(KeepIsNoGrant => true);
+        entry.release(if said { KEPT } else { GONE });
         guard
     }
 

@@ -145,6 +145,30 @@ fn only_long_term_pins_are_registered() {
     assert_eq!((RegisterError::NotLongTerm.errno(), RegisterError::InUse.errno()), (22, 16));
 }
 
+/// A driver that takes its pin out of the set while it is asked for has not given it back, whatever it says; and the entry is free again.
+#[test]
+fn a_pin_that_is_kept_when_asked_for_is_refused() {
+    let machine = Machine::<Wide>::new(64);
+    let process = machine.populated(1, 1);
+    let place: Place<'_, Owned<'_>> = Mutex::new(None);
+    let kept = Mutex::new(None);
+    let keep = || {
+        *kept.lock().unwrap() = take(&place).map(|held| ManuallyDrop::new(held.keep()));
+        Answer::Granted
+    };
+    let driver = Driver::new(&keep);
+    let set = RevocableSet::new();
+    let entry = Revocable::new(&set, &driver);
+    put(&place, pinned(&process, 0, 1).register(&entry, process.root()).unwrap());
+    let asked = set.ask(process.root(), range(&process, A, PAGE), |_, what| assert_eq!(what, Outcome::Refused));
+    assert_eq!(asked, Asked { refused: 1, ..Asked::default() });
+    assert_eq!(machine.frame_at(&process, A).1.pins, 1);
+    assert!(set.ask(process.root(), range(&process, A, PAGE), |_, _| ()).is_clear(), "it is not registered any more");
+    let pins = kept.lock().unwrap().take().map(ManuallyDrop::into_inner).unwrap();
+    drop(pins.register(&entry, process.root()).unwrap());
+    assert_eq!(machine.frame_at(&process, A).1.pins, 0);
+}
+
 /// A device at work: what its driver gives up is not given to anybody, and who asked is told so.
 #[test]
 fn what_is_given_up_under_a_device_is_quarantined() {

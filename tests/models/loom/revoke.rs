@@ -1,4 +1,4 @@
-//! A pin is asked for while its driver gives it back.
+//! A pin is asked for while its driver gives it back, or keeps it and says so to nobody.
 
 use pagepin::model::Safeguard;
 use pagepin::pin::{
@@ -13,12 +13,20 @@ use super::runner::Model;
 
 const PINNED: &str = "a pin was granted, and the frame is pinned";
 
-pub(crate) const MODELS: &[Model] = &[Model {
-    name: "revoke x release",
-    bound: Bound::AtMost(3),
-    body: revoke_and_release,
-    twins: &[(Safeguard::UnpinBeforeGrant, &[PINNED]), (Safeguard::RevokeOrdering, &[PINNED])],
-}];
+pub(crate) const MODELS: &[Model] = &[
+    Model {
+        name: "revoke x release",
+        bound: Bound::AtMost(3),
+        body: || revoke(End::GivenBack),
+        twins: &[(Safeguard::UnpinBeforeGrant, &[PINNED]), (Safeguard::RevokeOrdering, &[PINNED])],
+    },
+    Model {
+        name: "revoke x keep",
+        bound: Bound::AtMost(3),
+        body: || revoke(End::Kept),
+        twins: &[(Safeguard::KeepIsNoGrant, &[PINNED])],
+    },
+];
 
 /// Gives nothing up when asked; but its request may be completed meanwhile.
 struct Busy;
@@ -29,7 +37,14 @@ impl Revoke for Busy {
     }
 }
 
-fn revoke_and_release() {
+/// What the driver does with its pin, without being asked.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    GivenBack,
+    Kept,
+}
+
+fn revoke(end: End) {
     with_kernel::<Epoch>(8, Tables::Stay, |kernel| {
         let space = kernel.space(1);
         let set: &'static RevocableSet<'static> = Box::leak(Box::new(RevocableSet::new()));
@@ -38,14 +53,21 @@ fn revoke_and_release() {
         let pins = pins.and_then(PinnedPages::complete).expect("the page is there").into_owned();
         let frame = pins.runs()[0].first();
         let held = pins.register(entry, space.mm().root()).map_err(|(_, error)| error).expect("a free entry");
-        let driver = kernel.on_cpu(1, move || drop(held));
+        let driver = kernel.on_cpu(1, move || match end {
+            End::GivenBack => {
+                drop(held);
+                None
+            }
+            End::Kept => Some(held.keep()),
+        });
         let mut outcome = None;
         set.ask(space.mm().root(), range(1), |_, what| outcome = Some(what));
         let pins = kernel.memory.snapshot(frame).pins;
         assert!(outcome != Some(Outcome::Granted) || pins == 0, "{PINNED}");
         assert!(matches!(outcome, None | Some(Outcome::Granted | Outcome::Refused)));
-        driver.join().expect("no panic");
+        let kept = driver.join().expect("no panic");
         assert!(set.ask(space.mm().root(), range(1), |_, _| ()).is_clear());
+        drop(kept);
         kernel.audit(&[&space], &[]);
     });
 }
