@@ -143,7 +143,7 @@ pub use env::{
     FrameTable, LedgerEntry, LedgerTable, LedgerTicket, LocalCpu, LostLoan, Mm, MmReaders, NoPreempt, NotReady,
     ObjectError, Objects, OffsetPhysMap, PhysMap, PinBudget, PinLedger, PinLimit, PinLimits, PinRecord, PinTerm,
     PinnedRun, Platform, Quarantine, ReadSide, Reentered, Shootdown, SpaceEnd, Statistics, StillPinned, SwitchMm,
-    Ticket, TokenError, Tokens, Unlimited, Vmas, Zone,
+    Through, Ticket, TokenError, Tokens, Unlimited, Vmas, Zone,
 };
 pub use rights::{Access, Rights};
 pub use vma::{Backing, MapOptions, ObjectId, Vma, VmaError, VmaFlags};

@@ -2,17 +2,82 @@
 
 #![forbid(unsafe_code)]
 
+use core::fmt;
+
 use super::{Env, ExtraParts, PinTerm, StillPinned};
 use crate::addr::{Pfn, PhysRun, UserRange};
+use crate::vma::ObjectId;
+
+/// Through what pins were taken: an address space or an object. One word, so that a record costs no more.
+///
+/// ```
+/// use pagepin::{ObjectId, Pfn, Through};
+/// let (space, object) = (Through::space(Pfn::new(7)), Through::object(ObjectId(3)));
+/// assert_eq!((space.as_space(), space.as_object()), (Some(Pfn::new(7)), None));
+/// assert_eq!((object.as_space(), object.as_object()), (None, Some(ObjectId(3))));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Through(u64);
+
+impl Through {
+    /// What no frame number reaches.
+    const OBJECT: u64 = 1 << 63;
+    /// Neither: frames that a device did not give back.
+    pub(crate) const FRAMES: Self = Self(1 << 62);
+
+    /// An address space, by its top table.
+    #[must_use]
+    #[inline(always)]
+    pub const fn space(root: Pfn) -> Self {
+        Self(root.number())
+    }
+
+    /// An object, whoever shows it.
+    #[must_use]
+    pub const fn object(id: ObjectId) -> Self {
+        Self(Self::OBJECT | id.0 as u64)
+    }
+
+    /// The top table of the address space, if it is one.
+    #[must_use]
+    pub const fn as_space(self) -> Option<Pfn> {
+        if self.0 & (Self::OBJECT | Self::FRAMES.0) == 0 { Some(Pfn::new(self.0)) } else { None }
+    }
+
+    /// The object, if it is one.
+    #[must_use]
+    pub const fn as_object(self) -> Option<ObjectId> {
+        if self.0 & Self::OBJECT != 0 { Some(ObjectId(self.0 as u32)) } else { None }
+    }
+
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for Through {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.as_space(), self.as_object()) {
+            (Some(root), _) => write!(f, "Space({root:?})"),
+            (_, Some(object)) => object.fmt(f),
+            _ => f.write_str("Frames"),
+        }
+    }
+}
 
 /// One acquisition, as a [`PinLedger`] hears of it.
 #[derive(Clone, Copy, Debug)]
 pub struct PinRecord<'a> {
-    /// The top table of the address space.
-    pub space: Pfn,
+    /// The address space, or the object.
+    pub through: Through,
     /// Who it is for: [`AddressSpace::tag`](crate::AddressSpace::tag).
     pub tag: u64,
-    /// What was asked for; pinned are the first pages of it, as many as `runs` have.
+    /// What was asked for, of the addresses of the one or the bytes of the other; pinned are the first pages of it, as many as `runs` have.
     pub range: UserRange,
     /// The frames.
     pub runs: &'a [PhysRun],

@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{PinLedger, PinRecord, PinTerm, SpaceEnd};
+use super::{PinLedger, PinRecord, PinTerm, SpaceEnd, Through};
 use crate::addr::{Pfn, PhysRun};
 use crate::primitive::{AtomicU64, Ordering, const_fn, fence, safeguard};
 
@@ -33,7 +33,7 @@ struct Slot {
     next: AtomicU64,
     /// The ticket of the acquisition's next run.
     link: AtomicU64,
-    space: AtomicU64,
+    through: AtomicU64,
     start: AtomicU64,
     length: AtomicU64,
     first: AtomicU64,
@@ -49,7 +49,7 @@ impl Slot {
                 state: AtomicU64::new(FREE),
                 next: AtomicU64::new(0),
                 link: AtomicU64::new(0),
-                space: AtomicU64::new(0),
+                through: AtomicU64::new(0),
                 start: AtomicU64::new(0),
                 length: AtomicU64::new(0),
                 first: AtomicU64::new(0),
@@ -68,7 +68,7 @@ impl Slot {
         safeguard!(LedgerFence; fence(Ordering::Release));
         let shape = run.shape() | u64::from(record.writes) << WRITES | u64::from(record.term == PinTerm::Long) << LONG;
         self.link.store(link, Ordering::Relaxed);
-        self.space.store(record.space.number(), Ordering::Relaxed);
+        self.through.store(record.through.bits(), Ordering::Relaxed);
         self.start.store(record.range.start(), Ordering::Relaxed);
         self.length.store(record.range.length(), Ordering::Relaxed);
         self.first.store(run.first().number(), Ordering::Relaxed);
@@ -89,7 +89,7 @@ impl Slot {
         let shape = self.shape.load(Ordering::Relaxed);
         let run = PhysRun::of_shape(Pfn::new(self.first.load(Ordering::Relaxed)), shape);
         let entry = LedgerEntry {
-            space: Pfn::new(self.space.load(Ordering::Relaxed)),
+            through: Through::from_bits(self.through.load(Ordering::Relaxed)),
             tag: self.tag.load(Ordering::Relaxed),
             start: self.start.load(Ordering::Relaxed),
             length: self.length.load(Ordering::Relaxed),
@@ -131,8 +131,8 @@ impl Slot {
 /// A run of pinned frames, and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LedgerEntry {
-    /// The top table of the address space.
-    pub space: Pfn,
+    /// The address space, or the object.
+    pub through: Through,
     /// Who it is for.
     pub tag: u64,
     /// Where the range that was asked for begins.
@@ -446,7 +446,7 @@ impl<const N: usize> PinLedger for LedgerTable<N> {
 
     fn space_ends(&self, &SpaceEnd { space, .. }: &SpaceEnd<'_>) {
         for slot in self.slots() {
-            if let Some((state, _)) = slot.read().filter(|(_, entry)| entry.space == space) {
+            if let Some((state, _)) = slot.read().filter(|(_, entry)| entry.through == Through::space(space)) {
                 slot.change(state & !NUMBER, |state| state | LEFT_BEHIND);
             }
         }

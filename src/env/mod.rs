@@ -59,7 +59,7 @@ pub use extras::{ExtraParts, Extras};
 pub use frame_source::{FrameRequest, FrameSource, Zone};
 pub(crate) use frame_source::{FreedRun, OwnedFrame, born_pinned, release};
 pub use frame_table::{FlatFrameTable, FrameTable};
-pub use ledger::{PinLedger, PinRecord, SpaceEnd, Ticket};
+pub use ledger::{PinLedger, PinRecord, SpaceEnd, Through, Ticket};
 pub use ledger_table::{LedgerEntry, LedgerTable, LedgerTicket};
 pub use mm::Mm;
 #[cfg(feature = "alloc")]

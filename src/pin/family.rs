@@ -11,7 +11,7 @@ use super::{GotPages, PinAccess, PinError, PinFlags, Pinned, PinnedPages, RawPin
 use crate::addr::{RangeError, UserRange};
 use crate::arch::KeyRights;
 use crate::env::{AddressSpace, BudgetExceeded, Counted, Env, ExtraParts, FrameTable, PinBudget};
-use crate::env::{PinLedger, PinRecord, PinTerm, count};
+use crate::env::{PinLedger, PinRecord, PinTerm, Through, count};
 use crate::frame::{Dirty, Layout};
 
 /// Refuses a range that this address space has no page of.
@@ -183,7 +183,7 @@ fn recorded<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     let (root, range) = (space.mm().root(), collected.range);
     let tag = if keeps_ledger::<S::Kernel>() { space.tag() } else { 0 };
     let runs = if keeps_ledger::<S::Kernel>() { collected.runs() } else { &[] };
-    let record = PinRecord { space: root, tag, range, runs, writes: A::WRITES, term: flags.term() };
+    let record = PinRecord { through: Through::space(root), tag, range, runs, writes: A::WRITES, term: flags.term() };
     let ticket = ledger.record(&record);
     Pinned::new(space, flags, collected, ticket)
 }

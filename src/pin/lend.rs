@@ -10,8 +10,10 @@ use core::mem::ManuallyDrop;
 use super::pinned::ledger;
 use super::release::release_runs;
 use super::{ByteRun, Lender, PhysRun, PinAccess, PinnedRange, RunBuffer};
-use crate::addr::{Pfn, UserRange};
-use crate::env::{Env, ExtraParts, LedgerTable, LostLoan, PinBudget, PinLedger, PinRecord, Quarantine, bug_caught};
+use crate::addr::UserRange;
+use crate::env::{
+    Env, ExtraParts, LedgerTable, LostLoan, PinBudget, PinLedger, PinRecord, Quarantine, Through, bug_caught,
+};
 use crate::frame::Dirty;
 use crate::primitive::const_fn;
 
@@ -225,6 +227,6 @@ impl<const N: usize> QuarantineTable<N> {
 impl<const N: usize> Quarantine for QuarantineTable<N> {
     fn hold(&self, loan: &LostLoan<'_>) {
         let &LostLoan { device, range, runs, writes, term } = loan;
-        self.0.record(&PinRecord { space: Pfn::new(0), tag: device, range, runs, writes, term });
+        self.0.record(&PinRecord { through: Through::FRAMES, tag: device, range, runs, writes, term });
     }
 }

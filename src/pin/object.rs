@@ -10,10 +10,10 @@ use super::pinned::ledger;
 use super::release::release_run;
 use super::run::Runs;
 use super::{Lender, OwnedPins, Owner, PhysRun, PinAccess, PinError, PinFlags, Pinned, RunBuffer};
-use crate::addr::{PAGE_SIZE, Pfn, RangeError, UserRange};
+use crate::addr::{PAGE_SIZE, RangeError, UserRange};
 use crate::arch::Levels;
 use crate::env::{Counted, Env, ExtraParts, FrameSource, FrameTable, NoPreempt, Objects, count};
-use crate::env::{PinBudget, PinLedger, PinRecord};
+use crate::env::{PinBudget, PinLedger, PinRecord, Through};
 use crate::fault::{FaultError, HeldPage};
 use crate::frame::{CountError, Dirty};
 use crate::rights::Access;
@@ -29,8 +29,8 @@ const MOST_ATTEMPTS: u32 = 16;
 /// Nothing waits and no lock of an mm is taken: pages that have to be read, or are written back, give
 /// [`PinError::NotReady`]. The guard's [`range`](Pinned::range) is that of the object's bytes. What is missing, if
 /// [`stopped`](Pinned::stopped) says so, is pinned by another call. A [`LONGTERM`](PinFlags::LONGTERM) pin moves no page, and is refused where
-/// one through a mapping would be; other flags have no meaning here. To the kernel's [`PinLedger`] the pins are
-/// frame 0's, which is no address space's; [`tagged`](Pinned::tagged) says whose.
+/// one through a mapping would be; other flags have no meaning here. The kernel's [`PinLedger`] hears the
+/// object's number; [`tagged`](Pinned::tagged) says whose the pins are.
 ///
 /// ```
 /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
@@ -72,8 +72,8 @@ pub fn pin_object_pages<K: Env, C: PinBudget, A: PinAccess, B: RunBuffer>(
         return Err(reason);
     }
     let collected = Collected { buffer, range, acquired };
-    let record =
-        PinRecord { space: Pfn::new(0), tag: 0, range, runs: collected.runs(), writes: A::WRITES, term: flags.term() };
+    let (through, runs) = (Through::object(id), collected.runs());
+    let record = PinRecord { through, tag: 0, range, runs, writes: A::WRITES, term: flags.term() };
     let ticket = ledger(owner.kernel()).record(&record);
     Ok(Pinned::new(owner, flags, collected, ticket))
 }

@@ -28,6 +28,8 @@ mod pinned;
 #[cfg(feature = "alloc")]
 mod placement;
 #[cfg(feature = "alloc")]
+mod populate;
+#[cfg(feature = "alloc")]
 mod private_pages;
 mod protect;
 #[cfg(feature = "alloc")]
@@ -65,6 +67,8 @@ pub use objects::Sharing;
 pub use pinned::first_pinned_page;
 #[cfg(feature = "alloc")]
 pub use placement::Placement;
+#[cfg(feature = "alloc")]
+pub use populate::Unpopulated;
 pub use protect::{ProtectError, protect_pages};
 #[cfg(feature = "alloc")]
 pub use relocate::Relocated;

@@ -39,7 +39,7 @@ fn what_is_not_written_goes_and_what_is_written_stays<L: Layout>() {
     const PAGES: u64 = 90;
     let machine = Machine::<L>::new(256);
     let process = machine.process();
-    let start = A + 512 * PAGE - 45 * PAGE;
+    let start = A / (512 * PAGE) * (512 * PAGE) + 467 * PAGE;
     process.map(start, PAGES * PAGE, RW).unwrap();
     machine.put_pages(&process, start, PAGES, 10);
     let before = machine.memory().allocated().len();

@@ -3,11 +3,14 @@
 use std::cell::Cell;
 
 use pagepin::frame::{Dirty, Wide};
-use pagepin::pin::{PhysRun, PinFlags, PinnedPages, Read, Write, pin_user_pages, unpin_user_pages, unpin_user_runs};
-use pagepin::space::{KernelHalf, SpaceOptions, UserSpace};
+use pagepin::pin::{
+    Owner, PhysRun, PinFlags, PinnedPages, Read, Write, pin_object_pages, pin_user_pages, unpin_user_pages,
+    unpin_user_runs,
+};
+use pagepin::space::{KernelHalf, Sharing, SpaceOptions, UserSpace};
 use pagepin::{
-    AddressSpace, Env, Extras, LeafSize, LedgerEntry, LedgerTable, Levels, Pfn, PinLedger, PinRecord, PinTerm,
-    Platform, Unlimited, UserRange,
+    AddressSpace, Env, Extras, LeafSize, LedgerEntry, LedgerTable, Levels, ObjectId, Pfn, PinLedger, PinRecord,
+    PinTerm, Platform, Through, Unlimited, UserRange,
 };
 
 use crate::machine::{A, LARGE, Machine, PAGE, RW};
@@ -62,7 +65,7 @@ fn a_record_says_who_what_how_and_since_when() {
     let run = long.runs()[1];
     let found: Vec<_> = ledger.who_pins(run.first()).collect();
     let wanted = LedgerEntry {
-        space: one.root(),
+        through: Through::space(one.root()),
         tag: 7,
         start: A,
         length: 3 * PAGE,
@@ -204,8 +207,8 @@ fn what_outlives_its_space_is_reported() {
     drop(process);
     let left: Vec<_> = ledger.left_behind().collect();
     assert_eq!(
-        left.iter().map(|entry| (entry.tag, entry.space, entry.run)).collect::<Vec<_>>(),
-        [(7, root, leaked.runs()[0])]
+        left.iter().map(|entry| (entry.tag, entry.through.as_space(), entry.run)).collect::<Vec<_>>(),
+        [(7, Some(root), leaked.runs()[0])]
     );
     drop(leaked);
     assert_eq!((ledger.left_behind().count(), ledger.records().count()), (0, 1));
@@ -213,6 +216,44 @@ fn what_outlives_its_space_is_reported() {
 }
 
 /// A large leaf is pinned by its head, whichever part of it was asked for.
+#[test]
+fn a_pin_by_object_names_the_object() {
+    const FILE: ObjectId = ObjectId(3);
+    let (machine, ledger) = (scattered(), LedgerTable::<8>::new(now));
+    machine.shelf().add(FILE, 4);
+    {
+        let parts: Parts<'_> = &machine;
+        // SAFETY: one machine is every part.
+        let kernel: Platform<_, _, _, _, _, spin::relax::Spin> =
+            unsafe { Platform::new(parts, parts, parts, parts, parts) };
+        let kernel = kernel.with_extras(Extras::new().ledger(&ledger).objects(machine.shelf()));
+        let space = UserSpace::new(&kernel, SpaceOptions::new(KernelHalf::none(Levels::Four))).unwrap();
+        space.map_object(A, 4 * PAGE, FILE, 0, Sharing::Shared, RW).unwrap();
+        let owner = Owner::new(&kernel, Unlimited);
+        let by_object = pin_object_pages(owner, Write, FILE, 1..3, PinFlags::empty(), [PhysRun::default(); 4]).unwrap();
+        let range = space.range(A, PAGE).unwrap();
+        let shown = pin_user_pages(&space, Write, range, PinFlags::empty(), [PhysRun::default()]).unwrap().into_owned();
+        let root = space.root();
+        drop(space);
+        let of = |entry: LedgerEntry| (entry.through, entry.start, entry.left_behind);
+        let mut records: Vec<_> = ledger.records().map(of).collect();
+        records.sort_by_key(|record| record.1);
+        let object = (Through::object(FILE), PAGE, false);
+        assert_eq!(
+            records,
+            [object, object, (Through::space(root), A, true)],
+            "bytes of the object, addresses of the other"
+        );
+        // How much of an object is pinned is told by its frames, whoever has pinned it and however.
+        let pins = |frame: &Pfn| machine.word(*frame).snapshot().pins;
+        assert_eq!(machine.shelf().frames().iter().map(pins).collect::<Vec<_>>(), [1, 1, 1]);
+        drop((by_object, shown));
+        assert_eq!(machine.shelf().frames().iter().map(pins).sum::<u64>(), 0);
+        assert_eq!(ledger.records().count(), 0);
+    }
+    machine.clear_shelf();
+}
+
 #[test]
 fn any_frame_of_a_pinned_leaf_has_its_pinner() {
     let (machine, ledger) = (Machine::<Wide>::new(2048), LedgerTable::<8>::new(now));
@@ -244,8 +285,14 @@ fn the_table_agrees_with_a_list() {
             let runs: Vec<_> = (0..choice / 2 % 4).map(|i| PhysRun::from_parts(Pfn::new(step * 8 + i), 1, 0)).collect();
             let missed = ledger.missed();
             let term = PinTerm::Short;
-            let ticket =
-                ledger.record(&PinRecord { space: Pfn::new(1), tag: 0, range, runs: &runs, writes: true, term });
+            let ticket = ledger.record(&PinRecord {
+                through: Through::space(Pfn::new(1)),
+                tag: 0,
+                range,
+                runs: &runs,
+                writes: true,
+                term,
+            });
             // The last runs are recorded first.
             held.push((ticket, runs[(ledger.missed() - missed) as usize..].to_vec()));
         } else {

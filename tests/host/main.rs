@@ -89,6 +89,7 @@ mod pin_terms;
 mod pinned_page;
 mod pinned_policies;
 mod placement;
+mod populate;
 mod protect;
 mod random;
 mod ranges;

@@ -293,12 +293,16 @@ pub(crate) fn play(case: &Case, world: &mut impl World) -> bool {
             model.compare_device(world.device_read());
         }
     }
-    for side in Side::BOTH {
-        if model.may_go(side) {
-            world.act(side, Act::Reclaim);
-            model.reclaim(side, world.read(side));
+    let given_up = acts.iter().flatten().any(|(_, act)| *act == Act::FreeLazily);
+    let reclaim = |world: &mut _, model: &mut Model| {
+        for side in Side::BOTH.into_iter().filter(|side| given_up && model.is_there(*side)).collect::<Vec<_>>() {
+            World::act(world, side, Act::Reclaim);
+            if model.may_go(side) {
+                model.reclaim(side, World::read(world, side));
+            }
         }
-    }
+    };
+    reclaim(world, &mut model);
     let compare = |world: &mut _, model: &Model| {
         Side::BOTH.map(|side| assert_eq!(World::read(world, side), model.read(side), "{side:?}"))
     };
@@ -314,6 +318,7 @@ pub(crate) fn play(case: &Case, world: &mut impl World) -> bool {
     if held {
         world.let_go();
     }
+    reclaim(world, &mut model);
     compare(world, &model);
     for side in Side::BOTH {
         let byte = bytes.next().unwrap();

@@ -226,8 +226,8 @@ fn decode(bytes: &[u8], large: bool) -> Step {
             let page = |address: u64| if byte & 7 == 0 { address } else { address & !(PAGE - 1) };
             Op::Merge(page(start), usize::from(choice), page(address(size, number, large)))
         }
-        125 | 201 | 202 => Op::FreeLazily(start, length),
-        182 | 203 => Op::ReclaimFreed(start, length),
+        125 | 201 | 202 | 209..212 => Op::FreeLazily(start, length),
+        182 | 203..207 => Op::ReclaimFreed(start, length),
         227 => Op::FinishDeferred,
         237..241 => {
             let (max_rights, key, policy) = (RIGHTS[usize::from(byte % 8)], index as u8 % 8, POLICIES[index / 8]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pagepin::model::Safeguard;
 use pagepin::pin::PhysRun;
-use pagepin::{LedgerEntry, LedgerTable, LedgerTicket, Levels, Pfn, PinLedger, PinRecord, PinTerm, UserRange};
+use pagepin::{LedgerEntry, LedgerTable, LedgerTicket, Levels, Pfn, PinLedger, PinRecord, PinTerm, Through, UserRange};
 
 use super::checker::Bound;
 use super::runner::Model;
@@ -37,7 +37,7 @@ fn record<const N: usize>(ledger: &LedgerTable<N>, value: u64) -> LedgerTicket {
     let range = UserRange::new(Levels::Four.user_half(), value << 12, 1 << 12).expect("a user page");
     let runs = [PhysRun::from_parts(Pfn::new(value), 1, 0)];
     ledger.record(&PinRecord {
-        space: Pfn::new(value),
+        through: Through::space(Pfn::new(value)),
         tag: value,
         range,
         runs: &runs,
@@ -47,7 +47,8 @@ fn record<const N: usize>(ledger: &LedgerTable<N>, value: u64) -> LedgerTicket {
 }
 
 fn value(entry: LedgerEntry) -> u64 {
-    let parts = [entry.space.number(), entry.run.first().number(), entry.start >> 12];
+    let space = entry.through.as_space().map_or(0, Pfn::number);
+    let parts = [space, entry.run.first().number(), entry.start >> 12];
     assert!(parts == [entry.tag; 3], "{MIXED}: {entry:?}");
     entry.tag
 }

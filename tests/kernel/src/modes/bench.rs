@@ -13,7 +13,7 @@ use pagepin::{
     Access, Entry, FrameRequest, FrameSource, FrameTable, LeafSize, Rights, UserRange, fault::Fault, frame::Dirty,
     paging::Tables,
 };
-use pagepin::{AddressSpace as _, Env, LedgerTable, PageAddr, Pfn, PhysMap, PinLedger, PinRecord, PinTerm};
+use pagepin::{AddressSpace as _, Env, LedgerTable, PageAddr, Pfn, PhysMap, PinLedger, PinRecord, PinTerm, Through};
 
 use crate::{
     memory::PAGE,
@@ -303,13 +303,13 @@ fn ledger() {
     let subject = Subject::new();
     let (range, mut rounds) = (subject.range(0, 1), 0);
     let runs = [PhysRun::from_parts(Pfn::new(1), 1, 0)];
-    let space = subject.space().root();
+    let through = Through::space(subject.space().root());
     let taken = per_page(|times| {
         rounds += times;
         ticks(|| {
             for _ in 0..times {
                 let record =
-                    PinRecord { space, tag: 1, range, runs: black_box(&runs), writes: true, term: PinTerm::Long };
+                    PinRecord { through, tag: 1, range, runs: black_box(&runs), writes: true, term: PinTerm::Long };
                 LEDGER.forget(black_box(LEDGER.record(&record)));
             }
         })
