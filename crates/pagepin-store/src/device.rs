@@ -1,5 +1,7 @@
 //! [`Device`]: what reads and writes pages.
 
+use core::ops::Range;
+
 use core::fmt;
 
 use pagepin::{Env, FreshPage, ObjectId, StoredPage};
@@ -52,6 +54,9 @@ pub trait Device<At: Copy>: Sync {
 pub trait FileDevice: Device<FilePage> {
     /// A file was cut off, or became longer: from the smaller of its lengths on (in bytes) it reads as zeroes, until it is written there.
     fn cut(&self, object: ObjectId, length: u64);
+
+    /// A hole was punched: these pages read as zeroes, until they are written.
+    fn punch(&self, object: ObjectId, pages: Range<u32>);
 }
 
 /// None: there are memory objects only.
@@ -67,6 +72,7 @@ impl<At: Copy> Device<At> for () {
 
 impl FileDevice for () {
     fn cut(&self, _: ObjectId, _: u64) {}
+    fn punch(&self, _: ObjectId, _: Range<u32>) {}
 }
 
 impl<At: Copy, D: Device<At>> Device<At> for &D {
@@ -82,6 +88,10 @@ impl<At: Copy, D: Device<At>> Device<At> for &D {
 impl<D: FileDevice> FileDevice for &D {
     fn cut(&self, object: ObjectId, length: u64) {
         (**self).cut(object, length);
+    }
+
+    fn punch(&self, object: ObjectId, pages: Range<u32>) {
+        (**self).punch(object, pages);
     }
 }
 

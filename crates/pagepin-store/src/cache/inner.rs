@@ -1,6 +1,7 @@
 //! What the lock of a cache protects.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use pagepin::{Env, FreshPage, NotReady, ObjectError, ObjectId, PAGE_SIZE, Pfn, StoredPage};
 
@@ -49,11 +50,13 @@ pub(super) struct Record {
     pub(super) closed: bool,
     /// The device writes it, or its copy.
     pub(super) writing: Option<u64>,
+    /// It was looked up since the search for pages to evict has passed it.
+    pub(super) used: bool,
 }
 
 impl Record {
     fn new(contents: Contents) -> Self {
-        Self { contents, written: false, closed: false, writing: None }
+        Self { contents, written: false, closed: false, writing: None, used: true }
     }
 
     /// The page, if it is there.
@@ -75,8 +78,8 @@ pub(super) struct Object {
     pub(super) pages: u32,
     /// Pages that are written back at the moment.
     pub(super) writes: u32,
-    /// Its length changes, or it goes.
-    pub(super) changing: bool,
+    /// Pages that are about to go, since its length changes, a hole is punched, or it goes: their write-back does not begin.
+    pub(super) going: Option<Range<u32>>,
     /// It is going: nobody may show it any more.
     pub(super) leaving: bool,
     /// The device has failed to write a page, and nobody was told.
@@ -131,8 +134,8 @@ impl Inner {
         let place = self.objects.get_mut(id as usize).ok_or(StoreError::Full)?;
         let Place::Free(next) = *place else { return Err(StoreError::Full) };
         let (shown, pages, writes) = (0, 0, 0);
-        let (changing, leaving, failed) = (false, false, false);
-        *place = Place::Used(Object { properties, length, shown, pages, writes, changing, leaving, failed });
+        let (going, leaving, failed) = (None, false, false);
+        *place = Place::Used(Object { properties, length, shown, pages, writes, going, leaving, failed });
         self.free = next;
         Ok(ObjectId(id))
     }
@@ -178,11 +181,15 @@ impl Inner {
 
     pub(super) fn look<K: Env>(&mut self, kernel: &K, id: ObjectId, page: u32) -> Result<Look, ObjectError> {
         self.object_with(id, page)?;
-        match self.index.get(key(id, page)).map(|record| &record.contents) {
+        let record = self.index.get_mut(key(id, page));
+        match record.map(|record| (&record.contents, &mut record.used)) {
             None => Ok(Look::Absent),
-            Some(Contents::Here(page)) => page.get(kernel).map(Look::Here).ok_or(ObjectError::NoMemory),
-            Some(Contents::Reading(_)) => Err(ObjectError::NotReady(wait_for(id, page))),
-            Some(Contents::Failed) => {
+            Some((Contents::Here(page), used)) => {
+                *used = true;
+                page.get(kernel).map(Look::Here).ok_or(ObjectError::NoMemory)
+            }
+            Some((Contents::Reading(_), _)) => Err(ObjectError::NotReady(wait_for(id, page))),
+            Some((Contents::Failed, _)) => {
                 self.take(key(id, page));
                 Err(ObjectError::Failed)
             }
@@ -230,30 +237,82 @@ impl Inner {
         }
     }
 
-    /// Takes pages of an object out, from `first` on, as many as one hold of the lock may. False: that was all.
-    pub(super) fn take_some(&mut self, id: ObjectId, first: u32, taken: &mut [Option<StoredPage>; STEP]) -> bool {
+    /// Takes pages of an object out, as many as one hold of the lock may. False: that was all.
+    pub(super) fn take_some(
+        &mut self,
+        id: ObjectId,
+        pages: &Range<u32>,
+        taken: &mut [Option<StoredPage>; STEP],
+    ) -> bool {
         for place in taken {
-            match self.index.from(key(id, first)) {
-                Some((found, _)) if found >> 32 == u64::from(id.0) => *place = self.take(found),
+            match self.index.from(key(id, pages.start)) {
+                Some((found, _)) if found < key(id, pages.end) => *place = self.take(found),
                 _ => return false,
             }
         }
         true
     }
 
-    /// Takes a page out that is clean and that nobody else has, if there is one among the next `STEP` places.
+    /// Shows `look` pages of an object that are in memory or on their way, as many as one hold of the lock may. Where to go on.
+    pub(super) fn each_of(&self, id: ObjectId, pages: Range<u32>, mut look: impl FnMut(u32, &Record)) -> Option<u32> {
+        let mut next = pages.start;
+        for _ in 0..STEP {
+            let (found, record) = self.index.from(key(id, next)).filter(|(found, _)| *found < key(id, pages.end))?;
+            look(page_of(found), record);
+            // The last page that an object can have is not the last number.
+            next = page_of(found) + 1;
+        }
+        Some(next)
+    }
+
+    /// Takes a page out that is clean and that nobody else has, if there is one among the next `STEP` places: one that was not looked up since the last
+    /// search, or else the first.
     pub(super) fn evict<K: Env>(&mut self, kernel: &K) -> Option<StoredPage> {
+        let mut second = None;
         for _ in 0..STEP.min(self.index.places()) {
             self.hand = (self.hand + 1) % self.index.places();
             let Some((key, record)) = self.index.at(self.hand) else { continue };
             let is_file = self.object(ObjectId((key >> 32) as u32)).is_ok_and(|object| object.properties.file);
             if is_file && is_idle(kernel, record) {
-                if let Some(page) = self.take(key) {
-                    return Some(page);
+                if !record.used {
+                    return self.take(key);
+                }
+                second = second.or(Some(key));
+                if let Some(record) = self.index.get_mut(key) {
+                    record.used = false;
                 }
             }
         }
-        None
+        self.take(second?)
+    }
+
+    /// Pages of files among the next `STEP` places that could go and were not looked up since the last search, and whether anybody else has
+    /// them. The others get their chance.
+    pub(super) fn unused<K: Env>(&mut self, kernel: &K, found: &mut [Option<(u64, bool)>; STEP]) {
+        let mut places = found.iter_mut();
+        for _ in 0..STEP.min(self.index.places()) {
+            self.hand = (self.hand + 1) % self.index.places();
+            let Some((key, record)) = self.index.at(self.hand) else { continue };
+            let is_file = self.object(ObjectId((key >> 32) as u32)).is_ok_and(|object| object.properties.file);
+            let word = record.here().and_then(|page| page.snapshot(kernel));
+            let could_go = record.writing.is_none() && word.is_some_and(|word| word.pins == 0 && !word.dirty);
+            if !is_file || !could_go {
+                continue;
+            }
+            let is_shown = word.is_some_and(|word| !word.is_sole());
+            if record.used {
+                if let Some(record) = self.index.get_mut(key) {
+                    record.used = false;
+                }
+            } else if let Some(place) = places.next() {
+                *place = Some((key, is_shown));
+            }
+        }
+    }
+
+    /// Takes this page out, if it is clean and nobody else has it.
+    pub(super) fn take_idle<K: Env>(&mut self, kernel: &K, key: u64) -> Option<StoredPage> {
+        if self.index.get(key).is_some_and(|record| is_idle(kernel, record)) { self.take(key) } else { None }
     }
 }
 

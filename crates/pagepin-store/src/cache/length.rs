@@ -1,10 +1,11 @@
-//! Objects that become shorter or longer, and go.
+//! Objects that become shorter or longer, get holes, and go.
 
 use core::iter;
+use core::ops::Range;
 
 use pagepin::{Env, ObjectId, PAGE_SIZE};
 
-use super::inner::{STEP, check_length, key, page_of, wait_for_some};
+use super::inner::{Record, STEP, check_length, key, page_of, wait_for, wait_for_some};
 use super::{Cache, Shown};
 use crate::device::FileDevice;
 use crate::error::StoreError;
@@ -17,7 +18,8 @@ impl<D: FileDevice> Cache<D> {
     /// their frames, which are nobody's then. What is added reads as zeroes.
     ///
     /// # Errors
-    /// [`StoreError::NoObject`], `PastEnd`, `Denied`; [`StoreError::NotReady`]: a page is written back, or another thread does the same.
+    /// [`StoreError::NoObject`], `PastEnd`, `Denied`; [`StoreError::NotReady`]: a page that would be cut off, or in which the object would end, is written back,
+    /// or another thread does the same.
     pub fn set_length<K: Env>(
         &self,
         kernel: &K,
@@ -26,25 +28,13 @@ impl<D: FileDevice> Cache<D> {
         length: u64,
     ) -> Result<(), StoreError> {
         check_length(length)?;
-        let (old, file) = self.with(kernel, |inner| {
-            let object = inner.object_mut(id)?;
-            if !object.properties.writable {
-                return Err(StoreError::Denied);
-            }
-            // The device may write none of what it is told to cut off.
-            if object.changing || object.writes > 0 {
-                return Err(StoreError::NotReady(wait_for_some(id)));
-            }
-            object.changing = true;
-            // Longer it is when nothing of before is left.
-            let old = object.length;
-            object.length = old.min(length);
-            Ok((old, object.properties.file))
-        })?;
-        let (kept, first) = (old.min(length), old.min(length).div_ceil(PAGE_SIZE) as u32);
+        let (old, file) = self.begin_change(kernel, id, |old| (old.min(length) / PAGE_SIZE) as u32..u32::MAX)?;
+        let (kept, gone) = (old.min(length), old.min(length).div_ceil(PAGE_SIZE) as u32..u32::MAX);
+        // Longer it is when nothing of before is left.
+        self.with(kernel, |inner| inner.object_mut(id).map(|object| object.length = kept))?;
         if length < old {
-            self.drop_pages(kernel, id, first);
-            shown.forget(id, first..u32::MAX);
+            self.drop_pages(kernel, id, &gone);
+            shown.forget(id, gone, true);
         }
         // Of a file that becomes longer, too: what was written behind its end, by who shows its last page, was nobody's.
         self.clear_end(kernel, id, kept);
@@ -53,16 +43,72 @@ impl<D: FileDevice> Cache<D> {
         }
         self.with(kernel, |inner| {
             let object = inner.object_mut(id)?;
-            (object.length, object.changing) = (length, false);
+            (object.length, object.going) = (length, None);
             Ok(())
         })
     }
 
-    /// Takes out and gives back what the cache has of the object, from a page on.
-    fn drop_pages<K: Env>(&self, kernel: &K, id: ObjectId, first: u32) {
+    /// These pages of the object read as zeroes from now on, for everybody but private copies, and for who has them pinned: as in
+    /// [`set_length`](Self::set_length), those frames are nobody's then. Of a page that is to be zeroes in part, the part is [written](Self::write).
+    ///
+    /// # Errors
+    /// [`StoreError::NoObject`], `Denied`; [`StoreError::NotReady`]: one of these pages is written back, or another thread changes the object.
+    pub fn punch<K: Env>(
+        &self,
+        kernel: &K,
+        shown: &impl Shown,
+        id: ObjectId,
+        pages: Range<u32>,
+    ) -> Result<(), StoreError> {
+        let (_, file) = self.begin_change(kernel, id, |_| pages.clone())?;
+        if file {
+            // Before the pages go: who reads one again finds the hole.
+            self.device.punch(id, pages.clone());
+        }
+        self.drop_pages(kernel, id, &pages);
+        shown.forget(id, pages, false);
+        self.with(kernel, |inner| inner.object_mut(id).map(|object| object.going = None))
+    }
+
+    /// Pages of the object are about to go, by its length of before: the device writes none of them, and will not. Its length, and whether it is a
+    /// file.
+    fn begin_change<K: Env>(
+        &self,
+        kernel: &K,
+        id: ObjectId,
+        going: impl Fn(u64) -> Range<u32>,
+    ) -> Result<(u64, bool), StoreError> {
+        let (length, file, writes) = self.with(kernel, |inner| {
+            let object = inner.object_mut(id)?;
+            if !object.properties.writable {
+                return Err(StoreError::Denied);
+            }
+            if object.going.is_some() {
+                return Err(StoreError::NotReady(wait_for_some(id)));
+            }
+            object.going = Some(going(object.length));
+            Ok((object.length, object.properties.file, object.writes))
+        })?;
+        let (pages, mut written) = (going(length), None);
+        let mut next = Some(pages.start).filter(|_| writes > 0);
+        while let Some(from) = next.filter(|_| written.is_none()) {
+            next = self.with(kernel, |inner| {
+                let look = |page, record: &Record| written = written.or(record.writing.map(|_| page));
+                inner.each_of(id, from..pages.end, look)
+            });
+        }
+        if let Some(page) = written {
+            self.with(kernel, |inner| inner.object_mut(id).map(|object| object.going = None))?;
+            return Err(StoreError::NotReady(wait_for(id, page)));
+        }
+        Ok((length, file))
+    }
+
+    /// Takes out and gives back what the cache has of these pages.
+    fn drop_pages<K: Env>(&self, kernel: &K, id: ObjectId, pages: &Range<u32>) {
         loop {
             let mut taken = [const { None }; STEP];
-            let more = self.with(kernel, |inner| inner.take_some(id, first, &mut taken));
+            let more = self.with(kernel, |inner| inner.take_some(id, pages, &mut taken));
             taken.into_iter().flatten().for_each(|page| page.put(kernel));
             if !more {
                 return;
@@ -93,13 +139,13 @@ impl<D: FileDevice> Cache<D> {
             if object.shown > 0 {
                 return Err(StoreError::Shown);
             }
-            if object.changing || object.writes > 0 {
+            if object.going.is_some() || object.writes > 0 {
                 return Err(StoreError::NotReady(wait_for_some(id)));
             }
-            (object.changing, object.leaving, object.length) = (true, true, 0);
+            (object.going, object.leaving, object.length) = (Some(0..u32::MAX), true, 0);
             Ok(())
         })?;
-        self.drop_pages(kernel, id, 0);
+        self.drop_pages(kernel, id, &(0..u32::MAX));
         self.with(kernel, |inner| inner.destroy(id));
         Ok(())
     }

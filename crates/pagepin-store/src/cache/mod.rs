@@ -3,6 +3,7 @@
 mod inner;
 mod length;
 mod pages;
+mod reclaim;
 mod write_back;
 
 use core::ops::Range;
@@ -58,14 +59,14 @@ pub trait Shown {
     /// `UserSpace::write_protect_object`.
     fn write_protect(&self, id: ObjectId, pages: Range<u32>);
 
-    /// `UserSpace::forget_object`, with the copies.
-    fn forget(&self, id: ObjectId, pages: Range<u32>);
+    /// `UserSpace::forget_object`, with the copies or without.
+    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: bool);
 }
 
 /// No address space shows anything.
 impl Shown for () {
     fn write_protect(&self, _: ObjectId, _: Range<u32>) {}
-    fn forget(&self, _: ObjectId, _: Range<u32>) {}
+    fn forget(&self, _: ObjectId, _: Range<u32>, _: bool) {}
 }
 
 /// Objects and their pages, of which as many as there is room for are in memory.
@@ -115,6 +116,25 @@ impl<D: FileDevice> Cache<D> {
     /// [`StoreError::NoObject`].
     pub fn pages<K: Env>(&self, kernel: &K, id: ObjectId) -> Result<(u32, u64), StoreError> {
         self.with(kernel, |inner| inner.object(id).map(|object| (object.pages, object.shown)))
+    }
+
+    /// How many pages of the object are pinned, by whomever and however: each is told by its frame. Pages that were cut off are the object's no
+    /// more.
+    ///
+    /// # Errors
+    /// [`StoreError::NoObject`].
+    pub fn pinned<K: Env>(&self, kernel: &K, id: ObjectId) -> Result<u32, StoreError> {
+        self.with(kernel, |inner| inner.object(id).map(drop))?;
+        let (mut pinned, mut next) = (0, Some(0));
+        while let Some(from) = next {
+            next = self.with(kernel, |inner| {
+                inner.each_of(id, from..u32::MAX, |_, record| {
+                    let word = record.here().and_then(|page| page.snapshot(kernel));
+                    pinned += u32::from(word.is_some_and(|word| word.pins > 0));
+                })
+            });
+        }
+        Ok(pinned)
     }
 
     /// The frame of a page of the object, if it is in memory.

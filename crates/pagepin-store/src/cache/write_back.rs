@@ -29,7 +29,7 @@ pub struct WrittenBack {
     pub bounced: u32,
     /// Pages that are pinned and stay for later; also such for whose copy there was no memory.
     pub deferred: u32,
-    /// Pages that an earlier write-back has not finished with. They may have been written since.
+    /// Pages that an earlier write-back has not finished with, and that may have been written since; or that are about to be cut off.
     pub busy: u32,
     /// Pages among the first two for which the device will answer later.
     pub started: u32,
@@ -165,7 +165,7 @@ impl Inner {
         if !object.properties.file {
             return Ok(None);
         }
-        let end = key(id, pages.end.min(object.end()));
+        let (end, going) = (key(id, pages.end.min(object.end())), object.going.clone());
         let mut next = key(id, pages.start);
         for _ in 0..STEP {
             let Some((found, record)) = self.index.from(next).filter(|(found, _)| *found < end) else {
@@ -176,7 +176,8 @@ impl Inner {
             let is_dirty =
                 || record.written || page.and_then(|page| page.snapshot(kernel)).is_some_and(|word| word.dirty);
             let Some(page) = page.filter(|_| is_dirty()) else { continue };
-            if record.writing.is_some() {
+            let goes = going.as_ref().is_some_and(|going| going.contains(&page_of(found)));
+            if record.writing.is_some() || goes {
                 done.busy += 1;
                 continue;
             }

@@ -26,8 +26,8 @@ impl Shown for One<'_, '_> {
         self.0.write_protect_object(id, pages).unwrap();
     }
 
-    fn forget(&self, id: ObjectId, pages: Range<u32>) {
-        self.0.forget_object(id, pages, true).unwrap();
+    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: bool) {
+        self.0.forget_object(id, pages, copies).unwrap();
     }
 }
 
@@ -44,6 +44,8 @@ enum Step {
     WriteBack(bool),
     Discard,
     Evict(u32),
+    Reclaim(u32),
+    Punch(u32, u32),
     Late(bool),
     Fail(bool),
     EndRead(usize),
@@ -64,6 +66,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => any::<bool>().prop_map(Step::WriteBack),
         1 => Just(Step::Discard),
         2 => (1..8u32).prop_map(Step::Evict),
+        1 => (1..8u32).prop_map(Step::Reclaim),
+        1 => (0..MOST as u32, 1..5u32).prop_map(|(first, pages)| Step::Punch(first, pages)),
         1 => any::<bool>().prop_map(Step::Late),
         1 => prop::bool::weighted(0.3).prop_map(Step::Fail),
         3 => (0..8usize).prop_map(Step::EndRead),
@@ -95,6 +99,13 @@ struct Model {
 impl Model {
     fn has(&self, at: u64) -> bool {
         at < self.bytes.len() as u64
+    }
+
+    fn punch(&mut self, first: u32, pages: u32) {
+        let gone = u64::from(first) * PAGE..u64::from(first + pages) * PAGE;
+        self.pinned = self.pinned.filter(|page| !gone.contains(&(page * PAGE)));
+        let end = self.bytes.len();
+        self.bytes[(gone.start as usize).min(end)..(gone.end as usize).min(end)].fill(0);
     }
 
     fn cut(&mut self, length: u64) {
@@ -183,6 +194,11 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Discard => _ = process.discard(A, MOST * PAGE).unwrap(),
             Step::Evict(most) => _ = cache.evict(&machine, most),
+            Step::Reclaim(most) => _ = cache.reclaim(&machine, &shown, most),
+            Step::Punch(first, pages) => match cache.punch(&machine, &shown, file, first..first + pages) {
+                Ok(()) => model.punch(first, pages),
+                Err(error) => prop_assert!(matches!(error, StoreError::NotReady(_)), "{:?}", error),
+            },
             Step::Late(late) => cache.device().answer_late(late),
             Step::Fail(failing) => cache.device().fail(failing),
             Step::EndRead(which) => _ = end_one(&machine, true, which),

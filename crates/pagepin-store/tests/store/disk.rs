@@ -2,6 +2,7 @@
 //! it writes change.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Mutex;
 
 use pagepin::{Env, ObjectId, PAGE_SIZE};
@@ -135,6 +136,10 @@ impl<At: Copy + Ord + Send + 'static> Device<At> for Disk<At> {
 }
 
 impl FileDevice for Disk<FilePage> {
+    fn punch(&self, object: ObjectId, pages: Range<u32>) {
+        self.0.lock().unwrap().pages.retain(|at, _| at.object != object || !pages.contains(&at.page));
+    }
+
     fn cut(&self, object: ObjectId, length: u64) {
         let page = (length / PAGE_SIZE) as u32;
         for (at, bytes) in &mut self.0.lock().unwrap().pages {

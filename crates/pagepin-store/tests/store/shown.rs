@@ -23,8 +23,8 @@ impl Shown for All<'_, '_> {
         self.0.iter().for_each(|process| process.write_protect_object(id, pages.clone()).unwrap());
     }
 
-    fn forget(&self, id: ObjectId, pages: Range<u32>) {
-        self.0.iter().for_each(|process| _ = process.forget_object(id, pages.clone(), true).unwrap());
+    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: bool) {
+        self.0.iter().for_each(|process| _ = process.forget_object(id, pages.clone(), copies).unwrap());
     }
 }
 
@@ -114,9 +114,8 @@ fn a_page_that_is_written_back_is_closed() {
     assert_eq!(machine.store(0, &process, A, 2, 1), Err(FaultError::NotReady(later)));
     assert_eq!(machine.pin::<Read>(&process, A, 1).err(), Some(PinError::NotReady(later)));
     assert_eq!(write_back(&machine, &[&process], file, WhenPinned::Bounce), WrittenBack::default(), "it is clean");
-    let some = NotReady(u64::from(file.0) << 32 | u64::from(u32::MAX));
     let shorter = machine.cache().set_length(&machine, &All(&[&process]), file, 1);
-    assert_eq!(shorter, Err(StoreError::NotReady(some)), "the disk may write what would be cut off");
+    assert_eq!(shorter, Err(StoreError::NotReady(later)), "the disk may write what would be cut off");
     assert_eq!(machine.cache().evict(&machine, 10), 0);
 
     machine.cache().device().fail(true);

@@ -95,6 +95,9 @@ impl Device<u64> for Queue {
 impl FileDevice for Queue {
     /// The file is as long as it is.
     fn cut(&self, _: ObjectId, _: u64) {}
+
+    /// Nobody punches holes.
+    fn punch(&self, _: ObjectId, _: Range<u32>) {}
 }
 
 fn read(page: u64, into: &FreshPage) -> Result<(), DeviceError> {
@@ -144,9 +147,9 @@ impl Shown for All {
         }
     }
 
-    fn forget(&self, id: ObjectId, pages: Range<u32>) {
+    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: bool) {
         for space in &self.0 {
-            space.space.forget_object(id, pages.clone(), true).expect("sound tables");
+            space.space.forget_object(id, pages.clone(), copies).expect("sound tables");
         }
     }
 }
