@@ -308,3 +308,68 @@ fn the_table_agrees_with_a_list() {
     assert_eq!(ledger.misused(), 0);
     assert!(ledger.missed() > 0, "it was full at times");
 }
+
+/// Frames `first..first + pages`, recorded as one run.
+fn enter<const N: usize>(ledger: &LedgerTable<N>, first: u64, pages: u32) -> pagepin::LedgerTicket {
+    let range = UserRange::new(Levels::Four.user_half(), A, PAGE).unwrap();
+    let (runs, term) = ([run(first, pages)], PinTerm::Short);
+    ledger.record(&PinRecord { through: Through::space(Pfn::new(1)), tag: 0, range, runs: &runs, writes: true, term })
+}
+
+fn run(first: u64, pages: u32) -> PhysRun {
+    PhysRun::from_parts(Pfn::new(first), pages, 0)
+}
+
+fn entry<const N: usize>(ledger: &LedgerTable<N>, first: u64) -> LedgerEntry {
+    ledger.records().find(|entry| entry.run.first() == Pfn::new(first)).unwrap()
+}
+
+/// What is released by number is looked for as that run first; a run that merely has a frame of it comes after.
+#[test]
+fn a_number_names_the_record_of_exactly_that_run() {
+    let ledger = LedgerTable::<8>::new(now);
+    let tickets = [(8, 8), (10, 1), (16, 1)].map(|(first, pages)| enter(&ledger, first, pages));
+    let orphaned = || [8, 10, 16].map(|first| entry(&ledger, first).orphaned);
+    ledger.released_by_number(run(10, 1));
+    assert_eq!(orphaned(), [false, true, false]);
+    ledger.released_by_number(run(10, 1));
+    assert_eq!(orphaned(), [true, true, false], "there is none left that is exactly this");
+    ledger.released_by_number(run(10, 1));
+    assert_eq!(orphaned(), [true, true, false], "and now there is none at all");
+    tickets.into_iter().for_each(|ticket| ledger.forget(ticket));
+    assert_eq!((ledger.records().count(), ledger.misused()), (0, 0));
+}
+
+/// Slots are used again, tickets never.
+#[test]
+fn a_ticket_is_of_one_record() {
+    let ledger = LedgerTable::<1>::new(now);
+    let mut old = Vec::new();
+    for first in 1..5 {
+        let ticket = enter(&ledger, first, 1);
+        assert!(!old.contains(&ticket));
+        for stale in &old {
+            ledger.forget(*stale);
+            ledger.quarantine(*stale);
+            ledger.retag(*stale, 9);
+        }
+        let now = entry(&ledger, first);
+        assert_eq!((now.tag, now.quarantined, ledger.records().count()), (0, false, 1));
+        old.push(ticket);
+        ledger.forget(ticket);
+    }
+    assert_eq!(ledger.misused(), 3 * (1 + 2 + 3));
+}
+
+/// A quarantined run is given back by its own number, however often it was put there.
+#[test]
+fn a_quarantined_run_is_known_by_its_number() {
+    let ledger = LedgerTable::<8>::new(now);
+    for ticket in [1, 2].map(|first| enter(&ledger, first, 1)) {
+        ledger.quarantine(ticket);
+        ledger.quarantine(ticket);
+    }
+    ledger.released_by_number(run(2, 1));
+    let left: Vec<_> = ledger.records().map(|entry| (entry.run, entry.quarantined)).collect();
+    assert_eq!(left, [(run(1, 1), true)]);
+}

@@ -104,6 +104,7 @@ fn a_full_quarantine_loses_memory_and_nothing_else() {
     let space = space(&kernel, &budget);
     let pinned = space.pin(Read, space.range(A, 2 * PAGE).unwrap(), [PhysRun::default(); 2]).unwrap();
     let runs = pinned.runs().to_vec();
+    assert_eq!(quarantine.lost(), 0);
     drop(pinned.lend());
     assert_eq!((quarantine.runs().count(), quarantine.lost(), budget.used()), (1, 1, 0));
     // SAFETY: there is no device.

@@ -93,6 +93,7 @@ mod populate;
 mod protect;
 mod random;
 mod ranges;
+mod references;
 mod refusals;
 mod relocate;
 mod revoke;

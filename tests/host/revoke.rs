@@ -199,3 +199,63 @@ fn what_is_given_up_under_a_device_is_quarantined() {
     machine.expect_bugs(1);
     machine.expect_surplus(0);
 }
+
+/// Neighbours of a range are not asked, and who has kept a pin is asked again.
+#[test]
+fn pins_are_asked_for_as_long_as_they_are_held_and_no_others() {
+    let machine = Machine::<Wide>::new(64);
+    let process = machine.populated(8, 1);
+    let answers = [Answer::Later(3), Answer::Refused, Answer::Granted];
+    let acts = answers.map(|answer| move || answer);
+    let drivers = [Driver::new(&acts[0]), Driver::new(&acts[1]), Driver::new(&acts[2])];
+    let set = RevocableSet::new();
+    let entries = [0, 1, 2].map(|driver| Revocable::new(&set, &drivers[driver] as &dyn Revoke));
+    let root = process.root();
+    let held = [(0, 2, 2), (1, 4, 1), (2, 5, 1)]
+        .map(|(entry, page, pages)| pinned(&process, page, pages).register(&entries[entry], root).unwrap());
+    let ask = |page: u64, pages: u64| set.ask(root, range(&process, A + page * PAGE, pages * PAGE), |_, _| ());
+    assert_eq!((ask(0, 2), ask(6, 2)), (Asked::default(), Asked::default()));
+    let [later, refused] =
+        [Asked { later: 1, deadline: 3, ..Asked::default() }, Asked { refused: 1, ..Asked::default() }];
+    for _ in 0..2 {
+        assert_eq!((ask(0, 3), ask(3, 1), ask(4, 1), ask(5, 3)), (later, later, refused, refused));
+    }
+    drop(held);
+    assert_eq!(ask(0, 8), Asked::default());
+}
+
+/// What is registered while others are asked is not of those that are asked for.
+#[test]
+fn a_pin_that_comes_meanwhile_is_not_asked_for() {
+    let machine = Machine::<Wide>::new(64);
+    let process = machine.populated(4, 1);
+    let (root, all) = (process.root(), range(&process, A, 4 * PAGE));
+    let set = RevocableSet::new();
+    let (places, inner) = ([const { Mutex::new(None) }; 2], Mutex::new(Asked::default()));
+    let newcomer = Driver::new(&|| Answer::Refused);
+    // In the set already, and behind the one that is asked first.
+    let early = Revocable::new(&set, &newcomer as &dyn Revoke);
+    drop(pinned(&process, 0, 1).register(&early, root).unwrap());
+    let act = || {
+        *inner.lock().unwrap() = set.ask(root, all, |_, _| ());
+        let places: &[Place<'_, Owned<'_>>; 2] = &places;
+        put(&places[1], pinned(&process, 1, 1).register(&early, root).unwrap());
+        Answer::Refused
+    };
+    let driver = Driver::new(&act);
+    let late = Revocable::new(&set, &driver as &dyn Revoke);
+    put(&places[0], pinned(&process, 2, 1).register(&late, root).unwrap());
+    assert_eq!(set.ask(root, all, |_, _| ()), Asked { refused: 1, ..Asked::default() });
+    assert_eq!(*inner.lock().unwrap(), Asked { being_asked: 1, ..Asked::default() });
+    assert!(newcomer.asked.lock().unwrap().is_empty());
+    places.iter().for_each(|place| drop(take(place)));
+}
+
+#[test]
+fn nobody_holds_anything_only_if_nobody_kept_put_off_or_is_busy() {
+    let none = Asked { granted: 3, quarantined: 2, deadline: 9, ..Asked::default() };
+    assert!(none.is_clear());
+    for (later, refused, being_asked) in [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (1, 0, 1), (1, 1, 1)] {
+        assert!(!Asked { later, refused, being_asked, ..none }.is_clear());
+    }
+}
