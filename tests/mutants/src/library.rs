@@ -78,6 +78,17 @@ impl Library {
         self.files.values().flat_map(|source| &source.sites)
     }
 
+    /// What tells one state of a file from another.
+    pub(crate) fn marks(&self) -> BTreeMap<String, String> {
+        // FNV-1a, 64 bits.
+        let mark = |text: &str| {
+            text.bytes()
+                .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+        };
+        let files = self.files.iter();
+        files.map(|(name, source)| (name.display().to_string(), format!("{:016x}", mark(&source.original)))).collect()
+    }
+
     /// Writes the sources, and leaves out what does not build, until all does.
     pub(crate) fn build(&mut self, build: &Build<'_>) -> Result<()> {
         for round in 1.. {
@@ -103,7 +114,7 @@ impl Library {
             let mut text = render::file(&source.original, &source.sites, &self.left_out);
             if name == Path::new(ROOT) {
                 text = format!(
-                    "{FEATURES}{text}\nextern crate std;\n#[path = \"runtime_of_mutants.rs\"]\nmod mutation;\n"
+                    "{FEATURES}{text}\nextern crate std as std_of_mutants;\n#[path = \"runtime_of_mutants.rs\"]\nmod mutation;\n"
                 );
             }
             self.write_file(name, &text)?;
@@ -173,6 +184,11 @@ impl Library {
 /// A file's name in the library, which the module tree may reach by a detour.
 fn plain(name: &str) -> PathBuf {
     PathBuf::from(name.strip_prefix("src/../").unwrap_or(name))
+}
+
+/// The file of a mutant with this name.
+pub(crate) fn file_of(mutant: &str) -> String {
+    plain(mutant.split(':').next().unwrap_or_default()).display().to_string()
 }
 
 /// All of the library's, in order.

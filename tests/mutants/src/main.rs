@@ -7,10 +7,11 @@ mod render;
 mod sites;
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::library::{Build, Library};
 use crate::tests::{End, Tests};
@@ -18,6 +19,9 @@ use crate::tests::{End, Tests};
 const USAGE: &str = "pagepin-mutants SOURCES TREE LIST RESULT FLAGS [cargo's choices]";
 
 /// The mutants of `LIST` in the library at `SOURCES`, which is written to `TREE` with all of them in it and tested there.
+///
+/// `RESULT` says how they ended. What it says before is believed of mutants that were caught in files that are as they were: more
+/// tests do not let them pass.
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [sources, tree, list, result, flags, choice @ ..] = &arguments[..] else { bail!("{USAGE}") };
@@ -25,34 +29,65 @@ fn main() -> Result<()> {
     let mutants = mutant::read(Path::new(list))?;
     let build = Build { tree: &tree, choice, flags };
     let mut library = Library::new(Path::new(sources), &tree, &mutants)?;
+    let before = Ends::read(Path::new(result), &library)?;
     library.build(&build)?;
     let tests = Tests::build(&build)?;
     println!("{} tests, {} places", tests.count(), library.sites().count());
     let reached = tests.reached()?;
     println!("{}", reached.summary(&tests));
-    let ends = tests.judge(&library, &reached)?;
-    let mut results = Vec::new();
-    let mut say = |name: &str, end: &str, constant: bool| {
-        results.push(json!({ "name": name, "end": end, "constant": constant }));
-    };
+    let ends = tests.judge(&library, &reached, &before.caught)?;
+    let mut now = Ends::default();
     for site in library.sites() {
         for (number, mutant) in (site.first..).zip(&site.mutants) {
             let end = if library.left_out.sites.contains(&site.first) {
                 "apart"
             } else if library.left_out.mutants.contains(&number) {
                 "unviable"
+            } else if let Some(end) = before.caught.get(&mutant.name) {
+                end
             } else {
                 match ends.get(&number) {
-                    Some(End::Caught) => "caught",
-                    Some(End::ByTime) => "time",
+                    Some(End::Caught) => CAUGHT,
+                    Some(End::ByTime) => BY_TIME,
                     Some(End::Survives) => "survives",
                     None => "unreached",
                 }
             };
-            say(&mutant.name, end, site.constant);
+            now.say(&mutant.name, end, site.constant);
         }
     }
-    library.unplaced.iter().for_each(|mutant| say(&mutant.name, "apart", false));
-    ensure!(!results.is_empty(), "no mutants");
-    std::fs::write(result, serde_json::to_string_pretty(&results)?).context("writing the result")
+    library.unplaced.iter().for_each(|mutant| now.say(&mutant.name, "apart", false));
+    ensure!(!now.all.is_empty(), "no mutants");
+    let text = serde_json::to_string_pretty(&json!({ "files": library.marks(), "mutants": now.all }))?;
+    std::fs::write(result, text).context("writing the result")
+}
+
+const CAUGHT: &str = "caught";
+const BY_TIME: &str = "time";
+
+/// How mutants ended.
+#[derive(Default)]
+struct Ends {
+    all: Vec<Value>,
+    /// Those that a test noticed, by name.
+    caught: BTreeMap<String, String>,
+}
+
+impl Ends {
+    /// What was found out before of files that are the same now.
+    fn read(result: &Path, library: &Library) -> Result<Self> {
+        let Ok(text) = std::fs::read(result) else { return Ok(Self::default()) };
+        let before: Value = serde_json::from_slice(&text).context("the result of before")?;
+        let (files, marks) = (&before["files"], library.marks());
+        let same =
+            |name: &str| marks.get(&library::file_of(name)).is_some_and(|mark| files[library::file_of(name)] == **mark);
+        let list = before["mutants"].as_array().map_or(&[][..], Vec::as_slice);
+        let ends = list.iter().filter_map(|mutant| Some((mutant["name"].as_str()?, mutant["end"].as_str()?)));
+        let caught = ends.filter(|(name, end)| [CAUGHT, BY_TIME].contains(end) && same(name));
+        Ok(Self { all: Vec::new(), caught: caught.map(|(name, end)| (name.to_owned(), end.to_owned())).collect() })
+    }
+
+    fn say(&mut self, name: &str, end: &str, constant: bool) {
+        self.all.push(json!({ "name": name, "end": end, "constant": constant }));
+    }
 }

@@ -128,13 +128,21 @@ impl Tests {
         Ok(Reached { by_site, times })
     }
 
-    /// How each mutant ends that some test reaches.
-    pub(crate) fn judge(&self, library: &Library, reached: &Reached) -> Result<BTreeMap<u32, End>> {
+    /// How each mutant ends that some test reaches, but for those that are known.
+    pub(crate) fn judge(
+        &self,
+        library: &Library,
+        reached: &Reached,
+        known: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<u32, End>> {
         let left_out = &library.left_out;
-        let numbers = |site: &Site| (site.first..).take(site.mutants.len());
+        let numbers = |site: &Site| -> Vec<u32> {
+            let unknown = (site.first..).zip(&site.mutants).filter(|(_, mutant)| !known.contains_key(&mutant.name));
+            unknown.map(|(number, _)| number).collect()
+        };
         let of_site = library.sites().filter(|site| !left_out.sites.contains(&site.first)).filter_map(|site| {
             let tests = reached.by_site.get(&site.first)?;
-            Some(numbers(site).map(move |number| (number, tests)))
+            Some(numbers(site).into_iter().map(move |number| (number, tests)))
         });
         let wanted: Vec<_> = of_site.flatten().filter(|(number, _)| !left_out.mutants.contains(number)).collect();
         println!("{} mutants are reached", wanted.len());

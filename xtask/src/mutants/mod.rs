@@ -30,7 +30,7 @@ const TOOL: Tool = Tool { name: "cargo-mutants", version: "27.1.0", why: "it cha
 const PAGE: &str = "docs/MUTANTS.md";
 
 /// How the tests are built that a mutant has to pass.
-const CHOICE: [&str; 4] = ["--features", "alloc", "--profile", "mutants"];
+const CHOICE: [&str; 4] = ["--features", "alloc", "--profile", "switched"];
 const RANDOM_CASES: (&str, &str) = ("PROPTEST_CASES", "40");
 /// The first failure decides. The test programs take this option from a nightly toolchain only, or with the variable.
 const FAIL_FAST: [&str; 3] = ["-Z", "unstable-options", "--fail-fast"];
@@ -202,7 +202,9 @@ impl Campaign<'_> {
             let tested = Tested::today(&tree::id(self.tree.root(), file)?);
             scores.set(file, score(ends.iter().filter(|(name, _)| is_of(name, file))), tested);
         }
-        let table = scores.render(&tree::library(self.project)?);
+        let others = scores::unreviewed(&page.text).into_iter().filter(|mutant| !tested(&mutant));
+        let unreviewed: Vec<String> = others.chain(surprises.iter().cloned()).collect();
+        let table = scores.render(&tree::library(self.project)?, &unreviewed);
         std::fs::write(&page_file, page.with(&table)?).with_context(|| format!("writing {PAGE}"))?;
         let surprises = surprises.len() + outdated.len();
         let note = format!("{} survive, {surprises} surprises", survivors.len());
@@ -225,7 +227,7 @@ fn ends(result: &Value) -> Result<Ends> {
         };
         Some((mutant["name"].as_str()?.to_owned(), end))
     };
-    let list = result.as_array().context("no list")?;
+    let list = result["mutants"].as_array().context("no list")?;
     list.iter().map(|mutant| of_one(mutant).with_context(|| format!("{mutant}"))).collect()
 }
 

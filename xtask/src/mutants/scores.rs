@@ -85,8 +85,20 @@ impl Scores {
         self.0.insert(file.to_owned(), (score, tested));
     }
 
-    /// What the page says, of these files of the library.
-    pub(super) fn render(&self, library: &[String]) -> String {
+    /// What the page says, of these files of the library, with the survivors that nobody has reviewed.
+    pub(super) fn render(&self, library: &[String], unreviewed: &[String]) -> String {
+        let mut text = self.table(library);
+        if !unreviewed.is_empty() {
+            let list = counted(unreviewed);
+            text += &format!(
+                "\nNobody has said yet why these may survive ({}):\n\n{UNREVIEWED}{list}```\n",
+                unreviewed.len()
+            );
+        }
+        text
+    }
+
+    fn table(&self, library: &[String]) -> String {
         let row = |name: &str, score: Score, day: &str, id: &str| {
             let Score { unviable, caught, timeouts, survivors } = score;
             let numbers = [unviable + caught + survivors, unviable, caught, timeouts, survivors];
@@ -112,10 +124,37 @@ impl Scores {
     }
 }
 
-/// The mutants in the page's fences, each as often as it may survive.
+/// How the list of survivors begins that wait for a test or a reason.
+const UNREVIEWED: &str = "```survivors\n";
+
+/// The mutants in the page's fences, each as often as it may survive: a line for each, or one with a number before it.
 pub(super) fn reviewed(page: &str) -> Vec<String> {
-    let fences = page.split("```text\n").skip(1).filter_map(|part| part.split("```").next());
-    fences.flat_map(str::lines).map(str::to_owned).collect()
+    listed(page, "```text\n")
+}
+
+/// Those that wait for a review.
+pub(super) fn unreviewed(page: &str) -> Vec<String> {
+    listed(page, UNREVIEWED)
+}
+
+fn listed(page: &str, fence: &str) -> Vec<String> {
+    let fences = page.split(fence).skip(1).filter_map(|part| part.split("```").next());
+    let times = |line: &str| match line.split_once(" x ").map(|(count, mutant)| (count.parse(), mutant.to_owned())) {
+        Some((Ok(count), mutant)) => vec![mutant; count],
+        _ => vec![line.to_owned()],
+    };
+    fences.flat_map(str::lines).flat_map(times).collect()
+}
+
+/// A line for each, those that are alike in one.
+fn counted(mutants: &[String]) -> String {
+    let mut counts: BTreeMap<&String, usize> = BTreeMap::new();
+    mutants.iter().for_each(|mutant| *counts.entry(mutant).or_default() += 1);
+    let line = |(mutant, count): (&&String, &usize)| match count {
+        1 => format!("{mutant}\n"),
+        _ => format!("{count} x {mutant}\n"),
+    };
+    counts.iter().map(line).collect()
 }
 
 /// What `these` has and `those` has not, or has less often.
@@ -149,9 +188,11 @@ mod tests {
 
     #[test]
     fn a_reviewed_mutant_may_survive_as_often_as_it_is_listed() {
-        let page = "text\n```text\na: x\na: x\n```\nmore\n```text\nb: y\n```\n";
+        let page = "text\n```text\n2 x a: x\n```\nmore\n```text\nb: y\n```\n```survivors\n2 x c: z\n```\n";
         let reviewed = reviewed(page);
         assert_eq!(reviewed, strings(&["a: x", "a: x", "b: y"]));
+        assert_eq!(unreviewed(page), strings(&["c: z", "c: z"]));
+        assert_eq!(counted(&reviewed), "2 x a: x\nb: y\n");
         assert_eq!(unmatched(&strings(&["a: x", "a: x", "a: x"]), &reviewed), strings(&["a: x"]));
         assert_eq!(unmatched(&reviewed, &strings(&["a: x", "b: y"])), strings(&["a: x"]));
     }
@@ -166,7 +207,7 @@ mod tests {
         scores.set("src/gone", score, tested("cccc"));
         let page = |scores: &Scores| {
             let text = "<!-- measured -->\n<!-- end -->\n".to_owned();
-            Page { text: Page { text }.with(&scores.render(&library)).unwrap() }
+            Page { text: Page { text }.with(&scores.render(&library, &[])).unwrap() }
         };
         let mut scores = Scores::of(&page(&scores));
         assert_eq!(scores.tested("src/gone"), None, "it is no file any more");
