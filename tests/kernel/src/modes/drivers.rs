@@ -9,7 +9,7 @@ use pagepin::pin::{
     pin_user_pages_remote, unpin_user_runs,
 };
 use pagepin::space::{SpaceOptions, UserSpace};
-use pagepin::{Env, Levels, Pfn, Rights, Unlimited, UserRange};
+use pagepin::{Env, Levels, Pfn, Rights, Through, Unlimited, UserRange};
 use spin::mutex::SpinMutex;
 
 use super::Outcome;
@@ -99,7 +99,7 @@ fn leak_unrecorded(verbose: bool) -> Outcome {
 fn leak_recorded(verbose: bool) -> Outcome {
     let space = space(mm::booked(), 8)?;
     space.set_tag(PROCESS);
-    let root = space.root();
+    let through = Through::space(space.root());
     core::mem::forget(pin(&space, 2, 2, CAPTURE)?);
     time::spin_microseconds(12_000);
     let left = space.exit();
@@ -107,7 +107,7 @@ fn leak_recorded(verbose: bool) -> Outcome {
     let mut found = 0;
     for entry in LEDGER.left_behind() {
         let (pages, age) = (entry.run.pages(), (time::now() - entry.time) / 1000);
-        let whose = if entry.space == root { PROCESS } else { 0 };
+        let whose = if entry.through == through { PROCESS } else { 0 };
         say!(
             verbose,
             "  driver {} has {pages} pages of process {whose}, {} bytes from {:#x}, frames from {:#x}, since {age} ms",
@@ -116,7 +116,7 @@ fn leak_recorded(verbose: bool) -> Outcome {
             entry.start,
             entry.run.first().number()
         );
-        let right = entry.tag == CAPTURE && entry.space == root && entry.start == BASE + 2 * PAGE;
+        let right = entry.tag == CAPTURE && entry.through == through && entry.start == BASE + 2 * PAGE;
         if !right || entry.length != 2 * PAGE || age < 12 || !entry.left_behind {
             return Err(format!("{entry:?}"));
         }
