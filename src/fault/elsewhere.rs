@@ -15,60 +15,103 @@ use crate::env::{
 use crate::paging::{Slot, Tables};
 use crate::primitive::safeguard;
 use crate::rights::Access;
-use crate::vma::{ObjectId, Terms, Vma};
+use crate::vma::{ObjectId, Terms};
 
 /// A page is looked at so often before the access is tried again, and faults again. More than a few only where others keep changing the page.
 const MOST_ROUNDS: u32 = 16;
 
-/// As [`resolve`](super::resolve), for what it leaves to this; for a page that is to `stay` where it is, or not. The caller is inside a section of the mm lock, in
+/// As [`resolve`](super::resolve), for what it leaves to this: a page of a VMA with these terms. The caller is inside a section of the mm lock, in
 /// which `vmas` are looked at.
 #[cold]
 #[inline(never)]
 pub(crate) fn resolve_elsewhere<K: Env>(
     mm: &Mm<K>,
     vmas: &(impl Vmas + ?Sized),
-    page: PageAddr,
+    (page, terms): (PageAddr, Terms),
     request: Request,
-    stays: bool,
 ) -> Result<FaultOutcome, FaultError> {
-    let vma = &vmas.vma_at(page).ok_or(FaultError::NoVma)?;
-    let terms = if stays { vma.terms().staying() } else { vma.terms() };
     let (mut done, mut failed) = (FaultOutcome::Spurious, false);
     for _ in 0..MOST_ROUNDS {
-        // SAFETY: the caller is inside a section of the mm lock, from which it has the VMA.
-        let mut tables = unsafe { Tables::under_mm_lock(mm) };
-        let slot = tables.find(page)?;
-        let action = observe(mm.env(), &slot)?.map(|(state, _)| decide(state, terms, request));
-        let changed = match action {
-            Some(Action::Bring) => match bring(&mut tables, slot, vma) {
-                // It may have been said of what the slot held before the token came back here. Once more, then.
-                Err(FaultError::Failed) if !failed => {
-                    failed = true;
-                    None
-                }
-                changed => changed?,
-            },
-            Some(Action::MapObject) => map_object(&mut tables, slot, vma, request)?,
-            Some(Action::CopyObject { writable }) => copy_object(&mut tables, slot, (vma, terms), writable)?,
-            Some(Action::WriteObject) => write_object(&mut tables, slot, vma)?,
-            // As everywhere, or another CPU owns it.
-            _ => match resolve_by_looking_again(mm, terms, page, request) {
-                Ok(FaultOutcome::Spurious) => return Ok(done),
-                Err(Unresolved::Elsewhere) => None,
+        let next = look(mm, vmas, (page, terms), request, &mut failed)?;
+        if let Next::Enough(outcome) | Next::Usual(Some(outcome)) | Next::LookAgain(Some(outcome)) = next {
+            done = outcome;
+        }
+        match next {
+            Next::Enough(_) => break,
+            Next::LookAgain(_) => {}
+            Next::Usual(_) => match resolve_by_looking_again(mm, terms, page, request) {
+                Ok(FaultOutcome::Spurious) => break,
+                Err(Unresolved::Elsewhere) => {}
                 resolved => return Ok(resolved?),
             },
-        };
-        done = changed.unwrap_or(done);
+        }
     }
     Ok(done)
 }
+
+/// What one look has done, and what comes next.
+enum Next {
+    /// The request needs no more.
+    Enough(FaultOutcome),
+    /// It is a page as others are, or another CPU owns it.
+    Usual(Option<FaultOutcome>),
+    LookAgain(Option<FaultOutcome>),
+}
+
+/// One round. By itself, since there is mostly one: in a loop, what all rounds have in common would be made ready for many.
+#[inline(never)]
+fn look<K: Env>(
+    mm: &Mm<K>,
+    vmas: &(impl Vmas + ?Sized),
+    (page, terms): (PageAddr, Terms),
+    request: Request,
+    failed: &mut bool,
+) -> Result<Next, FaultError> {
+    let shown = || vmas.vma_at(page)?.object_page(page);
+    // SAFETY: the caller is inside a section of the mm lock, from which it has the VMA.
+    let mut tables = unsafe { Tables::under_mm_lock(mm) };
+    let slot = tables.find(page)?;
+    let Some((state, _)) = observe(mm.env(), &slot)? else { return Ok(Next::Usual(None)) };
+    let action = decide(state, terms, request);
+    let changed = match action {
+        Action::Bring => match bring(&mut tables, slot, terms) {
+            // It may have been said of what the slot held before the token came back here. Once more, then.
+            Err(FaultError::Failed) if !*failed => {
+                *failed = true;
+                None
+            }
+            changed => changed?,
+        },
+        Action::MapObject => map_object(&mut tables, slot, (shown(), terms), request)?,
+        Action::CopyObject { writable } => copy_object(&mut tables, slot, (shown(), terms), writable)?,
+        Action::WriteObject => write_object(&mut tables, slot, shown())?,
+        _ => return Ok(Next::Usual(None)),
+    };
+    Ok(match changed {
+        Some(outcome) if is_enough(action, request) => Next::Enough(outcome),
+        Some(outcome) if action == Action::Bring => Next::Usual(Some(outcome)),
+        changed => Next::LookAgain(changed),
+    })
+}
+
+/// Whether `request` needs no second look once this was done for it.
+fn is_enough(action: Action, request: Request) -> bool {
+    match request {
+        Request::Read | Request::Execute => true,
+        Request::Write => matches!(action, Action::WriteObject | Action::CopyObject { .. }),
+        Request::Unshare | Request::ForcedWrite => matches!(action, Action::CopyObject { .. }),
+    }
+}
+
+/// An object, and the number of its page.
+pub(crate) type ObjectPage = (ObjectId, u32);
 
 /// What was done. `None`: nothing, since the entry is another by now.
 type Changed = Result<Option<FaultOutcome>, FaultError>;
 
 /// The token's page, read-only. Whose it is, its word says to the next look: when the last holder of the token has let go of it, the
 /// frame is this entry's alone.
-fn bring<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma) -> Changed {
+fn bring<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, terms: Terms) -> Changed {
     let Some(token) = slot.entry.as_token() else { return Ok(None) };
     let env = tables.env();
     let tokens = env.extras().tokens();
@@ -86,7 +129,7 @@ fn bring<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma) -> Changed {
     };
     match too_early.unwrap_or_else(|| tokens.bring(env, token)) {
         Ok(frame) => {
-            let entry = leaf(frame, LeafSize::Size4KiB, vma.terms(), false);
+            let entry = leaf(frame, LeafSize::Size4KiB, terms, false);
             // SAFETY: a leaf of the lowest level, whose reference came with the frame; it is read-only.
             unsafe { broken.fill(entry) };
             tokens.release(env, token);
@@ -110,7 +153,7 @@ pub(crate) struct HeldPage<'k, K: Env> {
 }
 
 impl<'k, K: Env> HeldPage<'k, K> {
-    pub(crate) fn of(env: &'k K, (id, page): (ObjectId, u32), access: Access) -> Result<Self, ObjectError> {
+    pub(crate) fn of(env: &'k K, (id, page): ObjectPage, access: Access) -> Result<Self, ObjectError> {
         Ok(Self { env, frame: env.extras().objects().page(env, id, page, access)? })
     }
 
@@ -128,26 +171,35 @@ impl<K: Env> Drop for HeldPage<'_, K> {
 }
 
 /// The object's page as it is, read-only.
-fn map_object<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma, request: Request) -> Changed {
-    let Some(of) = vma.object_page(slot.page) else { return Ok(None) };
+fn map_object<K: Env>(
+    tables: &mut Tables<'_, K>,
+    slot: Slot,
+    (of, terms): (Option<ObjectPage>, Terms),
+    request: Request,
+) -> Changed {
+    let Some(of) = of else { return Ok(None) };
     let held = HeldPage::of(tables.env(), of, request.access())?;
     // SAFETY: found under this lock; the page lies in a VMA, and VMAs lie in the user half.
     let Some(at) = place_of(unsafe { tables.place_at(&slot, LeafSize::Size4KiB) })? else { return Ok(None) };
-    let entry = leaf(held.frame, LeafSize::Size4KiB, vma.terms(), false);
-    let entry = if vma.terms().is_shared() { entry } else { entry.borrowed() };
+    let entry = leaf(held.frame, LeafSize::Size4KiB, terms, false);
+    let entry = if terms.is_shared() { entry } else { entry.borrowed() };
     // SAFETY: the place is of this size, under this lock; the reference goes to the entry, which is read-only.
     if unsafe { tables.fill(at, LeafSize::Size4KiB, entry) }.is_err() {
         return Ok(None);
     }
     let frame = held.frame;
     held.into_entry();
-    still_the_objects(tables, (slot.page, at, entry), of, frame)?;
-    Ok(Some(FaultOutcome::MappedObject))
+    Ok(still_the_objects(tables, (slot.page, at, entry), of, frame).then_some(FaultOutcome::MappedObject))
 }
 
 /// A copy of the object's page, of this mm alone.
-fn copy_object<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, (vma, terms): (&Vma, Terms), writable: bool) -> Changed {
-    let Some(of) = vma.object_page(slot.page) else { return Ok(None) };
+fn copy_object<K: Env>(
+    tables: &mut Tables<'_, K>,
+    slot: Slot,
+    (of, terms): (Option<ObjectPage>, Terms),
+    writable: bool,
+) -> Changed {
+    let Some(of) = of else { return Ok(None) };
     let held = HeldPage::of(tables.env(), of, Access::Read)?;
     // SAFETY: the reference keeps the page allocated.
     let copy = unsafe { OwnedFrame::copied(tables.env(), held.frame, frame_for(terms, LeafSize::Size4KiB)) }
@@ -160,32 +212,32 @@ fn copy_object<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, (vma, terms): (&V
         return Ok(None);
     }
     copy.into_entry();
-    still_the_objects(tables, (slot.page, at, entry), of, held.frame)?;
-    Ok(Some(FaultOutcome::Copied))
+    Ok(still_the_objects(tables, (slot.page, at, entry), of, held.frame).then_some(FaultOutcome::Copied))
 }
 
-/// What has just been published came of an object's page. If that was cut off meanwhile, whoever did it may have passed here before, and
-/// would not come again.
+/// Whether what has just been published came of what still is the object's page. If that was cut off meanwhile, whoever did it may have passed
+/// here before, and would not come again: so it is taken out.
 fn still_the_objects<K: Env>(
     tables: &mut Tables<'_, K>,
     (page, at, entry): (PageAddr, EntryAddr, Entry),
-    (id, index): (ObjectId, u32),
+    (id, index): ObjectPage,
     frame: Pfn,
-) -> Result<(), FaultError> {
+) -> bool {
     let env = tables.env();
-    if safeguard!(StillTheObjects => !env.extras().objects().still(id, index, frame)) {
+    let gone = safeguard!(StillTheObjects => !env.extras().objects().still(id, index, frame));
+    if gone {
         let slot = Slot { at, entry, level: LeafSize::Size4KiB.level(), page };
         // SAFETY: filled under this lock, and it is a leaf; published here and now. What took it out meanwhile has released it.
         if let Some(broken) = unsafe { tables.break_leaf(slot) } {
             broken.flush().leave_empty().release(env);
         }
     }
-    Ok(())
+    !gone
 }
 
 /// Permits writes to the object's page, if the object does.
-fn write_object<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: &Vma) -> Changed {
-    let Some((id, index)) = vma.object_page(slot.page) else { return Ok(None) };
+fn write_object<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, of: Option<ObjectPage>) -> Changed {
+    let Some((id, index)) = of else { return Ok(None) };
     let env = tables.env();
     let objects = env.extras().objects();
     let frame = slot.entry.leaf_frame(LeafSize::Size4KiB);

@@ -71,6 +71,9 @@ pub(crate) fn fault_in_vmas<K: Env>(
     };
     if vma.is_anonymous() {
         vmas.make_ready(page, fault.access)?;
+    } else if vma.is_shared() {
+        // Nothing there is this mm's own.
+        return resolve_elsewhere(mm, vmas, (page, vma), Request::of(fault.access));
     }
     let result = match fault.access {
         Access::Read => resolve(mm, vma, page, Request::Read),
@@ -81,7 +84,7 @@ pub(crate) fn fault_in_vmas<K: Env>(
         Ok(outcome) => Ok(outcome),
         // Only a page of a foreign VMA without an entry is refused so.
         Err(Unresolved::Foreign) => fill_foreign(mm, vmas, page, fault.access),
-        Err(Unresolved::Elsewhere) => resolve_elsewhere(mm, vmas, page, Request::of(fault.access), false),
+        Err(Unresolved::Elsewhere) => resolve_elsewhere(mm, vmas, (page, vma), Request::of(fault.access)),
         Err(error) => Err(error.into()),
     }
 }

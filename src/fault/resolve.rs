@@ -83,6 +83,9 @@ pub(crate) fn resolve<K: Env>(
         if let Some(outcome) = act_on_usual(&mut tables, slot, vma, request)? {
             return Ok(outcome);
         }
+        if slot.entry.is_token() {
+            return Err(Unresolved::Elsewhere);
+        }
     }
     resolve_by_looking_again(mm, vma, page, request)
 }
@@ -100,7 +103,9 @@ fn act_on_usual<'k, K: Env>(
     if entry.is_empty() {
         return act(tables, slot, State::Empty, None, vma, request);
     }
-    let Some((frame, view)) = observe_anonymous(tables.env(), &slot) else { return LOOK_AGAIN };
+    let Some((frame, view)) = observe_anonymous(tables.env(), &slot) else {
+        return LOOK_AGAIN;
+    };
     let state = State::Anonymous { writable: entry.is_writable(), frame: view };
     act(tables, slot, state, Some(frame), vma, request)
 }
@@ -114,20 +119,31 @@ pub(super) fn resolve_by_looking_again<K: Env>(
     page: PageAddr,
     request: Request,
 ) -> Result<FaultOutcome, Unresolved> {
-    // SAFETY: as in `resolve`.
-    let mut tables = unsafe { Tables::under_mm_lock(mm) };
     // Each round but the last ends because another CPU owns the entry, and will publish, or has changed it; or, once, because
     // rights were restored.
     loop {
-        let slot = tables.find(page)?;
-        let Some((state, frame)) = observe(mm.env(), &slot)? else {
-            K::Relax::relax();
-            continue;
-        };
-        if let Some(outcome) = act(&mut tables, slot, state, frame, vma, request)? {
+        if let Some(outcome) = look_again(mm, vma, page, request)? {
             return Ok(outcome);
         }
     }
+}
+
+/// One round. By itself, since there is mostly one: in a loop, what all rounds have in common would be made ready for many.
+#[inline(never)]
+fn look_again<K: Env>(
+    mm: &Mm<K>,
+    vma: Terms,
+    page: PageAddr,
+    request: Request,
+) -> Result<Option<FaultOutcome>, Unresolved> {
+    // SAFETY: as in `resolve`.
+    let mut tables = unsafe { Tables::under_mm_lock(mm) };
+    let slot = tables.find(page)?;
+    let Some((state, frame)) = observe(mm.env(), &slot)? else {
+        K::Relax::relax();
+        return LOOK_AGAIN;
+    };
+    act(&mut tables, slot, state, frame, vma, request)
 }
 
 /// What follows from what was found in `slot`. `None`: look again.

@@ -327,7 +327,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             other => fault::resolve(mm, terms, page, other),
         };
         match resolved {
-            Err(Unresolved::Elsewhere) => _ = fault::resolve_elsewhere(mm, vmas, page, request, LONG)?,
+            Err(Unresolved::Elsewhere) => _ = fault::resolve_elsewhere(mm, vmas, (page, terms), request)?,
             Ok(FaultOutcome::Spurious) if PIN && vma.backing().is_shared() => self.ask_to_pin(vma, page)?,
             resolved => _ = resolved?,
         }

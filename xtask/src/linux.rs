@@ -75,6 +75,17 @@ pub(crate) const FIGURES: &[Figure] = &[
     figure("fault_copy_net", 1994.0, Some(500.0), "write fault that copies, less the copy"),
     figure("fault_zero_net", 1760.0, Some(360.0), "first touch, less the clearing"),
     figure("unshare_net", 2172.0, Some(420.0), "read-only pin of a shared page, less the copy; with the pin"),
+    figure(
+        "pin_fast_object_4k_b512",
+        199.1,
+        Some(24.0),
+        "as pin_fast_4k_b512, of an object's shared pages; Linux: shmem",
+    ),
+    ours("fault_object", 600.0, "read fault on a page of an object that is in memory"),
+    ours("fault_will_write", 500.0, "the first write to such a page that is mapped"),
+    ours("swap_out_4k", 900.0, "per page that goes to a slot, without the device"),
+    ours("swap_in_4k", 900.0, "read fault on a page whose slot has the frame still"),
+    ours("swap_in_write_4k", 900.0, "the same by a write, after which it is this mm's own"),
     figure(CALIBRATION, CALIBRATION_VALUE, None, "a loop of two instructions"),
 ];
 

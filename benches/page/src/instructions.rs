@@ -16,7 +16,7 @@ const README: &str = "README.md";
 const PICTURE: &str = "docs/bench.svg";
 
 /// What each figure is called, and whether the README shows it.
-const ROWS: [(&str, &str, bool); 17] = [
+const ROWS: [(&str, &str, bool); 23] = [
     ("pin_fast_4k_b512", "pin, 512 pages in a call", true),
     ("pin_fast_4k_b512_scattered", "the same, no two neighbours in memory", false),
     ("pin_fast_4k_b1", "pin, one page in a call", true),
@@ -34,6 +34,12 @@ const ROWS: [(&str, &str, bool); 17] = [
     ("fault_zero_net", "first touch, beyond the clearing", true),
     ("fault_copy_net", "write fault that copies, beyond the copy", true),
     ("unshare_net", "read pin of a shared page, beyond the copy", true),
+    ("pin_fast_object_4k_b512", "pin of shared memory, 512 pages in a call", true),
+    ("fault_object", "read fault on a page of a file that is in memory", false),
+    ("fault_will_write", "the first write to such a page", false),
+    ("swap_out_4k", "swap-out, without the device", false),
+    ("swap_in_4k", "swap-in for reading, without the device", false),
+    ("swap_in_write_4k", "swap-in for writing, without the device", false),
 ];
 
 /// Which rows are shown.

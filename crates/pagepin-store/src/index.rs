@@ -5,6 +5,7 @@
 //! of how many it holds, whatever keys user space makes up.
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 /// No node.
 const NONE: u32 = u32::MAX;
@@ -26,6 +27,8 @@ pub(crate) struct Index<V> {
     root: u32,
     free: u32,
     length: usize,
+    /// Where the value of a key may be, by some bits of the key: most look-ups end there. It may be another's by now, or free.
+    guesses: Vec<Cell<u32>>,
 }
 
 /// The nodes from the root to one, and how many they are.
@@ -50,9 +53,12 @@ impl<V> Index<V> {
     pub(crate) fn new(capacity: u32) -> Option<Self> {
         let mut nodes = Vec::new();
         nodes.try_reserve_exact(capacity as usize).ok()?;
+        let (mut guesses, count) = (Vec::new(), (capacity as usize).checked_next_power_of_two()?);
+        guesses.try_reserve_exact(count).ok()?;
+        guesses.extend((0..count).map(|_| Cell::new(NONE)));
         let next = |node: u32| if node + 1 < capacity { node + 1 } else { NONE };
         nodes.extend((0..capacity).map(|node| Node { key: 0, value: None, left: next(node), right: NONE, level: 0 }));
-        Some(Self { nodes, root: NONE, free: if capacity > 0 { 0 } else { NONE }, length: 0 })
+        Some(Self { nodes, root: NONE, free: if capacity > 0 { 0 } else { NONE }, length: 0, guesses })
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -87,11 +93,24 @@ impl<V> Index<V> {
         if at == NONE { 0 } else { self.node(at).level }
     }
 
+    /// Keys of one object that follow one another have places of their own.
+    fn guess(&self, key: u64) -> &Cell<u32> {
+        let mixed = (key as u32) ^ ((key >> 32) as u32).wrapping_mul(0x9e37_79b1);
+        &self.guesses[mixed as usize & (self.guesses.len() - 1)]
+    }
+
     fn find(&self, key: u64) -> u32 {
-        let mut at = self.root;
-        while at != NONE && self.node(at).key != key {
-            at = if key < self.node(at).key { self.node(at).left } else { self.node(at).right };
+        let guess = self.guess(key);
+        let at = guess.get();
+        if self.nodes.get(at as usize).is_some_and(|node| node.key == key && node.value.is_some()) {
+            return at;
         }
+        let mut at = self.root;
+        // `NONE` is behind the last node.
+        while let Some(node) = self.nodes.get(at as usize).filter(|node| node.key != key) {
+            at = if key < node.key { node.left } else { node.right };
+        }
+        guess.set(at);
         at
     }
 
@@ -136,6 +155,7 @@ impl<V> Index<V> {
             return Err(value);
         }
         self.free = self.node(new).left;
+        self.guess(key).set(new);
         *self.node_mut(new) = Node { key, value: Some(value), left: NONE, right: NONE, level: 1 };
         self.length += 1;
         match path.length.checked_sub(1).map(|last| path.nodes[last]) {

@@ -40,7 +40,7 @@
 //! # What to know
 //!
 //! - **All memory is asked for once**, when a store is made: how many objects, pages and slots there can be is the kernel's choice, and user space
-//!   can have no more made. A page costs 64 bytes besides its frame. Every look-up is constant, or a logarithm of what is cached.
+//!   can have no more made. A page costs 68 bytes besides its frame. Every look-up is constant, or a logarithm of what is cached.
 //! - **Nothing waits.** A device answers at once or [later](Answer::Later); who wants the page meanwhile gets a
 //!   [`NotReady`](pagepin::NotReady), whose number is what [`Cache::read_ended`], and its like, return when it is there. Of a cache it is the
 //!   number of the object, times 2^32, and that of the page; `u32::MAX` in its place stands for any page of the object.

@@ -173,6 +173,13 @@ impl Inner {
         Ok((object, record))
     }
 
+    /// The same, to be changed, and what its object is.
+    pub(super) fn record_mut(&mut self, id: ObjectId, page: u32) -> Result<(Properties, &mut Record), ObjectError> {
+        let properties = self.object_with(id, page)?.properties;
+        let record = self.index.get_mut(key(id, page)).ok_or(ObjectError::NotReady(wait_for(id, page)))?;
+        Ok((properties, record))
+    }
+
     /// Whether this is the object's page.
     pub(super) fn is(&self, id: ObjectId, page: u32, frame: Pfn) -> bool {
         let record = self.record(id, page).ok();

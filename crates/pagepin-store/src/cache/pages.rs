@@ -148,16 +148,14 @@ impl<D: FileDevice> ObjectStore for Cache<D> {
 
     fn will_write(&self, id: ObjectId, page: u32, frame: Pfn) -> Result<(), ObjectError> {
         let mut inner = self.inner.lock();
-        let (object, record) = inner.record(id, page)?;
-        if !object.properties.writable {
+        let (properties, record) = inner.record_mut(id, page)?;
+        if !properties.writable {
             return Err(ObjectError::Denied);
         }
         if record.closed || record.here().is_none_or(|page| page.frame() != frame) {
             return Err(ObjectError::NotReady(wait_for(id, page)));
         }
-        if let Some(record) = inner.index.get_mut(key(id, page)) {
-            record.written = true;
-        }
+        record.written = true;
         Ok(())
     }
 

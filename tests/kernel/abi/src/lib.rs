@@ -120,6 +120,8 @@ numbered! {
         SwapOut = 33,
         /// `(handle, page, direction)`: all that is pinned, between its memory and the disk, past the cache; see [`DIRECT_PAGES`].
         TransferFile = 34,
+        /// `(addr, len, prot, page, shared)`: the memory that all processes can show, from this page of it on, see [`SHARED_MEMORY_PAGES`].
+        MapMemory = 35,
     }
 }
 
@@ -271,6 +273,9 @@ pub const SHARED_PAGES: u64 = 16;
 pub const DIRECT_PAGES: u64 = 32;
 /// And behind these: swap.
 pub const SWAP_PAGES: u64 = 128;
+
+/// Pages of [`Call::MapMemory`]: zeroes, until a process stores something there, and again when no process is left.
+pub const SHARED_MEMORY_PAGES: u64 = 4096;
 
 /// How many notes there are.
 pub const NOTES: u64 = 8;

@@ -3,6 +3,7 @@
 mod errors;
 mod frames;
 mod kinds;
+mod objects;
 mod picture;
 mod pins;
 mod platform;
@@ -13,7 +14,7 @@ use alloc::sync::Arc;
 
 use pagepin::space::{KernelHalf, KernelHalfError, Sharing, SpaceOptions, UserSpace};
 use pagepin::{
-    CurrentSpace, Env as _, FrameTable as _, HasSpace, PageAddr, PageFault, Pfn, Rights,
+    CurrentSpace, Env as _, FrameTable as _, HasSpace, ObjectId, PageAddr, PageFault, Pfn, Rights,
     fault::{FaultError, FaultOutcome},
     fault_from_error_code,
     paging::Tables,
@@ -26,6 +27,7 @@ use x86_64::structures::idt::PageFaultErrorCode;
 use crate::{memory, percpu, shootdown::Machine};
 
 pub use frames::{free_count as free_frame_count, kernel_frame, make_blocks_scarce};
+pub use objects::memory;
 pub use picture::print_memory;
 pub use pins::{Pin, Whose, highest_pins};
 pub use platform::{Booked, Kernel, LEDGER, QUARANTINE, booked, delay_flushes, kernel};
@@ -43,6 +45,7 @@ pub fn init() {
     let half = unsafe { KernelHalf::take_over(kernel().phys_map()) };
     KERNEL_HALF.call_once(|| half.unwrap_or_else(|error| panic!("{error}")));
     kinds::init();
+    store::objects().create_memory(kernel());
 }
 
 /// One process's memory.
@@ -88,12 +91,21 @@ impl AddressSpace {
 
     /// The file from a page of it on, shared or private.
     pub fn map_file(&self, addr: u64, len: u64, prot: u64, page: u64, shared: bool) -> Result<(), Error> {
+        self.map_object(store::file()?, addr, len, prot, page, shared)
+    }
+
+    /// The memory that processes share, from a page of it on; or a private copy of it.
+    pub fn map_memory(&self, addr: u64, len: u64, prot: u64, page: u64, shared: bool) -> Result<(), Error> {
+        self.map_object(objects::memory(), addr, len, prot, page, shared)
+    }
+
+    fn map_object(&self, id: ObjectId, addr: u64, len: u64, prot: u64, page: u64, shared: bool) -> Result<(), Error> {
         if addr < USER_START {
             return Err(Error::Invalid);
         }
         let page = u32::try_from(page).map_err(|_| Error::Invalid)?;
         let sharing = if shared { Sharing::Shared } else { Sharing::Private };
-        self.space.map_object(addr, len, store::file()?, page, sharing, rights(prot)?).map_err(errors::space)
+        self.space.map_object(addr, len, id, page, sharing, rights(prot)?).map_err(errors::space)
     }
 
     /// How many pages went to the disk.

@@ -10,7 +10,7 @@ use spin::Once;
 
 use super::{
     frames::Frames,
-    store::{self, Files, Swapped},
+    store::{self, Shown, Swapped},
 };
 use crate::{
     memory,
@@ -33,7 +33,7 @@ pub type Words = pagepin::frame::Wide;
 pub type Kernel = Platform<OffsetPhysMap, FlatFrameTable<'static, Words>, Frames, InterruptsOff, Ipi, Poll, PerCpu>;
 
 /// What each CPU keeps for itself, and where pages are that no address space has.
-type PerCpu = Extras<(), Counters, (), (), CpuReaders<Machine, MAX_CPUS>, &'static Swapped, &'static Files>;
+type PerCpu = Extras<(), Counters, (), (), CpuReaders<Machine, MAX_CPUS>, &'static Swapped, &'static Shown>;
 
 static KERNEL: Once<Kernel> = Once::new();
 
@@ -48,8 +48,8 @@ pub fn init() {
         let table = table.into_flat().expect("all of it is one region");
         // SAFETY: table and source were made for each other and for the map.
         let platform = unsafe { Platform::with_relax(map, table, Frames(source), InterruptsOff, Ipi) };
-        let (files, swapped) = store::parts();
-        platform.with_extras(Extras::new().mm_readers(CpuReaders::new(Machine)).tokens(swapped).objects(files))
+        let (shown, swapped) = store::parts();
+        platform.with_extras(Extras::new().mm_readers(CpuReaders::new(Machine)).tokens(swapped).objects(shown))
     });
 }
 

@@ -1,4 +1,4 @@
-//! Files and swap: a cache and slots of `pagepin-store` over the disk.
+//! Files and swap: a cache and slots of `pagepin-store` over the disk. What else can be shown is in [`objects`](super::objects).
 //!
 //! The disk answers late: a request is put into a queue, the fault says that the page is not ready, and whoever was told so does what is in the queue,
 //! with nothing held, before it tries again.
@@ -9,12 +9,12 @@ use core::ops::Range;
 use pagepin::{Env, ExtraParts, FreshPage, ObjectId, PAGE_SIZE, Stored, StoredPage};
 use pagepin_abi::{DIRECT_PAGES, Error, FILE_PAGES, SWAP_PAGES};
 use pagepin_store::{
-    Answer, Cache, Device, DeviceError, FileDevice, FilePage, Properties, ReadRequest, Shown, Slots, StoreError,
-    WhenPinned, WriteRequest,
+    Answer, Cache, Device, DeviceError, FileDevice, FilePage, Properties, ReadRequest, Slots, StoreError, WhenPinned,
+    WriteRequest,
 };
 use spin::{Once, mutex::SpinMutex};
 
-use super::kernel;
+use super::{kernel, objects::Objects};
 use crate::{disk, edu::Direction, poll::Poll, process};
 
 /// Pages of the disk: the file's, those that are read and written past the cache, and swap.
@@ -23,19 +23,23 @@ const SWAP: u64 = FILE_PAGES + DIRECT_PAGES;
 /// Fewer than the file has: so pages are evicted.
 const CACHED_PAGES: u32 = FILE_PAGES as u32 - 4;
 
-pub type Files = Stored<Cache<Queue>>;
+/// More than the disk has pages for: what has a slot behind them stays in memory.
+const SLOTS: u32 = 4096;
+
+pub type Shown = Stored<Objects>;
 pub type Swapped = Stored<Slots<Queue>>;
 
-static FILES: Once<Files> = Once::new();
+static SHOWN: Once<Shown> = Once::new();
 static SWAPPED: Once<Swapped> = Once::new();
 /// The file, if there is a disk.
 static FILE: Once<ObjectId> = Once::new();
 
 /// Before the kernel's platform is made.
-pub fn parts() -> (&'static Files, &'static Swapped) {
-    let files = FILES.call_once(|| Stored(Cache::new(Queue, 1, CACHED_PAGES).expect("room on the heap")));
-    let swapped = SWAPPED.call_once(|| Stored(Slots::new(Queue, SWAP_PAGES as u32).expect("room on the heap")));
-    (files, swapped)
+pub fn parts() -> (&'static Shown, &'static Swapped) {
+    let objects = || Objects::new(Cache::new(Queue, 1, CACHED_PAGES)?);
+    let shown = SHOWN.call_once(|| Stored(objects().expect("room on the heap")));
+    let swapped = SWAPPED.call_once(|| Stored(Slots::new(Queue, SLOTS).expect("room on the heap")));
+    (shown, swapped)
 }
 
 /// Once the disk has been looked for, and is there.
@@ -45,6 +49,10 @@ pub fn init() {
 }
 
 fn files() -> &'static Cache<Queue> {
+    &objects().files
+}
+
+pub fn objects() -> &'static Objects {
     &ExtraParts::objects(kernel().extras()).0
 }
 
@@ -130,7 +138,8 @@ pub fn work() {
                 slots().read_ended(kernel(), request, result);
             }
             Request::WriteSwap(request) => {
-                let result = write(SWAP + request.at(), request.page());
+                let has_place = request.at() < SWAP_PAGES;
+                let result = if has_place { write(SWAP + request.at(), request.page()) } else { Err(DeviceError) };
                 slots().write_ended(kernel(), request, result);
             }
         }
@@ -140,7 +149,7 @@ pub fn work() {
 /// Every process's address space.
 struct All(Vec<Arc<super::AddressSpace>>);
 
-impl Shown for All {
+impl pagepin_store::Shown for All {
     fn write_protect(&self, id: ObjectId, pages: Range<u32>) {
         for space in &self.0 {
             space.space.write_protect_object(id, pages.clone()).expect("sound tables");

@@ -88,6 +88,7 @@ fn run_program(program: Program, argument: u64) -> Result<Status, pagepin_abi::E
         status = status.or_else(|| process::reap(pid));
         status.is_some() && process::is_quiet()
     });
+    mm::store::objects().clear_memory(mm::kernel());
     status.ok_or(pagepin_abi::Error::NotFound)
 }
 

@@ -63,6 +63,11 @@ pub fn map_file(addr: u64, len: u64, prot: u64, page: u64, shared: bool) -> Resu
     call(Call::MapFile, [addr, len, prot, page, u64::from(shared)]).map(drop)
 }
 
+/// The memory that all processes can show, from this page of it on, or a private copy of it.
+pub fn map_memory(addr: u64, len: u64, prot: u64, page: u64, shared: bool) -> Result {
+    call(Call::MapMemory, [addr, len, prot, page, u64::from(shared)]).map(drop)
+}
+
 /// What was written of the file is on the disk when this returns.
 pub fn sync_file() -> Result {
     call(Call::SyncFile, [0; 5]).map(drop)

@@ -3,6 +3,8 @@
 //! however few pages it is for stays in, where pages are passed in calls of a fixed
 //! size (`_b512`, `_b1`), and drops out elsewhere.
 
+mod kinds;
+
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::{arch::asm, hint::black_box, mem};
 
@@ -89,12 +91,17 @@ impl Subject {
     fn touched(pages: u64, order: impl Fn(u64) -> u64) -> Self {
         let this = Self::new();
         this.space().map(VMA, pages * PAGE, Rights::READ | Rights::WRITE).expect("room for a VMA");
+        this.touch(pages, order);
+        this
+    }
+
+    /// Writes to the first pages, in the order given.
+    fn touch(&self, pages: u64, order: impl Fn(u64) -> u64) {
         for page in 0..pages {
             let address = VMA + order(page) * PAGE;
             let fault = Fault { address, access: Access::Write, key_denied: false, malformed_table: false };
-            this.space().fault(fault).expect("memory for a page");
+            self.space().fault(fault).expect("memory for a page");
         }
-        this
     }
 
     fn space(&self) -> &UserSpace<&'static Kernel> {
@@ -342,4 +349,5 @@ pub fn run() {
     unshare("unshare_b64_net", Some(64));
     unshare("unshare_b1_net", Some(1));
     ledger();
+    kinds::run();
 }
