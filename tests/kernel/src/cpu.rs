@@ -19,6 +19,12 @@ pub fn memory_types() -> u64 {
     unsafe { PAT.read() }
 }
 
+/// Whether this processor, and so all of them, can walk five levels of tables.
+pub fn knows_five_levels() -> bool {
+    const LA57: u32 = 1 << 16;
+    core::arch::x86_64::__cpuid_count(7, 0).ecx & LA57 != 0
+}
+
 pub fn init() {
     // Boot code and trampoline switch these on. Without them the kernel would write
     // through read-only mappings and reserved bits would fault.

@@ -51,6 +51,11 @@ fn main(boot: &'static BootInfo) -> ! {
     smp::init_this_cpu(0);
     time::init();
     mm::init();
+    let mode = fw_cfg::string("opt/pagepin/mode");
+    let mode = mode.as_deref().unwrap_or("test").trim();
+    if mode == "test" {
+        modes::five_levels::visit();
+    }
     smp::start_others();
     let device = edu::init().is_ok();
     if disk::init() {
@@ -63,8 +68,7 @@ fn main(boot: &'static BootInfo) -> ! {
         time::ticks_per_millisecond() / 1000,
         if device { "present" } else { "missing" },
     );
-    let mode = fw_cfg::string("opt/pagepin/mode");
-    let passed = modes::run(mode.as_deref().unwrap_or("test").trim());
+    let passed = modes::run(mode);
     exit(if passed { ExitCode::Success } else { ExitCode::Failure })
 }
 

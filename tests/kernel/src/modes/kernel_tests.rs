@@ -7,7 +7,7 @@ use crate::{
     cpu,
     edu::{self, Direction},
     fw_cfg, memory,
-    modes::{Outcome, ready_made, stale, user_copies},
+    modes::{Outcome, five_levels, ready_made, stale, user_copies},
     percpu, poll, shootdown, smp,
     trap::{self, Trap, UserContext},
 };
@@ -27,6 +27,7 @@ const TESTS: &[Test] = &[
     ("refused_return_is_the_program_s_exception", refused_return),
     ("cpus_flushing_each_other_do_not_deadlock", cpus_flushing_each_other),
     ("no_cpu_reads_through_a_flushed_translation", stale::no_cpu_reads_through_a_flushed_translation),
+    ("five_levels_are_walked", five_levels::five_levels_are_walked),
     ("edu_moves_bytes_both_ways", edu_moves_bytes_both_ways),
     ("ready_made_parts_work_on_one_cpu", ready_made::ready_made_parts_work),
     ("ready_made_parts_work_on_several_cpus", ready_made::ready_made_parts_work_on_several_cpus),

@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod drivers;
 mod files;
+pub mod five_levels;
 mod iommu;
 mod kernel_tests;
 mod ready_made;

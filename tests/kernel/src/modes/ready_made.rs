@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// This kernel's own pool, behind the traits of the `x86_64` crate.
-struct Pool;
+pub struct Pool;
 
 // SAFETY: the pool hands out each frame once.
 unsafe impl FrameAllocator<Size4KiB> for Pool {

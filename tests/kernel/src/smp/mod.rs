@@ -11,7 +11,7 @@ use spin::mutex::SpinMutex;
 use crate::{apic, cpu, fw_cfg, gdt, idt, ipi, memory, percpu, poll, poll::Poll, sched, shootdown, time};
 
 const STACK_BYTES: usize = 64 * 1024;
-const START_TIMEOUT_US: u64 = 2_000_000;
+const START_TIMEOUT_US: u64 = 10_000_000;
 
 /// Sets up the calling CPU, whichever it is: what the first one does in `main` and
 /// the others after the trampoline.
@@ -25,22 +25,40 @@ pub fn init_this_cpu(index: u32) {
     percpu::shared(index as usize).online.store(true, Ordering::SeqCst);
 }
 
+/// The local APICs of the other CPUs.
+fn others() -> impl Iterator<Item = u32> {
+    let count = usize::from(fw_cfg::cpu_count().unwrap_or(1)).min(percpu::MAX_CPUS);
+    let this = apic::id();
+    (0..count as u32).filter(move |&id| id != this)
+}
+
 /// Starts every CPU there is.
 pub fn start_others() {
-    let count = usize::from(fw_cfg::cpu_count().unwrap_or(1)).min(percpu::MAX_CPUS);
     trampoline::install(memory::boot_root());
-    let this = apic::id();
-    for apic_id in (0..count as u32).filter(|&id| id != this) {
+    for apic_id in others() {
         let index = percpu::online().count();
-        let stack = vec![0u8; STACK_BYTES].leak();
-        trampoline::aim(stack.as_ptr_range().end as u64 & !0xf, ap_main, index as u32);
-        apic::start(apic_id, trampoline::PAGE);
-        let deadline = time::now() + START_TIMEOUT_US;
-        let online = &percpu::shared(index).online;
-        poll::until(|| online.load(Ordering::SeqCst) || time::now() > deadline);
-        assert!(online.load(Ordering::SeqCst), "cpu with apic id {apic_id} does not start");
+        start(apic_id, index, ap_main, || percpu::shared(index).online.load(Ordering::SeqCst));
     }
     trampoline::remove();
+}
+
+/// Starts one of the other CPUs with tables of five levels, whose last entry leads to the boot loader's root, and waits until it is `done`. Later it is
+/// started again. Does nothing if there is none.
+pub fn start_one_with_five_levels(entry: extern "C" fn(u32) -> !, done: impl Fn() -> bool) {
+    let Some(apic_id) = others().next() else { return };
+    trampoline::install(memory::boot_root());
+    trampoline::begin_with_five_levels();
+    start(apic_id, percpu::online().count(), entry, done);
+    trampoline::remove();
+}
+
+fn start(apic_id: u32, index: usize, entry: extern "C" fn(u32) -> !, done: impl Fn() -> bool) {
+    let stack = vec![0u8; STACK_BYTES].leak();
+    trampoline::aim(stack.as_ptr_range().end as u64 & !0xf, entry, index as u32);
+    apic::start(apic_id, trampoline::PAGE);
+    let deadline = time::now() + START_TIMEOUT_US;
+    poll::until(|| done() || time::now() > deadline);
+    assert!(done(), "cpu with apic id {apic_id} does not start");
 }
 
 extern "C" fn ap_main(index: u32) -> ! {

@@ -14,12 +14,16 @@ pub const PAGE: u8 = 8;
 const BASE: u64 = (PAGE as u64) << 12;
 const PRESENT_WRITABLE: u64 = 0b11;
 const HUGE: u64 = 1 << 7;
+/// Of `CR4`.
+const PAE: u64 = 1 << 5;
+const LA57: u64 = 1 << 12;
 
 global_asm!(
     r#"
 .section .rodata.trampoline, "a"
 .balign 16
-.global ap_start, ap_end, ap_root, ap_stack, ap_entry, ap_argument
+.global ap_start, ap_end, ap_control, ap_root, ap_stack, ap_entry, ap_argument
+.set ap_control_offset, ap_control - ap_start
 .set ap_root_offset, ap_root - ap_start
 .set ap_gdt_pointer_offset, ap_gdt_pointer - ap_start
 .code16
@@ -28,7 +32,7 @@ ap_start:
     cld
     mov ax, cs                          # the startup vector: offsets count from ap_start
     mov ds, ax
-    mov eax, 0x20                       # PAE
+    mov eax, dword ptr [ap_control_offset]
     mov cr4, eax
     mov eax, dword ptr [ap_root_offset]
     mov cr3, eax
@@ -63,6 +67,7 @@ ap_gdt_pointer:
     .word 15
     .long ap_gdt - ap_start + {base}
 .balign 8
+ap_control:  .quad 0
 ap_root:     .quad 0
 ap_stack:    .quad 0
 ap_entry:    .quad 0
@@ -76,6 +81,7 @@ ap_end:
 unsafe extern "C" {
     static ap_start: u8;
     static ap_end: u8;
+    static ap_control: u8;
     static ap_root: u8;
     static ap_stack: u8;
     static ap_entry: u8;
@@ -98,12 +104,25 @@ pub fn install(root: u64) {
     // SAFETY: source and length are those of the code above; the destination is RAM
     // that nobody uses, just checked, and in the direct map.
     unsafe { memory::direct(BASE).copy_from_nonoverlapping(&raw const ap_start, len) };
+    store(&raw const ap_control, PAE);
     store(&raw const ap_root, root);
     let middle = mm::table().expect("memory for the trampoline");
     let upper = mm::table().expect("memory for the trampoline");
     memory::write_entry(middle, 0, PRESENT_WRITABLE | HUGE);
     memory::write_entry(upper, 0, middle | PRESENT_WRITABLE);
     memory::write_entry(root, 0, upper | PRESENT_WRITABLE);
+}
+
+/// The next CPU begins with tables of five levels: a fifth one over the boot loader's root. `CR4.LA57` can be changed only while paging is off, as it is
+/// at the start of the trampoline.
+pub fn begin_with_five_levels() {
+    let (root, below) = (mm::table().expect("memory for a root"), memory::boot_root() | PRESENT_WRITABLE);
+    assert!(root < 1 << 32);
+    // The identity mapping, and the kernel.
+    memory::write_entry(root, 0, below);
+    memory::write_entry(root, 511, below);
+    store(&raw const ap_control, PAE | LA57);
+    store(&raw const ap_root, root);
 }
 
 /// Tells the next CPU where to go.
