@@ -9,7 +9,7 @@ use crate::errno::{EACCES, EAGAIN, EDEADLK, EFAULT, EIO, ENOMEM};
 use crate::paging::TableError;
 
 /// Why a fault could not be resolved. Nothing was changed, except that a page that had lost all rights, and whose VMA has
-/// some again, may be present again, read-only.
+/// some again, may be present again, read-only; and that a page whose object refuses the write may be shown, read-only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FaultError {

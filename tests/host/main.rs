@@ -50,6 +50,7 @@ fn random_cases(cases: u32) -> proptest::prelude::ProptestConfig {
 }
 
 mod adapters;
+mod answers;
 mod batches;
 mod block_charges;
 mod boot_memory;

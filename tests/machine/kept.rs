@@ -9,7 +9,7 @@ use pagepin::frame::Layout;
 use pagepin::{Pfn, Token};
 
 use crate::machine::Machine;
-pub(crate) use shelf::{READING, Shelf, WRITE_BACK, first_byte};
+pub(crate) use shelf::{OneRefusal, READING, Shelf, WRITE_BACK, first_byte};
 pub(crate) use slots::Slots;
 
 pub(crate) fn shelf() -> Shelf {

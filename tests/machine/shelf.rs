@@ -19,6 +19,29 @@ pub(crate) const WRITE_BACK: NotReady = NotReady(77);
 /// And one that is read.
 pub(crate) const READING: NotReady = NotReady(78);
 
+/// Which of the answers that may be a refusal is one.
+#[derive(Default)]
+pub(crate) struct OneRefusal(Cell<Option<u64>>);
+
+impl OneRefusal {
+    /// The answer after so many others is a refusal; none: no more.
+    pub(crate) fn after(&self, answers: Option<u64>) {
+        self.0.set(answers);
+    }
+
+    /// Whether it has not been given.
+    pub(crate) fn is_left(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Whether this answer is.
+    pub(crate) fn is_now(&self) -> bool {
+        let left = self.0.get();
+        self.0.set(left.and_then(|left| left.checked_sub(1)));
+        left == Some(0)
+    }
+}
+
 /// See the [module text](self).
 pub(crate) struct Shelf(OneThread<Inner>);
 
@@ -35,6 +58,8 @@ struct Inner {
     writes: Cell<u64>,
     written_back: Cell<bool>,
     movable: Cell<bool>,
+    refusal: OneRefusal,
+    never_still: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -95,6 +120,16 @@ impl Shelf {
         self.inner().movable.set(movable);
     }
 
+    /// Whether each page that was shown is the object's no more when that is asked.
+    pub(crate) fn never_still(&self, never: bool) {
+        self.inner().never_still.set(never);
+    }
+
+    /// One answer that is a refusal, or says that a page is not the object's any more.
+    pub(crate) fn refusal(&self) -> &OneRefusal {
+        &self.inner().refusal
+    }
+
     /// How often a first write was asked for and granted.
     pub(crate) fn writes(&self) -> u64 {
         self.inner().writes.get()
@@ -135,6 +170,9 @@ impl Shelf {
 unsafe impl Objects for Shelf {
     fn page<K: Env>(&self, kernel: &K, id: ObjectId, page: u32, _: Access) -> Result<Pfn, ObjectError> {
         let inner = self.inner();
+        if inner.refusal.is_now() {
+            return Err(ObjectError::Failed);
+        }
         let length = inner.objects.borrow().get(&id).ok_or(ObjectError::NoObject)?.length;
         if page >= length {
             return Err(ObjectError::PastEnd);
@@ -170,6 +208,9 @@ unsafe impl Objects for Shelf {
     fn will_write<K: Env>(&self, _: &K, id: ObjectId, page: u32, frame: Pfn) -> Result<(), ObjectError> {
         let inner = self.inner();
         assert_eq!(self.frame(id, page), Some(frame), "the first write to another page than is shown");
+        if inner.refusal.is_now() {
+            return Err(ObjectError::Failed);
+        }
         if inner.no_writes.get() {
             return Err(ObjectError::Denied);
         }
@@ -182,10 +223,13 @@ unsafe impl Objects for Shelf {
     }
 
     fn still(&self, id: ObjectId, page: u32, frame: Pfn) -> bool {
-        self.frame(id, page) == Some(frame)
+        !self.inner().never_still.get() && !self.inner().refusal.is_now() && self.frame(id, page) == Some(frame)
     }
 
     fn may_pin(&self, id: ObjectId, page: u32) -> Result<(), ObjectError> {
+        if self.inner().refusal.is_now() {
+            return Err(ObjectError::Failed);
+        }
         let objects = self.inner().objects.borrow();
         let object = objects.get(&id).ok_or(ObjectError::NoObject)?;
         if object.closed.contains(&page) { Err(ObjectError::NotReady(WRITE_BACK)) } else { Ok(()) }
@@ -196,6 +240,9 @@ unsafe impl Objects for Shelf {
     }
 
     fn mapped(&self, id: ObjectId, pages: u64) -> Result<(), ObjectError> {
+        if self.inner().refusal.is_now() {
+            return Err(ObjectError::NoObject);
+        }
         self.inner().objects.borrow_mut().get_mut(&id).ok_or(ObjectError::NoObject)?.mapped += pages;
         Ok(())
     }

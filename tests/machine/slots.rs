@@ -9,6 +9,7 @@ use pagepin::{
     Env, FrameRequest, FrameSource, FrameTable, NotReady, PAGE_SIZE, Pfn, PhysMap, Token, TokenError, Tokens,
 };
 
+use super::OneRefusal;
 use crate::machine::memory::release;
 use crate::machine::one_thread::OneThread;
 use crate::machine::{Machine, MachineExtras};
@@ -30,6 +31,7 @@ struct Inner {
     lost: Cell<bool>,
     /// Holders that a slot may get by fork.
     duplicates: Cell<u64>,
+    refusal: OneRefusal,
 }
 
 #[derive(Default)]
@@ -78,6 +80,11 @@ impl Slots {
         self.inner().duplicates.set(count);
     }
 
+    /// One answer that is a refusal.
+    pub(crate) fn refusal(&self) -> &OneRefusal {
+        &self.inner().refusal
+    }
+
     /// How many hold each token that somebody holds.
     pub(crate) fn holders(&self) -> BTreeMap<Token, u64> {
         let slots = self.inner().slots.borrow();
@@ -106,6 +113,9 @@ impl Slots {
 unsafe impl Tokens for Slots {
     fn reserve(&self) -> Result<Token, TokenError> {
         let inner = self.inner();
+        if inner.refusal.is_now() {
+            return Err(TokenError::Full);
+        }
         let room = inner.room.get().checked_sub(1).ok_or(TokenError::Full)?;
         inner.room.set(room);
         let mut slots = inner.slots.borrow_mut();
@@ -126,6 +136,9 @@ unsafe impl Tokens for Slots {
 
     fn duplicate(&self, token: Token) -> Result<(), TokenError> {
         let inner = self.inner();
+        if inner.refusal.is_now() {
+            return Err(TokenError::Full);
+        }
         let duplicates = inner.duplicates.get().checked_sub(1).ok_or(TokenError::Full)?;
         inner.duplicates.set(duplicates);
         inner.slots.borrow_mut().get_mut(&token.number()).expect("a token that somebody holds").holders += 1;
@@ -150,6 +163,9 @@ unsafe impl Tokens for Slots {
     fn fetch<K: Env>(&self, kernel: &K, token: Token) -> Result<(), TokenError> {
         let inner = self.inner();
         let number = token.number();
+        if inner.refusal.is_now() {
+            return Err(TokenError::NotReady(NotReady(number)));
+        }
         if inner.lost.get() || !inner.slots.borrow().contains_key(&number) {
             return Err(TokenError::Lost);
         }
@@ -179,6 +195,9 @@ unsafe impl Tokens for Slots {
     }
 
     fn bring<K: Env>(&self, kernel: &K, token: Token) -> Result<Pfn, TokenError> {
+        if self.inner().refusal.is_now() {
+            return Err(TokenError::Full);
+        }
         let slots = self.inner().slots.borrow();
         let slot = slots.get(&token.number()).ok_or(TokenError::Lost)?;
         let frame = slot.frame.ok_or(TokenError::NotReady(NotReady(token.number())))?;
