@@ -85,6 +85,7 @@ mod merge;
 mod mm_lock;
 mod moves;
 mod object_pins;
+mod objects_random;
 mod pin_family;
 mod pin_terms;
 mod pinned_page;

@@ -90,6 +90,13 @@ impl Shelf {
         self.inner().objects.borrow_mut().insert(id, Object { length, ..Object::default() });
     }
 
+    /// The object has so many pages, if it had fewer.
+    pub(crate) fn grow(&self, id: ObjectId, length: u32) {
+        let mut objects = self.inner().objects.borrow_mut();
+        let object = objects.get_mut(&id).expect("an object that there is");
+        object.length = object.length.max(length);
+    }
+
     /// The next `count` look-ups of a page say that it is not ready.
     pub(crate) fn delay(&self, count: u64) {
         self.inner().delays.set(count);
@@ -275,6 +282,12 @@ impl<L: Layout> Machine<L> {
     /// The first half of a truncation: the object has no pages from `length` on.
     pub(crate) fn cut(&self, id: ObjectId, length: u32) {
         self.shelf().cut(self, id, length);
+    }
+
+    /// The first half of a hole: the object gives the page up, and has another when it is asked.
+    pub(crate) fn punch(&self, id: ObjectId, page: u32) {
+        let gone = self.shelf().inner().objects.borrow_mut().get_mut(&id).unwrap().pages.remove(&page);
+        gone.into_iter().for_each(|frame| release(self, frame));
     }
 
     /// All objects go; nobody shows them.
