@@ -97,18 +97,6 @@ pub unsafe trait Vmas {
     /// The VMA that contains `page`.
     fn vma_at(&self, page: PageAddr) -> Option<Vma>;
 
-    /// A page of an anonymous VMA was touched with `access`, or is to be pinned, and is about to be made ready: filled, copied
-    /// or made writable. May it be now? A kernel that keeps pages elsewhere starts to fetch this one and says what to wait
-    /// for; one that has fetched it fills the entry before it answers. It does not wait: the mm lock is held.
-    ///
-    /// # Errors
-    /// [`NotReady`]: the fault or pin ends with it, and nothing is held but what had been pinned before.
-    #[inline(always)]
-    fn make_ready(&self, page: PageAddr, access: Access) -> Result<(), NotReady> {
-        let _ = (page, access);
-        Ok(())
-    }
-
     /// A page of a [`Backing::Foreign`](crate::Backing::Foreign) VMA was touched with `access` and has no entry: fill it, with a leaf of the VMA's memory type,
     /// or say why not.
     ///

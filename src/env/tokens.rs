@@ -15,6 +15,8 @@ pub enum TokenError {
     Full,
     /// The contents are lost: the device failed, or nobody knows the token.
     Lost,
+    /// There is no frame to bring the page back in. Nobody waits for it: the access may be retried when there is memory.
+    NoMemory,
     /// Not yet. Whoever touched the page waits, with nothing held, and tries again.
     NotReady(NotReady),
 }
@@ -24,7 +26,7 @@ impl TokenError {
     #[must_use]
     pub const fn errno(self) -> i32 {
         match self {
-            Self::Full => ENOMEM,
+            Self::Full | Self::NoMemory => ENOMEM,
             Self::Lost => EIO,
             Self::NotReady(_) => EAGAIN,
         }
@@ -36,6 +38,7 @@ impl fmt::Display for TokenError {
         f.write_str(match self {
             Self::Full => "no slot is left for another page",
             Self::Lost => "the contents of the page are lost",
+            Self::NoMemory => "there is no memory to bring the page back",
             Self::NotReady(_) => "the page is not there yet",
         })
     }
@@ -84,14 +87,14 @@ pub unsafe trait Tokens: Sync {
     /// `token` may have no holder by now.
     ///
     /// # Errors
-    /// [`TokenError::NotReady`], [`TokenError::Lost`].
+    /// [`TokenError::NotReady`], [`TokenError::Lost`], [`TokenError::NoMemory`].
     fn fetch<K: Env>(&self, kernel: &K, token: Token) -> Result<(), TokenError>;
 
     /// The page's frame, if it is in memory, for an entry that held `token` and is owned by the caller, who releases the token
     /// afterwards. It only tries.
     ///
     /// # Errors
-    /// [`TokenError::NotReady`]: [`fetch`](Self::fetch) it. [`TokenError::Lost`].
+    /// [`TokenError::NotReady`]: [`fetch`](Self::fetch) it. [`TokenError::Lost`], [`TokenError::NoMemory`].
     fn bring<K: Env>(&self, kernel: &K, token: Token) -> Result<Pfn, TokenError>;
 }
 

@@ -18,8 +18,7 @@ use crate::vma::Terms;
 const MOST: usize = 64;
 
 /// Copies and pins the pages of `vma` from `page` on, as many as need a copy for `request`, at most `most` and to the end of a
-/// table; hands each copy to `pinned`, in order. Before a page but the first is looked at, `is_ready` is asked. 0: the first page
-/// needs something else, or is another CPU's by now.
+/// table; hands each copy to `pinned`, in order. 0: the first page needs something else, or is another CPU's by now.
 ///
 /// The caller holds the mm lock (for reading).
 ///
@@ -32,7 +31,6 @@ pub(crate) fn copy_pinned<K: Env>(
     page: PageAddr,
     most: u64,
     request: Request,
-    mut is_ready: impl FnMut(PageAddr) -> bool,
     pinned: impl FnMut(Pfn),
 ) -> Result<u64, Unresolved> {
     // SAFETY: the caller is inside a section of the mm lock, from which it has the VMA.
@@ -46,9 +44,6 @@ pub(crate) fn copy_pinned<K: Env>(
     let mut failed = None;
     for index in 0..most {
         let (at, page) = (first.at.offset(index), page.offset(index));
-        if index != 0 && !is_ready(page) {
-            break;
-        }
         let slot = Slot { at, entry: tables.load(at), page, ..first };
         match copies.prepare(&tables, slot, vma, request) {
             Ok(true) => {}

@@ -113,16 +113,10 @@ impl From<ObjectError> for FaultError {
 impl From<TokenError> for FaultError {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::Full => Self::NoMemory,
+            TokenError::Full | TokenError::NoMemory => Self::NoMemory,
             TokenError::Lost => Self::Failed,
             TokenError::NotReady(what) => Self::NotReady(what),
         }
-    }
-}
-
-impl From<NotReady> for FaultError {
-    fn from(what: NotReady) -> Self {
-        Self::NotReady(what)
     }
 }
 

@@ -69,9 +69,7 @@ pub(crate) fn fault_in_vmas<K: Env>(
             .err()
             .map_or(FaultError::NoVma, FaultError::Address));
     };
-    if vma.is_anonymous() {
-        vmas.make_ready(page, fault.access)?;
-    } else if vma.is_shared() {
+    if vma.is_shared() {
         // Nothing there is this mm's own.
         return resolve_elsewhere(mm, vmas, (page, vma), Request::of(fault.access));
     }

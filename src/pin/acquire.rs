@@ -13,7 +13,7 @@ use crate::arch::{Demand, KeyRights};
 use crate::env::{AddressSpace, Counted, DeviceFrames, Env, ExtraParts, Objects, ReadSide, Vmas, count};
 use crate::fault::{self, FaultError, FaultOutcome, Request, Unresolved};
 use crate::frame::Dirty;
-use crate::rights::{Access, Rights};
+use crate::rights::Rights;
 use crate::vma::{Backing, Vma};
 
 /// The drivers that own frames.
@@ -309,14 +309,12 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         request: Request,
         runs: &mut Runs<'_>,
     ) -> Result<(), PinError> {
-        let (mm, access) = (self.space.mm(), if request == Request::Unshare { Access::Read } else { Access::Write });
+        let mm = self.space.mm();
         let terms = if LONG { vma.terms().staying() } else { vma.terms() };
-        vmas.make_ready(page, access).map_err(PinError::NotReady)?;
         let most = page.pages_to(end).min(runs.room());
         if PIN && most > 1 {
-            let is_ready = |page| vmas.make_ready(page, access).is_ok();
             let pinned = |frame| runs.add(PhysRun::from_parts(frame, 1, 0));
-            if fault::copy_pinned(mm, terms, page, most, request, is_ready, pinned)? != 0 {
+            if fault::copy_pinned(mm, terms, page, most, request, pinned)? != 0 {
                 return Ok(());
             }
         }

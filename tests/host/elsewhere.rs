@@ -59,6 +59,20 @@ fn a_page_that_a_pin_sees_first_has_its_contents<L: Layout>() {
     machine.audit(&[&process], &Default::default());
 }
 
+/// A page that has no frame to come back in says so, which is no wait for a device; and nothing has changed.
+fn a_page_without_memory_to_come_back_in_says_so<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = swapped(&machine);
+    machine.write_out();
+    let before = machine.image(&[&process]);
+    machine.memory().allow(Some(0));
+    assert_eq!(machine.load(0, &process, A, 1).err(), Some(FaultError::NoMemory));
+    assert_eq!(machine.pin::<Read>(&process, A, 1).err(), Some(PinError::NoMemory));
+    machine.memory().allow(None);
+    before.assert_same(&machine.image(&[&process]), "no memory");
+    assert_eq!(bytes(&machine, &process, 4), [10, 11, 12, 13]);
+}
+
 /// A pinned page keeps its frame and its entry; its neighbours go.
 fn what_is_pinned_stays<L: Layout>() {
     let machine = Machine::<L>::new(64);
@@ -426,6 +440,7 @@ fn objects_that_fail_change_nothing<L: Layout>() {
 every_layout!(
     pages_come_back_from_their_slots,
     a_page_that_a_pin_sees_first_has_its_contents,
+    a_page_without_memory_to_come_back_in_says_so,
     what_is_pinned_stays,
     a_write_by_a_stale_translation_goes_with_the_page,
     fork_duplicates_tokens,

@@ -1,7 +1,7 @@
 //! The library embedded by hand: an [`AddressSpace`] of the kernel's own, device memory that is mapped on demand, and an
 //! environment put together from parts behind references.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 use pagepin::Access;
 use pagepin::fault::{Fault, FaultError, FaultOutcome, handle_fault};
@@ -16,7 +16,7 @@ use pagepin::{
     Levels, MemoryType, Mm, NotReady, PageAddr, Pfn, Platform, ReadSide, Shootdown, Unlimited, UserRange, Vma, Vmas,
 };
 
-use crate::machine::{A, Machine, PAGE, RW, range};
+use crate::machine::{A, Machine, PAGE, Process, RW, range};
 
 /// Where the registers lie: outside the arena.
 const REGISTERS: Pfn = Pfn::new(0xfee0);
@@ -29,9 +29,8 @@ struct OwnSpace<'m, L: Layout> {
     mm: Mm<&'m Machine<L>>,
     /// The last access to the registers that was asked to be mapped.
     asked: Cell<Option<(PageAddr, Access)>>,
-    /// Each page of memory is not ready the first time.
+    /// The registers are not ready.
     slow: Cell<bool>,
-    fetched: RefCell<Vec<(PageAddr, Access)>>,
     /// Says that it has filled the registers' entry, and has not.
     lies: Cell<bool>,
 }
@@ -47,8 +46,8 @@ impl<'m, L: Layout> OwnSpace<'m, L> {
         bytes.for_each(|byte| machine.memory().write(root.address() + byte, 0));
         // SAFETY: the root is cleared, this value's own, and given back after it.
         let mm = unsafe { Mm::new(machine, root, Levels::Four) };
-        let (slow, fetched, lies) = Default::default();
-        Self { machine, mm, asked: Cell::new(None), slow, fetched, lies }
+        let (slow, lies) = Default::default();
+        Self { machine, mm, asked: Cell::new(None), slow, lies }
     }
 
     fn vmas() -> [Vma; 2] {
@@ -77,15 +76,6 @@ impl<L: Layout> Drop for OwnSpace<'_, L> {
 unsafe impl<L: Layout> Vmas for OwnSpace<'_, L> {
     fn vma_at(&self, page: PageAddr) -> Option<Vma> {
         Self::vmas().into_iter().find(|vma| vma.contains(page))
-    }
-
-    fn make_ready(&self, page: PageAddr, access: Access) -> Result<(), NotReady> {
-        let mut fetched = self.fetched.borrow_mut();
-        if self.slow.get() && !fetched.contains(&(page, access)) {
-            fetched.push((page, access));
-            return Err(NotReady(page.address()));
-        }
-        Ok(())
     }
 
     fn fault_foreign(&self, page: PageAddr, access: Access) -> Result<(), ForeignFault> {
@@ -166,30 +156,29 @@ fn device_memory_is_mapped_on_demand<L: Layout>() {
 fn a_pin_is_resumed_page_by_page_as_they_get_ready<L: Layout>() {
     for remote in [false, true] {
         let machine = Machine::<L>::new(64);
-        let space = OwnSpace::new(&machine);
-        space.slow.set(true);
+        let process = swapped(&machine);
         let range = UserRange::new(Levels::Four.user_half(), A + 5, 2 * PAGE - 10).unwrap();
-        let not_ready = |page| PinError::NotReady(NotReady(A + page * PAGE));
         let pin = || {
             let runs = [PhysRun::default(); 2];
             if remote {
-                pin_user_pages_remote(&space, Write, range, PinFlags::empty(), runs)
+                pin_user_pages_remote(&process, Write, range, PinFlags::empty(), runs)
             } else {
-                pin_user_pages_fast(&space, Write, range, PinFlags::empty(), runs)
+                pin_user_pages_fast(&process, Write, range, PinFlags::empty(), runs)
             }
         };
-        assert_eq!(pin().err(), Some(not_ready(0)), "nothing is pinned");
+        machine.slots().delay(1);
+        assert!(matches!(pin().err(), Some(PinError::NotReady(_))), "nothing is pinned");
+        machine.get(&process, A);
+        machine.slots().delay(1);
         let pins = pin().unwrap();
-        assert_eq!((pins.pages(), pins.stopped()), (1, Some(Stopped { page_index: 1, reason: not_ready(1) })));
+        assert!(is_not_ready(pins.stopped()) && pins.pages() == 1);
         let first = pins.runs()[0];
         // The locks are free: others fault and change mappings meanwhile.
-        space.slow.set(false);
-        space.fault(A, Access::Write).unwrap();
-        space.slow.set(true);
+        machine.put(&process, A, 1);
+        process.map(A + 2 * PAGE, PAGE, RW).unwrap();
         let pins = if remote { pins.resume_remote() } else { pins.resume() };
         assert_eq!((pins.pages(), pins.stopped()), (2, None));
         assert_eq!(pins.runs()[0].first(), first.first());
-        assert_eq!(*space.fetched.borrow(), [0, 1].map(|page| (PageAddr::containing(A + page * PAGE), Access::Write)));
         let pins = pins.resume();
         let counters = machine.statistics();
         assert_eq!((pins.pages(), counters.pins_acquired), (2, 2), "there was nothing to resume");
@@ -197,18 +186,28 @@ fn a_pin_is_resumed_page_by_page_as_they_get_ready<L: Layout>() {
     }
 }
 
+/// Two pages at [`A`], in slots, and their frames are gone.
+fn swapped<L: Layout>(machine: &Machine<L>) -> Process<'_, L> {
+    let process = machine.populated(2, 10);
+    assert_eq!(process.swap_out(A, 2 * PAGE).unwrap().pages, 2);
+    machine.write_out();
+    process
+}
+
+fn is_not_ready(stopped: Option<Stopped>) -> bool {
+    matches!(stopped, Some(Stopped { page_index: 1, reason: PinError::NotReady(_) }))
+}
+
 /// However often a page is not ready, that is not contention.
 fn a_page_that_is_never_ready_stays_not_ready<L: Layout>() {
     let machine = Machine::<L>::new(64);
-    let space = OwnSpace::new(&machine);
-    space.fault(A, Access::Write).unwrap();
-    space.slow.set(true);
+    let process = swapped(&machine);
+    machine.get(&process, A);
+    machine.slots().delay(200);
     let range = UserRange::new(Levels::Four.user_half(), A, 2 * PAGE).unwrap();
-    let mut pins = pin_user_pages(&space, Read, range, PinFlags::empty(), [PhysRun::default(); 2]).unwrap();
+    let mut pins = pin_user_pages(&process, Read, range, PinFlags::empty(), [PhysRun::default(); 2]).unwrap();
     for _ in 0..100 {
-        let stopped = Stopped { page_index: 1, reason: PinError::NotReady(NotReady(A + PAGE)) };
-        assert_eq!(pins.stopped(), Some(stopped));
-        space.fetched.borrow_mut().clear();
+        assert!(is_not_ready(pins.stopped()));
         pins = pins.resume();
     }
     assert_eq!(pins.pages(), 1);
@@ -219,8 +218,6 @@ fn a_fault_says_what_the_page_waits_for<L: Layout>() {
     let space = OwnSpace::new(&machine);
     space.slow.set(true);
     for access in [Access::Read, Access::Write] {
-        assert_eq!(space.fault(A + 9, access), Err(FaultError::NotReady(NotReady(A))));
-        assert!(space.fault(A + 9, access).is_ok());
         assert_eq!(space.fault(DEVICE, access), Err(FaultError::NotReady(NotReady(7))));
     }
 }

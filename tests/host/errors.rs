@@ -9,7 +9,7 @@ use pagepin::frame::CountError;
 use pagepin::paging::TableError;
 use pagepin::pin::{OutOfRange, PinError, UserVecError};
 use pagepin::space::{ForkError, ProtectError, SpaceError, ZapError};
-use pagepin::{BudgetExceeded, ForeignFault, NotReady, PageAddr, RangeError, VmaError};
+use pagepin::{BudgetExceeded, ForeignFault, NotReady, PageAddr, RangeError, TokenError, VmaError};
 
 /// Each error with a part of its text that no other variant has.
 fn explains<E: Error + Copy + Debug>(errors: &[(E, &str)]) {
@@ -62,6 +62,12 @@ fn every_variant_explains_itself() {
         (ForeignFault::NotReady(NotReady(1)), "yet"),
     ]);
     explains(&[(NotReady(1), "not there yet")]);
+    explains(&[
+        (TokenError::Full, "no slot"),
+        (TokenError::Lost, "lost"),
+        (TokenError::NoMemory, "no memory"),
+        (TokenError::NotReady(NotReady(1)), "not there yet"),
+    ]);
     explains(&[(BudgetExceeded, "budget")]);
     explains(&[
         (ForkError::NoMemory, "out of memory"),
@@ -183,6 +189,10 @@ fn no_cause_is_lost_on_the_way_out() {
     let foreign = [ForeignFault::NotMapped, ForeignFault::NoMemory, ForeignFault::NotReady(NotReady(9))];
     let faults = [FaultError::Foreign, FaultError::NoMemory, FaultError::NotReady(NotReady(9))];
     assert_eq!(foreign.map(FaultError::from), faults);
+    let tokens = [TokenError::Full, TokenError::NoMemory, TokenError::Lost, TokenError::NotReady(NotReady(9))]
+        .map(FaultError::from);
+    let faults = [FaultError::NoMemory, FaultError::NoMemory, FaultError::Failed, FaultError::NotReady(NotReady(9))];
+    assert_eq!(tokens, faults);
     let faults = [
         (FaultError::Address(RangeError::Wraps), PinError::Range(RangeError::Wraps)),
         (FaultError::NoVma, PinError::NoVma),

@@ -174,8 +174,7 @@ unsafe impl Tokens for Slots {
             return Err(TokenError::NotReady(NotReady(number)));
         }
         if inner.slots.borrow()[&number].frame.is_none() {
-            let frame =
-                kernel.source().allocate(FrameRequest::movable(0)).ok_or(TokenError::NotReady(NotReady(number)))?;
+            let frame = kernel.source().allocate(FrameRequest::movable(0)).ok_or(TokenError::NoMemory)?;
             let word = kernel.frames().frame(frame).unwrap();
             // SAFETY: the frame was just allocated, and is this slot's.
             unsafe { word.word() }.hand_out(FrameKind::Anonymous, 0, Ownership::Shared).unwrap();

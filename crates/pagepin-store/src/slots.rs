@@ -307,7 +307,7 @@ impl<D: Device<u64>> SlotStore for Slots<D> {
         if self.with(kernel, |inner| inner.held(token)?.is_there(token))? {
             return Ok(());
         }
-        let page = FreshPage::of_slot(kernel).ok_or(later)?;
+        let page = FreshPage::of_slot(kernel).ok_or(TokenError::NoMemory)?;
         // Another thread may have begun to read meanwhile.
         let request =
             self.with(kernel, |inner| match inner.held(token).and_then(|slot| Ok((slot.is_there(token)?, slot))) {
@@ -338,7 +338,7 @@ impl<D: Device<u64>> SlotStore for Slots<D> {
         self.with(kernel, |inner| {
             let slot = inner.held(token)?;
             let page = slot.page.as_ref().ok_or(TokenError::NotReady(NotReady(token.number())))?;
-            page.get(kernel).ok_or(TokenError::Full)
+            page.get(kernel).ok_or(TokenError::NoMemory)
         })
     }
 }

@@ -33,14 +33,14 @@ pub trait SlotStore: Sync {
     /// Sees to it that the next [`bring`](Self::bring) has the page. `token` may have no holder by now.
     ///
     /// # Errors
-    /// [`TokenError::NotReady`], [`TokenError::Lost`].
+    /// [`TokenError::NotReady`], [`TokenError::Lost`], [`TokenError::NoMemory`].
     fn fetch<K: Env>(&self, kernel: &K, token: Token) -> Result<(), TokenError>;
 
     /// A reference to the page, if it is in memory: one of what was [filled](Self::fill) in, or a page
     /// [for a slot](super::FreshPage::of_slot) with the same bytes.
     ///
     /// # Errors
-    /// [`TokenError::NotReady`]: fetch it. [`TokenError::Lost`].
+    /// [`TokenError::NotReady`]: fetch it. [`TokenError::Lost`], [`TokenError::NoMemory`].
     fn bring<K: Env>(&self, kernel: &K, token: Token) -> Result<StoredPage, TokenError>;
 }
 
