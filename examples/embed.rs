@@ -14,7 +14,10 @@ type Process = UserSpace<&'static Kernel>;
 
 /// Once, at boot: the frames' words and the frame allocator come out of the boot loader's map.
 fn make_kernel(boot: &BootInfo) -> Result<Kernel, RegionError> {
-    let regions = boot.memory.iter().map(|r| Region::new(r.start, r.end, r.is_usable));
+    let regions = boot.memory.iter().map(|r| match r.is_usable {
+        true => Region::usable(r.start, r.end),
+        false => Region::reserved(r.start, r.end),
+    });
     // SAFETY: the boot loader maps all memory at the offset, and nobody uses what it says is
     // usable; there is one CPU, in ring 0.
     unsafe {

@@ -33,7 +33,7 @@
 //! # let map = Memory::new();
 //! // The boot loader's map of memory: here, 1 MiB that nobody uses. What comes out has a word for each frame, and a
 //! // frame allocator. `map` is the direct map; the other two are the walkers' read side and the TLB shootdown.
-//! let regions = [Region::new(0, 1 << 20, true)];
+//! let regions = [Region::usable(0, 1 << 20)];
 //! // SAFETY: the memory is this kernel's alone, and no processor has its tables.
 //! let kernel: Kernel = unsafe { Platform::from_regions(map, regions, OneCpu, OneCpu) }?;
 //!

@@ -1,11 +1,15 @@
 //! Protection keys for user pages (SDM vol. 3, 4.6.2): a 4-bit key in each leaf, two bits of rights per key in PKRU.
 
+use crate::rights::Access;
+
 /// What each of the 16 protection keys denies at the moment: the value of PKRU.
 ///
 /// ```
+/// use pagepin::Access::{Execute, Read, Write};
 /// use pagepin::KeyRights;
 /// let rights = KeyRights::from_pkru(0b10 << 2); // key 1: no writing
-/// assert!(rights.permits(1, false) && !rights.permits(1, true) && rights.permits(0, true));
+/// assert!(rights.permits(1, Read) && !rights.permits(1, Write) && rights.permits(0, Write));
+/// assert!(KeyRights::from_pkru(0b01 << 2).permits(1, Execute), "no key stands in the way of a fetch");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyRights {
@@ -24,8 +28,13 @@ impl KeyRights {
 
     /// Whether key `key` (0..16) permits the access.
     #[must_use]
-    pub const fn permits(self, key: u8, write: bool) -> bool {
-        self.denied(write) & (1 << (key & 15)) == 0
+    pub const fn permits(self, key: u8, access: Access) -> bool {
+        let denied = match access {
+            Access::Read => self.denied(false),
+            Access::Write => self.denied(true),
+            Access::Execute => 0,
+        };
+        denied & (1 << (key & 15)) == 0
     }
 
     /// One bit for each key: set if the access is denied.

@@ -6,6 +6,7 @@ use core::fmt;
 
 use super::{Env, ExtraParts, PinTerm, StillPinned};
 use crate::addr::{Pfn, PhysRun, UserRange};
+use crate::rights::Access;
 use crate::vma::ObjectId;
 
 /// Through what pins were taken: an address space or an object. One word, so that a record costs no more.
@@ -81,8 +82,8 @@ pub struct PinRecord<'a> {
     pub range: UserRange,
     /// The frames.
     pub runs: &'a [PhysRun],
-    /// The holder may write.
-    pub writes: bool,
+    /// What the holder may do with them: read, or write as well.
+    pub access: Access,
     /// For how long.
     pub term: PinTerm,
 }

@@ -6,127 +6,11 @@
 
 #![forbid(unsafe_code)]
 
+use super::ledger_slot::{GENERATION, LEFT_BEHIND, NUMBER, ORPHANED, QUARANTINED, Slot};
 use super::{PinLedger, PinRecord, PinTerm, SpaceEnd, Through};
 use crate::addr::{Pfn, PhysRun};
-use crate::primitive::{AtomicU64, Ordering, const_fn, fence, safeguard};
-
-/// What of a slot's state says whether it holds a run. The high half is its generation, which changes when it is given back.
-const PHASE: u64 = 0b1;
-const FREE: u64 = 0;
-const LIVE: u64 = 1;
-const ORPHANED: u64 = 1 << 2;
-const LEFT_BEHIND: u64 = 1 << 3;
-const QUARANTINED: u64 = 1 << 4;
-const MARKS: u64 = ORPHANED | LEFT_BEHIND | QUARANTINED;
-const GENERATION: u64 = 1 << 32;
-/// The half of a link, ticket or head that is a slot's number and 1; 0 is none.
-const NUMBER: u64 = GENERATION - 1;
-
-/// Positions of bits of [`Slot::shape`] above what is a run's.
-const WRITES: u32 = 40;
-const LONG: u32 = 41;
-
-#[derive(Debug)]
-struct Slot {
-    state: AtomicU64,
-    /// While it is free: the next free one. Its number and 1.
-    next: AtomicU64,
-    /// The ticket of the acquisition's next run.
-    link: AtomicU64,
-    through: AtomicU64,
-    start: AtomicU64,
-    length: AtomicU64,
-    first: AtomicU64,
-    shape: AtomicU64,
-    time: AtomicU64,
-    tag: AtomicU64,
-}
-
-impl Slot {
-    const_fn! {
-        const fn new() -> Self {
-            Self {
-                state: AtomicU64::new(FREE),
-                next: AtomicU64::new(0),
-                link: AtomicU64::new(0),
-                through: AtomicU64::new(0),
-                start: AtomicU64::new(0),
-                length: AtomicU64::new(0),
-                first: AtomicU64::new(0),
-                shape: AtomicU64::new(0),
-                time: AtomicU64::new(0),
-                tag: AtomicU64::new(0),
-            }
-        }
-    }
-
-    /// Fills a slot that this CPU took; what it is known by from now on.
-    #[inline]
-    fn fill(&self, index: usize, record: &PinRecord<'_>, run: &PhysRun, link: u64, time: u64) -> u64 {
-        let generation = self.state.load(Ordering::Relaxed);
-        // With the reader's acquiring fence: whoever reads a field stored below finds that the slot was given back before.
-        safeguard!(LedgerFence; fence(Ordering::Release));
-        let shape = run.shape() | u64::from(record.writes) << WRITES | u64::from(record.term == PinTerm::Long) << LONG;
-        self.link.store(link, Ordering::Relaxed);
-        self.through.store(record.through.bits(), Ordering::Relaxed);
-        self.start.store(record.range.start(), Ordering::Relaxed);
-        self.length.store(record.range.length(), Ordering::Relaxed);
-        self.first.store(run.first().number(), Ordering::Relaxed);
-        self.shape.store(shape, Ordering::Relaxed);
-        self.time.store(time, Ordering::Relaxed);
-        self.tag.store(record.tag, Ordering::Relaxed);
-        // With the acquiring first look of a reader: who finds it live finds the fields.
-        self.state.store(generation | LIVE, safeguard!(LedgerPublish: Ordering::Release));
-        generation | (index as u64 + 1)
-    }
-
-    /// What it holds, if that does not change meanwhile.
-    fn read(&self) -> Option<(u64, LedgerEntry)> {
-        let state = self.state.load(Ordering::Acquire);
-        if state & PHASE != LIVE {
-            return None;
-        }
-        let shape = self.shape.load(Ordering::Relaxed);
-        let run = PhysRun::of_shape(Pfn::new(self.first.load(Ordering::Relaxed)), shape);
-        let entry = LedgerEntry {
-            through: Through::from_bits(self.through.load(Ordering::Relaxed)),
-            tag: self.tag.load(Ordering::Relaxed),
-            start: self.start.load(Ordering::Relaxed),
-            length: self.length.load(Ordering::Relaxed),
-            run,
-            writes: shape >> WRITES & 1 != 0,
-            term: if shape >> LONG & 1 != 0 { PinTerm::Long } else { PinTerm::Short },
-            time: self.time.load(Ordering::Relaxed),
-            orphaned: state & ORPHANED != 0,
-            left_behind: state & LEFT_BEHIND != 0,
-            quarantined: state & QUARANTINED != 0,
-        };
-        // See `fill`.
-        fence(Ordering::Acquire);
-        let now = self.state.load(Ordering::Relaxed);
-        let changed = safeguard!(LedgerReread => (now ^ state) & !MARKS != 0);
-        if changed { None } else { Some((state, entry)) }
-    }
-
-    /// From live, in this generation, to free in the next. False: it is not live.
-    #[inline]
-    fn end(&self, generation: u64) -> bool {
-        let next = generation.wrapping_add(GENERATION) | FREE;
-        // Releases what was read of the slot before it is given up, to whoever fills it next.
-        let usual = self.state.compare_exchange(generation | LIVE, next, Ordering::AcqRel, Ordering::Relaxed);
-        // It may have marks.
-        usual.is_ok() || self.change(generation, |_| next)
-    }
-
-    /// From live, in this generation, to what `next` makes of it. False: it is not.
-    #[cold]
-    #[inline(never)]
-    fn change(&self, generation: u64, next: impl Fn(u64) -> u64) -> bool {
-        let change = |state: u64| (state & !NUMBER == generation && state & PHASE == LIVE).then(|| next(state));
-        // As `end`.
-        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).is_ok()
-    }
-}
+use crate::primitive::{AtomicU64, Ordering, const_fn, safeguard};
+use crate::rights::Access;
 
 /// A run of pinned frames, and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,15 +25,15 @@ pub struct LedgerEntry {
     pub length: u64,
     /// The frames: all or a part of the range.
     pub run: PhysRun,
-    /// The holder may write.
-    pub writes: bool,
+    /// What the holder may do with them.
+    pub access: Access,
     /// For how long.
     pub term: PinTerm,
     /// When it was pinned, by the ledger's clock.
     pub time: u64,
     /// Frames of it were released by number. It is not known whether this is the record that they were of.
     pub orphaned: bool,
-    /// Its address space has ended.
+    /// Its address space has ended, or whom it was for.
     pub left_behind: bool,
     /// Its device did not say that it has stopped.
     pub quarantined: bool,
@@ -259,8 +143,31 @@ impl<const N: usize> LedgerTable<N> {
         self.records().filter(move |entry| entry.time < time)
     }
 
-    /// What outlived its address space: the leak report. A request whose pins outlive the process by design is in it until it is
-    /// completed.
+    /// Whoever `tag` stands for has ended: a process, a driver that is unloaded, a guest. What it has pinned still is
+    /// [left behind](Self::left_behind). How many records there are of it. Address spaces need no such word: the end of one is
+    /// [told](PinLedger::space_ends) by the library.
+    ///
+    /// ```
+    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
+    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
+    /// # let kernel = doc_kernel::kernel();
+    /// static LEDGER: LedgerTable<8> = LedgerTable::new(|| 0);
+    /// let kernel = kernel.with_extras(Extras::new().ledger(&LEDGER));
+    /// let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
+    /// space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
+    /// let pinned = space.pin(Write, space.range(0x10000, 1)?, [PhysRun::default(); 1])?.tagged(7);
+    /// // The driver is unloaded. Its space is there still; its pins should not be.
+    /// assert_eq!(LEDGER.tag_ends(7), 1);
+    /// assert_eq!(LEDGER.left_behind().map(|entry| entry.tag).collect::<Vec<_>>(), [7]);
+    /// # drop(pinned);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn tag_ends(&self, tag: u64) -> usize {
+        self.leave_behind(|entry| entry.tag == tag)
+    }
+
+    /// What outlived its address space, or whom it was for: the leak report. A request whose pins outlive the process by design is in it
+    /// until it is completed.
     ///
     /// ```
     /// use pagepin::LedgerTable;
@@ -319,6 +226,15 @@ impl<const N: usize> LedgerTable<N> {
                 }
             }
         }
+    }
+
+    /// Marks the records that are `theirs`. How many.
+    fn leave_behind(&self, theirs: impl Fn(&LedgerEntry) -> bool) -> usize {
+        let theirs = |slot: &&Slot| {
+            let state = slot.read().filter(|(_, entry)| theirs(entry)).map(|(state, _)| state);
+            state.is_some_and(|state| slot.change(state & !NUMBER, |state| state | LEFT_BEHIND))
+        };
+        self.slots().filter(theirs).count()
     }
 
     /// The slots that were ever used.
@@ -445,10 +361,6 @@ impl<const N: usize> PinLedger for LedgerTable<N> {
     }
 
     fn space_ends(&self, &SpaceEnd { space, .. }: &SpaceEnd<'_>) {
-        for slot in self.slots() {
-            if let Some((state, _)) = slot.read().filter(|(_, entry)| entry.through == Through::space(space)) {
-                slot.change(state & !NUMBER, |state| state | LEFT_BEHIND);
-            }
-        }
+        self.leave_behind(|entry| entry.through == Through::space(space));
     }
 }

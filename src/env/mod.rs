@@ -30,6 +30,7 @@ mod extras;
 mod frame_source;
 mod frame_table;
 mod ledger;
+mod ledger_slot;
 mod ledger_table;
 mod mm;
 mod mm_readers;

@@ -4,6 +4,7 @@
 
 use super::PinTerm;
 use crate::addr::{PhysRun, UserRange};
+use crate::rights::Access;
 
 /// Pins that a [`Lent`](crate::pin::Lent) left behind when it was dropped.
 #[derive(Clone, Copy, Debug)]
@@ -14,8 +15,8 @@ pub struct LostLoan<'a> {
     pub range: UserRange,
     /// The frames, each still pinned as its run says.
     pub runs: &'a [PhysRun],
-    /// The device may write.
-    pub writes: bool,
+    /// What the device may do with them.
+    pub access: Access,
     /// For how long they were pinned.
     pub term: PinTerm,
 }

@@ -8,7 +8,11 @@ mod decide;
 mod elsewhere;
 mod error;
 mod handler;
-mod relocate;
+#[cfg_attr(
+    not(feature = "alloc"),
+    expect(unreachable_pub, reason = "what `UserSpace::relocate` says, which is not there")
+)]
+pub(crate) mod relocate;
 mod resolve;
 
 pub(crate) use batch::copy_pinned;
@@ -18,12 +22,12 @@ pub use error::FaultError;
 #[cfg(feature = "alloc")]
 pub(crate) use handler::fault_in_vmas;
 pub use handler::{Fault, handle_fault};
-pub use relocate::Relocated;
-pub(crate) use relocate::relocate_some;
+pub(crate) use relocate::{Relocated, relocate_some};
 pub use resolve::FaultOutcome;
 pub(crate) use resolve::{Unresolved, resolve};
 
-/// The decision itself, for the tests that print it, restate it and drive each of its rows. No kernel needs it.
+/// The decision itself, for the tests that print it, restate it and drive each of its rows; no part of the interface, and no kernel needs
+/// it. Why it is here and not behind a switch: `docs/MODEL.md`.
 #[doc(hidden)]
 pub mod decision {
     pub use super::decide::{Action, FrameView, Refusal, Request, Row, State, all_rows};

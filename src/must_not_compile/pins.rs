@@ -197,10 +197,10 @@ must_not_compile! {
     does_not { held.release(); }
 
     /// An entry belongs to its set for good, which may look at it at any time.
-    EntryMovedAway [E0505] (pinned: PinnedPage<'_, UserSpace<K>, Write>, set: &'static RevocableSet<'static>, driver: &'static dyn Revoke, root: Pfn) {
+    EntryMovedAway [E0505] (pinned: PinnedPage<'_, UserSpace<K>, Write>, set: &'static RevocableSet<'static>, driver: &'static dyn Revoke, space: &UserSpace<K>) {
         let entry: &'static Revocable<'static> = Box::leak(Box::new(Revocable::new(set, driver)));
         let mine = Revocable::new(set, driver);
     }
-    compiles { let held = pinned.register(entry, root); }
-    does_not { let held = pinned.register(&mine, root); drop(mine); }
+    compiles { let held = pinned.register(entry, space); }
+    does_not { let held = pinned.register(&mine, space); drop(mine); }
 }

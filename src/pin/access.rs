@@ -1,5 +1,7 @@
 //! Read pins and write pins are different types.
 
+use crate::rights::Access;
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -9,8 +11,10 @@ mod sealed {
 /// Drivers that pinned for reading and then let a device write are a bug class of their own (CVE-2021-28664,
 /// CVE-2022-22706): here a [`Read`] pin has no way to give out a device-writable view.
 pub trait PinAccess: sealed::Sealed + Copy + Default + Send + Sync + 'static {
+    /// What is done with them.
+    const ACCESS: Access;
     /// Pages are written.
-    const WRITES: bool;
+    const WRITES: bool = matches!(Self::ACCESS, Access::Write);
 }
 
 /// The holder only reads.
@@ -25,8 +29,8 @@ impl sealed::Sealed for Read {}
 impl sealed::Sealed for Write {}
 
 impl PinAccess for Read {
-    const WRITES: bool = false;
+    const ACCESS: Access = Access::Read;
 }
 impl PinAccess for Write {
-    const WRITES: bool = true;
+    const ACCESS: Access = Access::Write;
 }

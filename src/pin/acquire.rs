@@ -342,7 +342,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
 
     /// What is asked of the pages of `vma`, if it permits that.
     fn request<A: PinAccess, const LONG: bool>(&self, vma: &Vma) -> Result<Request, PinError> {
-        if !self.keys.permits(vma.key(), A::WRITES) {
+        if !self.keys.permits(vma.key(), A::ACCESS) {
             return Err(PinError::ProtectionKey);
         }
         let request = match A::WRITES {

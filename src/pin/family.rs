@@ -183,7 +183,7 @@ fn recorded<S: AddressSpace + ?Sized, A: PinAccess, B: RunBuffer>(
     let (root, range) = (space.mm().root(), collected.range);
     let tag = if keeps_ledger::<S::Kernel>() { space.tag() } else { 0 };
     let runs = if keeps_ledger::<S::Kernel>() { collected.runs() } else { &[] };
-    let record = PinRecord { through: Through::space(root), tag, range, runs, writes: A::WRITES, term: flags.term() };
+    let record = PinRecord { through: Through::space(root), tag, range, runs, access: A::ACCESS, term: flags.term() };
     let ticket = ledger.record(&record);
     Pinned::new(space, flags, collected, ticket)
 }
@@ -314,7 +314,8 @@ family! {
     get_user_pages_fast_only: Path::Fast, S::key_rights;
 
     /// Pins the pages of `range` in another address space (a debugger, a device that serves several mms). The caller's
-    /// protection keys do not apply. Always under that mm's lock: a lockless walk is only safe in a running mm.
+    /// protection keys do not apply. Under that mm's lock, as on Linux. Not for safety: the [`ReadSide`](crate::ReadSide) covers
+    /// every CPU that walks, whatever address space it has loaded.
     pin_user_pages_remote,
     /// References the pages of `range` in another address space.
     get_user_pages_remote: Path::Slow, |_| KeyRights::ALLOW_ALL;

@@ -16,6 +16,7 @@ use crate::env::{
 };
 use crate::frame::Dirty;
 use crate::primitive::const_fn;
+use crate::rights::Access;
 
 /// A pinned range that a device may be using. See [`PinnedRange::lend`].
 ///
@@ -123,7 +124,7 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> Drop for Lent<L, A, B> {
         let (kernel, term) = (lender.kernel(), pins.flags().term());
         ledger(kernel).quarantine(pins.ticket);
         let loan =
-            LostLoan { device: self.device, range: pins.collected.range, runs: pins.runs(), writes: A::WRITES, term };
+            LostLoan { device: self.device, range: pins.collected.range, runs: pins.runs(), access: A::ACCESS, term };
         let quarantine = kernel.extras().quarantine();
         if keeps(quarantine) {
             quarantine.hold(&loan)
@@ -155,8 +156,8 @@ pub struct Quarantined {
     pub length: u64,
     /// The frames, all or a part of the range.
     pub run: PhysRun,
-    /// The device may write.
-    pub writes: bool,
+    /// What the device may do with them.
+    pub access: Access,
     /// Since when, by the table's clock.
     pub since: u64,
 }
@@ -197,7 +198,7 @@ impl<const N: usize> QuarantineTable<N> {
             start: entry.start,
             length: entry.length,
             run: entry.run,
-            writes: entry.writes,
+            access: entry.access,
             since: entry.time,
         })
     }
@@ -217,7 +218,7 @@ impl<const N: usize> QuarantineTable<N> {
         let mut released = 0;
         self.0.take_matching(|entry| entry.tag == device, &mut |entry| {
             ledger(kernel).released_by_number(entry.run);
-            release_runs::<K, true>(kernel, &[entry.run], Dirty::when(entry.writes));
+            release_runs::<K, true>(kernel, &[entry.run], Dirty::when(entry.access == Access::Write));
             released += 1;
         });
         released
@@ -226,7 +227,7 @@ impl<const N: usize> QuarantineTable<N> {
 
 impl<const N: usize> Quarantine for QuarantineTable<N> {
     fn hold(&self, loan: &LostLoan<'_>) {
-        let &LostLoan { device, range, runs, writes, term } = loan;
-        self.0.record(&PinRecord { through: Through::FRAMES, tag: device, range, runs, writes, term });
+        let &LostLoan { device, range, runs, access, term } = loan;
+        self.0.record(&PinRecord { through: Through::FRAMES, tag: device, range, runs, access, term });
     }
 }

@@ -1,5 +1,6 @@
 //! Who lent the pages: where a guard finds the kernel that takes them back and the budget they are charged to.
 
+use crate::addr::Pfn;
 use crate::env::{AddressSpace, Env, PinBudget};
 
 /// What a guard gives its pages back to: the address space they were pinned in ([`&S`](AddressSpace)), or an [`Owner`],
@@ -14,6 +15,11 @@ pub trait Lender: sealed::Sealed {
     fn kernel(&self) -> &Self::Kernel;
     /// Who pays.
     fn budget(&self) -> &Self::Budget;
+    /// The top table of the address space, where that is known.
+    #[doc(hidden)]
+    fn root(&self) -> Option<Pfn> {
+        None
+    }
 }
 
 mod sealed {
@@ -34,6 +40,10 @@ impl<S: AddressSpace + ?Sized> Lender for &S {
     #[inline(always)]
     fn budget(&self) -> &S::Budget {
         (**self).budget()
+    }
+
+    fn root(&self) -> Option<Pfn> {
+        Some(self.mm().root())
     }
 }
 

@@ -73,7 +73,7 @@ pub fn pin_object_pages<K: Env, C: PinBudget, A: PinAccess, B: RunBuffer>(
     }
     let collected = Collected { buffer, range, acquired };
     let (through, runs) = (Through::object(id), collected.runs());
-    let record = PinRecord { through, tag: 0, range, runs, writes: A::WRITES, term: flags.term() };
+    let record = PinRecord { through, tag: 0, range, runs, access: A::ACCESS, term: flags.term() };
     let ticket = ledger(owner.kernel()).record(&record);
     Ok(Pinned::new(owner, flags, collected, ticket))
 }

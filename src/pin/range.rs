@@ -100,6 +100,10 @@ impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
         Self { pages }
     }
 
+    pub(super) fn lender(&self) -> &L {
+        self.pages.lender()
+    }
+
     pub(super) fn into_pages(self) -> Pinned<L, A, B> {
         self.pages
     }

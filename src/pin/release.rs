@@ -117,7 +117,7 @@ fn release_many<K: Env, const PIN: bool>(env: &K, runs: &[PhysRun], dirty: Dirty
 
 /// [`unpin_mapped`] for runs of one page each; stops at the first that is none, or that needs a careful release.
 ///
-/// A function of its own for the reason that the walker's loop is.
+/// Outlined: see `take_entries` of the walker. The table's fields stay in registers across the loop only if the table is an argument.
 #[inline(never)]
 fn unpin_single_pages<F: FrameTable, const DIRTY: bool>(frames: &F, runs: &[PhysRun]) -> usize {
     runs.iter().position(|run| !unpin_one_page(frames, run, Dirty::when(DIRTY))).unwrap_or(runs.len())

@@ -8,11 +8,8 @@
 //! entry's state and no link. So a look through the set takes no lock, ends, and may be taken by the drivers that are asked in it.
 
 use core::fmt;
-use core::mem::ManuallyDrop;
-use core::ops::Deref;
 use core::ptr;
 
-use super::{Lender, Lent, PinAccess, PinFlags, PinnedRange, RunBuffer};
 use crate::addr::{Pfn, UserRange};
 use crate::errno::{EBUSY, EINVAL};
 use crate::primitive::{AtomicU64, Ordering, const_fn, safeguard};
@@ -23,9 +20,9 @@ const IDLE: u64 = 0;
 const FILLING: u64 = 1;
 const LIVE: u64 = 2;
 const ASKED: u64 = 3;
-const GONE: u64 = 4;
-const LOST: u64 = 5;
-const KEPT: u64 = 6;
+pub(super) const GONE: u64 = 4;
+pub(super) const LOST: u64 = 5;
+pub(super) const KEPT: u64 = 6;
 /// The rest of the state counts registrations.
 const PHASE: u64 = 0b111;
 const GENERATION: u64 = 0b1000;
@@ -107,6 +104,8 @@ impl Asked {
 pub enum RegisterError {
     /// It ends with its transfer: only what was pinned with [`PinFlags::LONGTERM`] is worth asking for.
     NotLongTerm,
+    /// The pages were pinned in another address space.
+    OtherSpace,
     /// The entry is another pin's, or its last one's outcome is not known yet.
     InUse,
 }
@@ -116,7 +115,7 @@ impl RegisterError {
     #[must_use]
     pub const fn errno(self) -> i32 {
         match self {
-            Self::NotLongTerm => EINVAL,
+            Self::NotLongTerm | Self::OtherSpace => EINVAL,
             Self::InUse => EBUSY,
         }
     }
@@ -126,6 +125,7 @@ impl fmt::Display for RegisterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotLongTerm => "not a long-term pin",
+            Self::OtherSpace => "pinned in another address space",
             Self::InUse => "the entry has a pin already",
         })
     }
@@ -151,7 +151,7 @@ impl core::error::Error for RegisterError {}
 /// static REQUEST: Revocable<'static> = Revocable::new(&PINS, &Driver);
 /// let range = space.range(0x10000, 1)?;
 /// let pinned = pin_user_pages(&space, Write, range, PinFlags::LONGTERM, [PhysRun::default(); 1])?.complete()?;
-/// let held = pinned.register(&REQUEST, space.root()).map_err(|(_, error)| error)?;
+/// let held = pinned.register(&REQUEST, &space).map_err(|(_, error)| error)?;
 /// PINS.ask(space.root(), range, |_, outcome| assert_eq!(outcome, Outcome::Refused));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -249,7 +249,8 @@ impl<'a> Revocable<'a> {
         }
     }
 
-    fn register(&'a self, space: Pfn, range: UserRange) -> Result<(), RegisterError> {
+    /// Whoever asks for pages of that range asks for this pin from now on.
+    pub(super) fn register(&'a self, space: Pfn, range: UserRange) -> Result<(), RegisterError> {
         let state = self.state.load(Ordering::Relaxed);
         let generation = (state & !PHASE).wrapping_add(GENERATION);
         let filling = generation | FILLING;
@@ -269,7 +270,7 @@ impl<'a> Revocable<'a> {
     }
 
     /// The registration ends: with the pin, with its frames in quarantine (`LOST`), or without it (`KEPT`).
-    fn release(&self, end: u64) {
+    pub(super) fn release(&self, end: u64) {
         let over = |state: u64| match state & PHASE {
             // Whoever asks finds out what has become of the pin.
             ASKED => Some(state & !PHASE | end),
@@ -324,146 +325,5 @@ impl<'a> Revocable<'a> {
 impl fmt::Debug for Revocable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Revocable").field("state", &self.state).finish_non_exhaustive()
-    }
-}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-/// A guard that can be registered: a [`PinnedRange`], lent or not.
-pub trait PinGuard: sealed::Sealed {
-    /// Whether the frames are unpinned when it is dropped.
-    const UNPINS: bool;
-}
-
-impl<L: Lender, A: PinAccess, B: RunBuffer> sealed::Sealed for PinnedRange<L, A, B> {}
-impl<L: Lender, A: PinAccess, B: RunBuffer> sealed::Sealed for Lent<L, A, B> {}
-
-impl<L: Lender, A: PinAccess, B: RunBuffer> PinGuard for PinnedRange<L, A, B> {
-    const UNPINS: bool = true;
-}
-
-impl<L: Lender, A: PinAccess, B: RunBuffer> PinGuard for Lent<L, A, B> {
-    const UNPINS: bool = false;
-}
-
-/// A pinned range, lent or not, that its holder can be asked for. The registration ends with it.
-///
-/// ```
-/// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
-/// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
-/// # let kernel = doc_kernel::kernel();
-/// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
-/// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
-/// # struct Driver;
-/// # impl Revoke for Driver { fn revoke(&self, _: UserRange) -> Answer { Answer::Refused } }
-/// # static PINS: RevocableSet<'static> = RevocableSet::new();
-/// # static REQUEST: Revocable<'static> = Revocable::new(&PINS, &Driver);
-/// let range = space.range(0x10000, 1)?;
-/// let pinned = pin_user_pages(&space, Write, range, PinFlags::LONGTERM, [PhysRun::default(); 1])?.complete()?;
-/// let held = pinned.register(&REQUEST, space.root()).map_err(|(_, error)| error)?;
-/// let held = held.lend_to(3); // the device is told of the addresses
-/// // SAFETY: it is not, here.
-/// let held = unsafe { held.complete() };
-/// let pinned = held.keep(); // nobody asks for it any more
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[must_use = "dropping it gives the pins back"]
-#[derive(Debug)]
-pub struct Held<'a, G: PinGuard> {
-    guard: ManuallyDrop<G>,
-    entry: &'a Revocable<'a>,
-}
-
-impl<'a, G: PinGuard> Held<'a, G> {
-    /// The guard alone; nobody asks for it any more. Whoever is asking at this moment is told [`Outcome::Refused`].
-    pub fn keep(self) -> G {
-        let (guard, entry) = self.into_parts();
-        let said = safeguard!(KeepIsNoGrant => true);
-        entry.release(if said { KEPT } else { GONE });
-        guard
-    }
-
-    fn into_parts(self) -> (G, &'a Revocable<'a>) {
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is not dropped, nor used again.
-        (unsafe { ManuallyDrop::take(&mut this.guard) }, this.entry)
-    }
-}
-
-impl<G: PinGuard> Deref for Held<'_, G> {
-    type Target = G;
-
-    fn deref(&self) -> &G {
-        &self.guard
-    }
-}
-
-impl<G: PinGuard> Drop for Held<'_, G> {
-    fn drop(&mut self) {
-        let (entry, end) = (self.entry, if G::UNPINS { GONE } else { LOST });
-        // The order matters: who asked is told that the frames are unpinned.
-        let in_order = safeguard!(UnpinBeforeGrant => true);
-        if !in_order {
-            entry.release(end);
-        }
-        // SAFETY: a value is dropped once, and its guard not used after that.
-        unsafe { ManuallyDrop::drop(&mut self.guard) };
-        if in_order {
-            entry.release(end);
-        }
-    }
-}
-
-impl<L: Lender, A: PinAccess, B: RunBuffer> PinnedRange<L, A, B> {
-    /// Lets whoever needs the pages of `space`, the top table that they were pinned under, ask for them by `entry`.
-    ///
-    /// ```
-    /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
-    /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
-    /// # let kernel = doc_kernel::kernel();
-    /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four))?;
-    /// # space.map(0x10000, 0x4000, Rights::READ | Rights::WRITE)?;
-    /// # struct Driver;
-    /// # impl Revoke for Driver { fn revoke(&self, _: UserRange) -> Answer { Answer::Refused } }
-    /// # static PINS: RevocableSet<'static> = RevocableSet::new();
-    /// # static REQUEST: Revocable<'static> = Revocable::new(&PINS, &Driver);
-    /// let pinned = space.pin(Write, space.range(0x10000, 1)?, [PhysRun::default(); 1])?;
-    /// let Err((_, error)) = pinned.register(&REQUEST, space.root()) else { panic!("it is not for long") };
-    /// assert_eq!(error, RegisterError::NotLongTerm);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`RegisterError`], with the pins.
-    pub fn register<'a>(self, entry: &'a Revocable<'a>, space: Pfn) -> Result<Held<'a, Self>, (Self, RegisterError)> {
-        if !self.flags().contains(PinFlags::LONGTERM) {
-            return Err((self, RegisterError::NotLongTerm));
-        }
-        match entry.register(space, self.range()) {
-            Ok(()) => Ok(Held { guard: ManuallyDrop::new(self), entry }),
-            Err(error) => Err((self, error)),
-        }
-    }
-}
-
-impl<'a, L: Lender, A: PinAccess, B: RunBuffer> Held<'a, PinnedRange<L, A, B>> {
-    /// As [`PinnedRange::lend_to`]; it stays registered. Whoever drops it then has its frames in quarantine, and who asked is told so.
-    pub fn lend_to(self, device: u64) -> Held<'a, Lent<L, A, B>> {
-        let (guard, entry) = self.into_parts();
-        Held { guard: ManuallyDrop::new(guard.lend_to(device)), entry }
-    }
-}
-
-impl<'a, L: Lender, A: PinAccess, B: RunBuffer> Held<'a, Lent<L, A, B>> {
-    /// As [`Lent::complete`]; it stays registered.
-    ///
-    /// # Safety
-    /// As [`Lent::complete`].
-    pub unsafe fn complete(self) -> Held<'a, PinnedRange<L, A, B>> {
-        let (guard, entry) = self.into_parts();
-        // SAFETY: forwarded from the caller.
-        Held { guard: ManuallyDrop::new(unsafe { guard.complete() }), entry }
     }
 }

@@ -353,8 +353,8 @@ struct Places {
 
 /// The hot loop of the crate: one atomic step per page.
 ///
-/// A function of its own, with the two maps as arguments of their own: shared references to types without interior
-/// mutability are what lets the compiler keep their fields in registers across the atomic steps.
+/// Outlined, with the two maps as arguments of their own: shared references to types without interior mutability are what
+/// lets the compiler keep their fields in registers across the atomic steps.
 #[inline(never)]
 fn take_entries<K: Env, const PIN: bool, const WRITE: bool, const KEYS: bool>(
     map: &K::PhysMap,

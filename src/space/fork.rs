@@ -300,7 +300,7 @@ enum Unshared {
 /// Shares the leaves of a chunk from place `first` on with the child, whose table is `table`. The parent's mm lock is held
 /// exclusively, and nobody else has the child.
 ///
-/// A function of its own, as the walker's loop is: see there.
+/// Outlined: see `take_entries` of the walker. The maps' fields stay in registers across the loop only if the maps are arguments.
 #[inline(never)]
 fn share_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, table: Pfn, first: u64) -> Shares {
     // What is usual is not counted: the places that are not shared are, and the rights of all entries are mixed.

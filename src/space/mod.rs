@@ -63,7 +63,7 @@ pub use lazily_freed::{LazilyFreed, Reclaimed};
 #[cfg(feature = "alloc")]
 pub use merge::MergeError;
 #[cfg(feature = "alloc")]
-pub use objects::Sharing;
+pub use objects::{Copies, Sharing};
 pub use pinned::first_pinned_page;
 #[cfg(feature = "alloc")]
 pub use placement::Placement;

@@ -265,7 +265,7 @@ fn move_entries<K: Env>(tables: &mut Tables<'_, K>, route: Route, part: &Vma) ->
 
 /// Moves the entries of `count` places, neighbours here and there: all of them, mixed. The mm lock is held exclusively.
 ///
-/// A function of its own, as the walker's loop is: see there.
+/// Outlined: see `take_entries` of the walker. The maps' fields stay in registers across the loop only if the maps are arguments.
 #[inline(never)]
 fn move_leaves<P: PhysMap>(map: &P, (from, to): (EntryAddr, EntryAddr), count: u64) -> Entry {
     let mut were = Entry::EMPTY;

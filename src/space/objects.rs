@@ -26,6 +26,15 @@ pub enum Sharing {
     Private,
 }
 
+/// What becomes of the copies that private VMAs have made of an object's pages ([`UserSpace::forget_object`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// They go, too, as when a file is cut off.
+    Forget,
+    /// They stay with who made them.
+    Keep,
+}
+
 impl<K: Env, C> UserSpace<K, C> {
     /// Shows the object `id`, from its page `page` on. Pages are mapped when they are accessed.
     ///
@@ -62,7 +71,7 @@ impl<K: Env, C> UserSpace<K, C> {
     }
 
     /// Takes pages of an object out of this address space, because the object has given them up: the second half of a truncation or of a hole that is
-    /// punched. With `copies`, what private VMAs have copied of them goes, too, as when a file is cut off.
+    /// punched. What private VMAs have copied of them goes, too, or stays, as `copies` says.
     ///
     /// ```
     /// # mod doc_kernel { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machine/doc_kernel.rs")); }
@@ -70,19 +79,19 @@ impl<K: Env, C> UserSpace<K, C> {
     /// # let kernel = doc_kernel::kernel();
     /// # let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();
     /// // The file was cut off after its third page, and gives the others up.
-    /// let gone = space.forget_object(ObjectId(1), 3..u32::MAX, true)?;
+    /// let gone = space.forget_object(ObjectId(1), 3..u32::MAX, Copies::Forget)?;
     /// assert_eq!(gone.pages, 0, "it is not shown here");
     /// # Ok::<(), SpaceError>(())
     /// ```
     ///
     /// # Errors
     /// [`SpaceError::Reentered`], `MalformedTable`.
-    pub fn forget_object(&self, id: ObjectId, pages: Range<u32>, copies: bool) -> Result<Unmapped, SpaceError> {
+    pub fn forget_object(&self, id: ObjectId, pages: Range<u32>, copies: Copies) -> Result<Unmapped, SpaceError> {
         let mut gone = Unmapped::default();
         self.visit_object(id, &pages, |tables, slot, vma| {
             let entry = slot.entry;
             let is_objects = entry.is_borrowed() || (vma.backing().is_shared() && entry.is_counted());
-            if !is_objects && !(copies && (entry.is_counted() || entry.is_token())) {
+            if !is_objects && !(copies == Copies::Forget && (entry.is_counted() || entry.is_token())) {
                 return true;
             }
             // SAFETY: found under this lock, and it is a leaf or a token; published here and now.

@@ -202,7 +202,7 @@ impl Change {
 /// Changes the entries of a chunk, keeping frames and the accessed and dirty bits that hardware sets meanwhile. The mm lock is held
 /// exclusively, so the table is alive, and only hardware changes entries beside this.
 ///
-/// A function of its own, as the walker's loop is: see there.
+/// Outlined: see `take_entries` of the walker. The maps' fields stay in registers across the loop only if the maps are arguments.
 #[inline(never)]
 fn change_leaves<P: PhysMap, F: FrameTable>(map: &P, frames: &F, chunk: &Chunk, change: Change) -> bool {
     let mut taken_from = Entry::EMPTY;

@@ -3,8 +3,8 @@
 use super::private_pages::is_private;
 use super::{SpaceError, UserSpace};
 use crate::env::{Env, Zone};
-pub use crate::fault::Relocated;
-use crate::fault::relocate_some;
+pub use crate::fault::relocate::Relocated;
+use crate::fault::relocate::relocate_some;
 use crate::paging::TableError;
 
 impl<K: Env, C> UserSpace<K, C> {

@@ -84,17 +84,17 @@ fn overhead(frames: u64) -> u64 {
 }
 
 fn usable(start: u64, end: u64) -> Region {
-    Region::new(start, end, true)
+    Region::usable(start, end)
 }
 
 /// A PC with 6 GiB: a hole below 1 MiB, the kernel, the PCI hole below 4 GiB.
 fn pc() -> Vec<Region> {
     vec![
         usable(0, 0x9_f000),
-        Region::new(0x9_fc00, MIB, false),
+        Region::reserved(0x9_fc00, MIB),
         Region::kernel(MIB, 3 * MIB + 0x123),
         usable(4 * MIB, 3 * GIB),
-        Region::new(3 * GIB, 4 * GIB, false),
+        Region::reserved(3 * GIB, 4 * GIB),
         usable(4 * GIB, 7 * GIB),
     ]
 }
@@ -148,7 +148,7 @@ fn a_wrong_map_is_refused_by_name() {
     };
     let good = usable(MIB, 8 * MIB);
     check(&[], RegionError::NoMemory);
-    check(&[Region::new(0, MIB, false), usable(5, 5)], RegionError::NoMemory);
+    check(&[Region::reserved(0, MIB), usable(5, 5)], RegionError::NoMemory);
     let backwards = usable(2 * MIB, MIB);
     check(&[good, backwards], RegionError::Backwards(backwards));
     for unaligned in [usable(0x800, 0x2000), usable(0, 0x1fff)] {
@@ -158,14 +158,14 @@ fn a_wrong_map_is_refused_by_name() {
     check(&[good, beyond], RegionError::BeyondPhysicalMemory(beyond));
     let twice = usable(7 * MIB, 9 * MIB);
     check(&[twice, good], RegionError::Overlap(good, twice));
-    let firmware = Region::new(2 * MIB + 1, 2 * MIB + 2, false);
+    let firmware = Region::reserved(2 * MIB + 1, 2 * MIB + 2);
     check(&[good, firmware], RegionError::Overlap(good, firmware));
-    let around = Region::new(0, u64::MAX, false);
+    let around = Region::reserved(0, u64::MAX);
     check(&[good, around], RegionError::Overlap(around, good));
     for kernel in [Region::kernel(3 * MIB, 4 * MIB), Region::kernel(0, 2 * MIB), Region::kernel(8 * MIB - 1, 9 * MIB)] {
         check(&[kernel, good], RegionError::ContainsKernel(good, kernel));
     }
-    let many: Vec<_> = (0..257).map(|index| Region::new(index * 0x2000, index * 0x2000 + 0x1000, false)).collect();
+    let many: Vec<_> = (0..257).map(|index| Region::reserved(index * 0x2000, index * 0x2000 + 0x1000)).collect();
     check(&many, RegionError::TooManyRegions(256));
     let small = usable(0x1000, 0x2000);
     check(&[small], RegionError::TooSmall(small, 24 + 8 + 8 + 12));

@@ -2,7 +2,7 @@
 
 use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{self, Owner, PhysRun, PinError, PinFlags, Read, Write, pin_user_pages_fast_only};
-use pagepin::space::Sharing;
+use pagepin::space::{Copies, Sharing};
 use pagepin::{ObjectId, Pfn, Unlimited};
 
 use crate::forms::{self, FORMS, Form};
@@ -41,7 +41,7 @@ fn ended<L: Layout>(_: &Machine<L>, process: Process<'_, L>) {
 }
 
 fn forgotten<L: Layout>(_: &Machine<L>, process: Process<'_, L>) {
-    process.forget_object(CARD, 0..4, true).unwrap();
+    process.forget_object(CARD, 0..4, Copies::Forget).unwrap();
 }
 
 fn unpinned<L: Layout>(machine: &Machine<L>, process: Process<'_, L>) {

@@ -3,7 +3,7 @@
 use pagepin::fault::FaultError;
 use pagepin::frame::{CountError, FrameKind, Layout};
 use pagepin::pin::{PinError, PinFlags, Read, Write};
-use pagepin::space::{Resident, Sharing, SpaceError, SwappedOut};
+use pagepin::space::{Copies, Resident, Sharing, SpaceError, SwappedOut};
 use pagepin::{Access, MapOptions, NotReady, ObjectId, Rights, VmaFlags};
 
 use crate::machine::{A, FAR, Machine, PAGE, Process, R, READING, RW, WRITE_BACK, first_byte};
@@ -335,9 +335,9 @@ fn a_truncation_takes_the_pages_from_everybody<L: Layout>() {
     machine.put(&private, A + 3 * PAGE, 1);
     let pins = machine.pin::<Write>(&one, A + 2 * PAGE, 2 * PAGE).unwrap();
     machine.cut(FILE, 2);
-    let gone = one.forget_object(FILE, 2..u32::MAX, true).unwrap();
+    let gone = one.forget_object(FILE, 2..u32::MAX, Copies::Forget).unwrap();
     assert_eq!((gone.pages, gone.pinned_pages, gone.still_pinned.runs()[0].start), (2, 2, A + 2 * PAGE));
-    assert_eq!(private.forget_object(FILE, 2..u32::MAX, true).unwrap().pages, 2);
+    assert_eq!(private.forget_object(FILE, 2..u32::MAX, Copies::Forget).unwrap().pages, 2);
     for process in [&one, &private] {
         assert_eq!(machine.load(0, process, A + 2 * PAGE, 1).err(), Some(FaultError::PastEnd));
         assert_eq!(machine.pin::<Read>(process, A + 3 * PAGE, 1).err(), Some(PinError::PastEnd));
@@ -377,7 +377,7 @@ fn a_punched_hole_leaves_copies<L: Layout>() {
     let private = sharing(&machine, Sharing::Private);
     assert_eq!(machine.get(&private, A), first_byte(0));
     machine.put(&private, A + PAGE, 1);
-    assert_eq!(private.forget_object(FILE, 0..2, false).unwrap().pages, 1);
+    assert_eq!(private.forget_object(FILE, 0..2, Copies::Keep).unwrap().pages, 1);
     assert_eq!(machine.get(&private, A + PAGE), 1);
     drop(private);
     machine.clear_shelf();

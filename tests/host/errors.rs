@@ -8,8 +8,8 @@ use pagepin::fault::FaultError;
 use pagepin::frame::CountError;
 use pagepin::paging::TableError;
 use pagepin::pin::{OutOfRange, PinError, UserVecError};
-use pagepin::space::{ForkError, ProtectError, SpaceError, ZapError};
-use pagepin::{BudgetExceeded, ForeignFault, NotReady, PageAddr, RangeError, TokenError, VmaError};
+use pagepin::space::{ForkError, MergeError, ProtectError, SpaceError, ZapError};
+use pagepin::{BudgetExceeded, ForeignFault, NotReady, ObjectError, PageAddr, RangeError, TokenError, VmaError};
 
 /// Each error with a part of its text that no other variant has.
 fn explains<E: Error + Copy + Debug>(errors: &[(E, &str)]) {
@@ -214,11 +214,12 @@ fn no_cause_is_lost_on_the_way_out() {
 #[test]
 fn every_error_has_a_number_of_linux() {
     let (again, memory, access, fault, busy, exists, invalid) = (11, 12, 13, 14, 16, 17, 22);
+    let (io, no_such, no_space, deadlock, overflow, unsupported) = (5, 6, 28, 35, 75, 95);
     let page = PageAddr::containing(0x1000);
     let ranges = [
         (RangeError::Empty, invalid),
         (RangeError::Unaligned, invalid),
-        (RangeError::Wraps, 75),
+        (RangeError::Wraps, overflow),
         (RangeError::NonCanonical, fault),
         (RangeError::KernelHalf, fault),
     ];
@@ -240,6 +241,9 @@ fn every_error_has_a_number_of_linux() {
         (CountError::Underflow, invalid),
         (CountError::InUse, invalid),
         (CountError::NoSuchOrder, invalid),
+        (CountError::OtherKind, busy),
+        (CountError::Sole, busy),
+        (CountError::NoSole, unsupported),
     ];
     counts.iter().for_each(|(error, number)| assert_eq!(error.errno(), *number, "{error:?}"));
     let faults = [
@@ -264,6 +268,11 @@ fn every_error_has_a_number_of_linux() {
         (SpaceError::NoRoom, memory),
         (SpaceError::NoMemory, memory),
         (SpaceError::MalformedTable, fault),
+        (SpaceError::InvalidFlags, invalid),
+        (SpaceError::PageOverflow, overflow),
+        (SpaceError::NoObject, no_such),
+        (SpaceError::NoSlot, memory),
+        (SpaceError::Reentered, deadlock),
     ];
     spaces.iter().for_each(|(error, number)| assert_eq!(error.errno(), *number, "{error:?}"));
     let tables = [TableError::Malformed, TableError::LargeLeaf, TableError::NoMemory].map(TableError::errno);
@@ -275,4 +284,64 @@ fn every_error_has_a_number_of_linux() {
     assert_eq!((OutOfRange.errno(), BudgetExceeded.errno()), (invalid, memory));
     let list = [UserVecError::TooManyRanges, UserVecError::TooLong, UserVecError::NoMemory];
     assert_eq!(list.map(UserVecError::errno), [invalid, invalid, memory]);
+    let wraps = UserVecError::Range { index: 3, error: RangeError::Wraps };
+    assert_eq!(wraps.errno(), overflow);
+    let pins = [
+        (PinError::Range(RangeError::Wraps), overflow),
+        (PinError::InvalidFlags, invalid),
+        (PinError::NoVma, fault),
+        (PinError::AccessDenied, fault),
+        (PinError::ProtectionKey, access),
+        (PinError::NotPinnable, fault),
+        (PinError::PastEnd, fault),
+        (PinError::Failed, io),
+        (PinError::WouldFault, again),
+        (PinError::NoMemory, memory),
+        (PinError::NoPinnableMemory, memory),
+        (PinError::KeptByPin, busy),
+        (PinError::KeptByReference, busy),
+        (PinError::CannotMove, unsupported),
+        (PinError::WrittenBack, unsupported),
+        (PinError::CountOverflow, memory),
+        (PinError::Sole, busy),
+        (PinError::NoSole, unsupported),
+        (PinError::OtherKind, busy),
+        (PinError::BudgetExceeded, memory),
+        (PinError::BufferTooSmall, no_space),
+        (PinError::Incomplete, again),
+        (PinError::Contended, again),
+        (PinError::NotReady(NotReady(1)), again),
+        (PinError::Reentered, deadlock),
+        (PinError::MalformedTable, fault),
+    ];
+    pins.iter().for_each(|(error, number)| assert_eq!(error.errno(), *number, "{error:?}"));
+    let merges = [
+        (MergeError::Range(RangeError::Wraps), overflow),
+        (MergeError::NoVma, fault),
+        (MergeError::Same, invalid),
+        (MergeError::NotPrivate, fault),
+        (MergeError::Pinned, busy),
+        (MergeError::Shared, busy),
+        (MergeError::Different, invalid),
+        (MergeError::CountOverflow, memory),
+        (MergeError::Contended, again),
+        (MergeError::OtherKernel, invalid),
+        (MergeError::Reentered, deadlock),
+        (MergeError::MalformedTable, fault),
+    ];
+    merges.iter().for_each(|(error, number)| assert_eq!(error.errno(), *number, "{error:?}"));
+    let vmas = [VmaError::RightsExceedMax, VmaError::InvalidKey, VmaError::InvalidFlags, VmaError::PageOverflow];
+    assert_eq!(vmas.map(VmaError::errno), [access, invalid, invalid, overflow]);
+    let objects = [
+        (ObjectError::NoObject, no_such),
+        (ObjectError::PastEnd, no_such),
+        (ObjectError::Denied, access),
+        (ObjectError::NotPinnable, fault),
+        (ObjectError::NoMemory, memory),
+        (ObjectError::Failed, io),
+        (ObjectError::NotReady(NotReady(1)), again),
+    ];
+    objects.iter().for_each(|(error, number)| assert_eq!(error.errno(), *number, "{error:?}"));
+    let tokens = [TokenError::Full, TokenError::Lost, TokenError::NotReady(NotReady(1))];
+    assert_eq!(tokens.map(TokenError::errno), [memory, io, again]);
 }

@@ -39,7 +39,7 @@ type Kernel = Platform<Memory, SpanFrameTable<'static>, BuddySource<'static>, On
 fn kernel() -> Kernel {
     let memory = Memory(vec![0; (FRAMES as usize + 1) * 512].into());
     // SAFETY: the memory is this kernel's alone.
-    unsafe { Platform::from_regions(memory, [Region::new(0, FRAMES * PAGE_SIZE, true)], OneCpu, OneCpu) }.unwrap()
+    unsafe { Platform::from_regions(memory, [Region::usable(0, FRAMES * PAGE_SIZE)], OneCpu, OneCpu) }.unwrap()
 }
 
 const PRESENT: u64 = 1;

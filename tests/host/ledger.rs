@@ -9,7 +9,7 @@ use pagepin::pin::{
 };
 use pagepin::space::{KernelHalf, Sharing, SpaceOptions, UserSpace};
 use pagepin::{
-    AddressSpace, Env, Extras, LeafSize, LedgerEntry, LedgerTable, Levels, ObjectId, Pfn, PinLedger, PinRecord,
+    Access, AddressSpace, Env, Extras, LeafSize, LedgerEntry, LedgerTable, Levels, ObjectId, Pfn, PinLedger, PinRecord,
     PinTerm, Platform, Through, Unlimited, UserRange,
 };
 
@@ -70,7 +70,7 @@ fn a_record_says_who_what_how_and_since_when() {
         start: A,
         length: 3 * PAGE,
         run,
-        writes: true,
+        access: Access::Write,
         term: PinTerm::Long,
         time: 100,
         orphaned: false,
@@ -81,8 +81,8 @@ fn a_record_says_who_what_how_and_since_when() {
     assert_eq!(ledger.records().count(), long.runs().len() + 1);
     assert_eq!(ledger.pins_of(7).map(|entry| entry.run.pages()).sum::<u64>(), 3);
     assert_eq!(
-        ledger.pins_of(8).map(|entry| (entry.writes, entry.term)).collect::<Vec<_>>(),
-        [(false, PinTerm::Short)]
+        ledger.pins_of(8).map(|entry| (entry.access, entry.term)).collect::<Vec<_>>(),
+        [(Access::Read, PinTerm::Short)]
     );
     assert_eq!((ledger.older_than(200).count(), ledger.older_than(100).count()), (long.runs().len(), 0));
     let short = short.tagged(42);
@@ -215,7 +215,30 @@ fn what_outlives_its_space_is_reported() {
     drop(kept);
 }
 
-/// A large leaf is pinned by its head, whichever part of it was asked for.
+/// The same for whom pins are made: a driver that is unloaded, while the address space goes on.
+#[test]
+fn what_outlives_its_tag_is_reported() {
+    let (machine, ledger) = (scattered(), LedgerTable::<8>::new(now));
+    let kernel = kernel(&machine, &ledger);
+    let space = space(&kernel, 1);
+    let pin = |page, tag| {
+        let pins = pin_user_pages(&space, Write, pages(&space, page, 1), PinFlags::empty(), [PhysRun::default()]);
+        pins.unwrap().tagged(tag)
+    };
+    let (leaked, others, done) = (pin(0, 7), pin(1, 8), pin(2, 7));
+    drop(done);
+    assert_eq!((ledger.tag_ends(9), ledger.left_behind().count()), (0, 0));
+    assert_eq!(ledger.tag_ends(7), 1);
+    let left: Vec<_> = ledger.left_behind().map(|entry| (entry.tag, entry.run)).collect();
+    assert_eq!(left, [(7, leaked.runs()[0])]);
+    // Somebody else takes the driver's work over.
+    let taken_over = leaked.tagged(8);
+    assert_eq!((ledger.tag_ends(7), ledger.pins_of(8).count()), (0, 2));
+    drop((taken_over, others));
+    assert_eq!((ledger.left_behind().count(), ledger.misused()), (0, 0));
+}
+
+/// A pin that needs no address space is the object's, in the book as well.
 #[test]
 fn a_pin_by_object_names_the_object() {
     const FILE: ObjectId = ObjectId(3);
@@ -254,6 +277,7 @@ fn a_pin_by_object_names_the_object() {
     machine.clear_shelf();
 }
 
+/// A large leaf is pinned by its head, whichever part of it was asked for.
 #[test]
 fn any_frame_of_a_pinned_leaf_has_its_pinner() {
     let (machine, ledger) = (Machine::<Wide>::new(2048), LedgerTable::<8>::new(now));
@@ -290,7 +314,7 @@ fn the_table_agrees_with_a_list() {
                 tag: 0,
                 range,
                 runs: &runs,
-                writes: true,
+                access: Access::Write,
                 term,
             });
             // The last runs are recorded first.
@@ -313,7 +337,14 @@ fn the_table_agrees_with_a_list() {
 fn enter<const N: usize>(ledger: &LedgerTable<N>, first: u64, pages: u32) -> pagepin::LedgerTicket {
     let range = UserRange::new(Levels::Four.user_half(), A, PAGE).unwrap();
     let (runs, term) = ([run(first, pages)], PinTerm::Short);
-    ledger.record(&PinRecord { through: Through::space(Pfn::new(1)), tag: 0, range, runs: &runs, writes: true, term })
+    ledger.record(&PinRecord {
+        through: Through::space(Pfn::new(1)),
+        tag: 0,
+        range,
+        runs: &runs,
+        access: Access::Write,
+        term,
+    })
 }
 
 fn run(first: u64, pages: u32) -> PhysRun {

@@ -3,7 +3,7 @@
 use pagepin::frame::Wide;
 use pagepin::pin::{Lent, PhysRun, PinnedRange, QuarantineTable, Read, Write};
 use pagepin::space::{KernelHalf, SpaceOptions, UserSpace};
-use pagepin::{Env, Extras, LedgerTable, Levels, Pfn, PinBudget, PinLimit, Platform, Quarantine};
+use pagepin::{Access, Env, Extras, LedgerTable, Levels, Pfn, PinBudget, PinLimit, Platform, Quarantine};
 
 use crate::machine::{A, Machine, PAGE, RW};
 
@@ -74,8 +74,8 @@ fn what_is_dropped_stays_pinned_until_the_device_was_reset() {
         scope.spawn(move || drop::<Lent<_, _, _>>(lost));
     });
     assert_eq!(budget.used(), 1, "what holds the frames is the kernel");
-    let held: Vec<_> = quarantine.runs().map(|held| (held.device, held.start, held.writes, held.since)).collect();
-    assert_eq!(held, [(DISK, A, true, 77); 2]);
+    let held: Vec<_> = quarantine.runs().map(|held| (held.device, held.start, held.access, held.since)).collect();
+    assert_eq!(held, [(DISK, A, Access::Write, 77); 2]);
     assert!(ledger.records().filter(|entry| entry.quarantined).count() == 2);
     drop(process);
     assert!(frames.iter().all(|frame| machine.word(*frame).snapshot().pins == 1), "pinned, and so not free");

@@ -100,6 +100,8 @@ mod refusals;
 mod relocate;
 mod revoke;
 mod side_by_side;
+#[cfg(all(feature = "instructions", target_arch = "x86_64"))]
+mod sizes;
 mod sole;
 mod steps;
 mod stored;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pagepin::frame::Layout;
 use pagepin::pin::{GotPages, OwnedPins, PhysRun, PinAccess, PinError, PinFlags, RawGets, Read, Write};
-use pagepin::space::Sharing;
+use pagepin::space::{Copies, Sharing};
 use pagepin::{MemoryType, ObjectId, Pfn, PinLimit, Zone};
 
 use crate::forms::{self, Form};
@@ -211,7 +211,7 @@ impl<L: Layout> World for Here<'_, L> {
             (Act::Truncate, _) => {
                 kernel.cut(FILE, 1);
                 for (process, _) in self.sides.iter().flatten() {
-                    process.forget_object(FILE, 1..u32::MAX, true).unwrap();
+                    process.forget_object(FILE, 1..u32::MAX, Copies::Forget).unwrap();
                 }
             }
             (act, _) => panic!("{act:?} by nobody"),

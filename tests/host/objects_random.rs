@@ -121,7 +121,13 @@ impl<'m, L: Layout> World<'m, L> {
     /// What is cut off is nobody's but its pinner's.
     fn forget(&mut self, pages: Range<u32>, copies: bool) {
         for (process, model) in self.processes.values_mut() {
-            process.forget_object(FILE, pages.clone(), copies).unwrap();
+            process
+                .forget_object(
+                    FILE,
+                    pages.clone(),
+                    if copies { pagepin::space::Copies::Forget } else { pagepin::space::Copies::Keep },
+                )
+                .unwrap();
             model.own.retain(|page, _| !copies || !pages.contains(page));
         }
         for (_, target) in &mut self.pins {

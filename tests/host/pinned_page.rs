@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use pagepin::frame::Wide;
 use pagepin::pin::{Read, Write};
-use pagepin::space::Sharing;
+use pagepin::space::{Copies, Sharing};
 use pagepin::{MapOptions, ObjectId, Pfn, Rights, VmaFlags, Zone};
 
 use crate::machine::{A, FAR, Machine, PAGE, Process, RW};
@@ -148,7 +148,7 @@ const OPERATIONS: &[Operation] = &[
             return "passed over".into();
         }
         s.kernel.cut(FILE, 0);
-        report(s.process.forget_object(FILE, 0..u32::MAX, true).unwrap().pinned_pages)
+        report(s.process.forget_object(FILE, 0..u32::MAX, Copies::Forget).unwrap().pinned_pages)
     }),
 ];
 

@@ -69,10 +69,10 @@ fn a_range_is_asked_for_pin_by_pin() {
     let entries =
         [&generous, &late, &stubborn, &liar, &stubborn].map(|driver| Revocable::new(&set, driver as &dyn Revoke));
     let root = process.root();
-    put(&place, pinned(&process, 0, 2).register(&entries[0], root).unwrap());
+    put(&place, pinned(&process, 0, 2).register(&entries[0], &process).unwrap());
     let held = [(1, 2), (2, 3), (3, 4)]
-        .map(|(entry, page)| pinned(&process, page, 1).register(&entries[entry], root).unwrap());
-    let elsewhere = pinned(&other, 0, 2).register(&entries[4], other.root()).unwrap();
+        .map(|(entry, page)| pinned(&process, page, 1).register(&entries[entry], &process).unwrap());
+    let elsewhere = pinned(&other, 0, 2).register(&entries[4], &other).unwrap();
     let mut seen = Vec::new();
     let asked = set.ask(root, range(&process, A + PAGE, 4 * PAGE), |of, what| seen.push((of.start(), what)));
     seen.sort_by_key(|(start, _)| *start);
@@ -110,7 +110,7 @@ fn drivers_that_pin_and_ask_when_asked_come_to_an_end() {
     let drivers = acts.map(Driver::new);
     let entries = [0, 1].map(|me| Revocable::new(&set, &drivers[me] as &dyn Revoke));
     for (me, place) in places.iter().enumerate() {
-        put(place, pinned(&process, me as u64, 1).register(&entries[me], root).unwrap());
+        put(place, pinned(&process, me as u64, 1).register(&entries[me], &process).unwrap());
     }
     let asked = set.ask(root, all, |_, _| ());
     // The one that is asked first meets itself being asked, and asks the other, which meets both.
@@ -119,9 +119,9 @@ fn drivers_that_pin_and_ask_when_asked_come_to_an_end() {
     assert_eq!((asked.granted, asked.is_clear()), (1, true));
     assert!((0..4).all(|page| machine.frame_at(&process, A + page * PAGE).1.pins == 0));
     // Registered again at once, the entry is another pin's, for another time.
-    let again = pinned(&process, 0, 1).register(&entries[0], root).unwrap();
+    let again = pinned(&process, 0, 1).register(&entries[0], &process).unwrap();
     assert_eq!(
-        pinned(&process, 1, 1).register(&entries[0], root).err().map(|(_, why)| why),
+        pinned(&process, 1, 1).register(&entries[0], &process).err().map(|(_, why)| why),
         Some(RegisterError::InUse)
     );
     drop(again);
@@ -136,13 +136,33 @@ fn only_long_term_pins_are_registered() {
     let set = RevocableSet::new();
     let entry = Revocable::new(&set, &driver);
     let short = machine.pin::<Write>(&process, A, PAGE).unwrap().complete().unwrap();
-    let (short, why) = short.register(&entry, process.root()).unwrap_err();
+    let (short, why) = short.register(&entry, &process).unwrap_err();
     assert_eq!(
         (why, short.flags(), machine.frame_at(&process, A).1.pins),
         (RegisterError::NotLongTerm, PinFlags::empty(), 1)
     );
     drop(short);
-    assert_eq!((RegisterError::NotLongTerm.errno(), RegisterError::InUse.errno()), (22, 16));
+    let numbers =
+        [RegisterError::NotLongTerm, RegisterError::OtherSpace, RegisterError::InUse].map(RegisterError::errno);
+    assert_eq!(numbers, [22, 22, 16]);
+}
+
+/// Pins that know their address space are not registered for another, where nobody would find them.
+#[test]
+fn pins_are_registered_for_their_own_space() {
+    let machine = Machine::<Wide>::new(64);
+    let (process, other) = (machine.populated(1, 1), machine.populated(1, 1));
+    let driver = Driver::new(&|| Answer::Refused);
+    let set = RevocableSet::new();
+    let entry = Revocable::new(&set, &driver);
+    let range = range(&process, A, PAGE);
+    let pins =
+        pin_user_pages(&process, Write, range, PinFlags::LONGTERM, [PhysRun::default()]).unwrap().complete().unwrap();
+    let (pins, why) = pins.register(&entry, &other).unwrap_err();
+    assert_eq!((why, machine.frame_at(&process, A).1.pins), (RegisterError::OtherSpace, 1));
+    let held = pins.register(&entry, &process).unwrap();
+    assert_eq!(set.ask(process.root(), range, |_, _| ()).refused, 1);
+    drop(held);
 }
 
 /// A driver that takes its pin out of the set while it is asked for has not given it back, whatever it says; and the entry is free again.
@@ -159,13 +179,13 @@ fn a_pin_that_is_kept_when_asked_for_is_refused() {
     let driver = Driver::new(&keep);
     let set = RevocableSet::new();
     let entry = Revocable::new(&set, &driver);
-    put(&place, pinned(&process, 0, 1).register(&entry, process.root()).unwrap());
+    put(&place, pinned(&process, 0, 1).register(&entry, &process).unwrap());
     let asked = set.ask(process.root(), range(&process, A, PAGE), |_, what| assert_eq!(what, Outcome::Refused));
     assert_eq!(asked, Asked { refused: 1, ..Asked::default() });
     assert_eq!(machine.frame_at(&process, A).1.pins, 1);
     assert!(set.ask(process.root(), range(&process, A, PAGE), |_, _| ()).is_clear(), "it is not registered any more");
     let pins = kept.lock().unwrap().take().map(ManuallyDrop::into_inner).unwrap();
-    drop(pins.register(&entry, process.root()).unwrap());
+    drop(pins.register(&entry, &process).unwrap());
     assert_eq!(machine.frame_at(&process, A).1.pins, 0);
 }
 
@@ -183,7 +203,7 @@ fn what_is_given_up_under_a_device_is_quarantined() {
     let driver = Driver::new(&give_up);
     let set = RevocableSet::new();
     let entry = Revocable::new(&set, &driver);
-    let lent = pinned(&process, 0, 1).register(&entry, process.root()).unwrap().lend_to(5);
+    let lent = pinned(&process, 0, 1).register(&entry, &process).unwrap().lend_to(5);
     // SAFETY: there is no device.
     let back = unsafe { lent.complete() };
     let lent = back.lend_to(5);
@@ -212,7 +232,7 @@ fn pins_are_asked_for_as_long_as_they_are_held_and_no_others() {
     let entries = [0, 1, 2].map(|driver| Revocable::new(&set, &drivers[driver] as &dyn Revoke));
     let root = process.root();
     let held = [(0, 2, 2), (1, 4, 1), (2, 5, 1)]
-        .map(|(entry, page, pages)| pinned(&process, page, pages).register(&entries[entry], root).unwrap());
+        .map(|(entry, page, pages)| pinned(&process, page, pages).register(&entries[entry], &process).unwrap());
     let ask = |page: u64, pages: u64| set.ask(root, range(&process, A + page * PAGE, pages * PAGE), |_, _| ());
     assert_eq!((ask(0, 2), ask(6, 2)), (Asked::default(), Asked::default()));
     let [later, refused] =
@@ -235,16 +255,16 @@ fn a_pin_that_comes_meanwhile_is_not_asked_for() {
     let newcomer = Driver::new(&|| Answer::Refused);
     // In the set already, and behind the one that is asked first.
     let early = Revocable::new(&set, &newcomer as &dyn Revoke);
-    drop(pinned(&process, 0, 1).register(&early, root).unwrap());
+    drop(pinned(&process, 0, 1).register(&early, &process).unwrap());
     let act = || {
         *inner.lock().unwrap() = set.ask(root, all, |_, _| ());
         let places: &[Place<'_, Owned<'_>>; 2] = &places;
-        put(&places[1], pinned(&process, 1, 1).register(&early, root).unwrap());
+        put(&places[1], pinned(&process, 1, 1).register(&early, &process).unwrap());
         Answer::Refused
     };
     let driver = Driver::new(&act);
     let late = Revocable::new(&set, &driver as &dyn Revoke);
-    put(&places[0], pinned(&process, 2, 1).register(&late, root).unwrap());
+    put(&places[0], pinned(&process, 2, 1).register(&late, &process).unwrap());
     assert_eq!(set.ask(root, all, |_, _| ()), Asked { refused: 1, ..Asked::default() });
     assert_eq!(*inner.lock().unwrap(), Asked { being_asked: 1, ..Asked::default() });
     assert!(newcomer.asked.lock().unwrap().is_empty());

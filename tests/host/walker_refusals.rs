@@ -5,7 +5,7 @@ use std::cell::Cell;
 use pagepin::frame::{CountError, Dirty, FrameKind, FrameWord, Layout, Ownership};
 use pagepin::pin::{PinAccess, PinError, PinFlags, Read, Write};
 use pagepin::space::{ForkError, SpaceOptions};
-use pagepin::{Env, FrameSource, KeyRights, LeafSize, Levels, MapOptions, Pfn, SOFTWARE_BITS};
+use pagepin::{Access, Env, FrameSource, KeyRights, LeafSize, Levels, MapOptions, Pfn, SOFTWARE_BITS};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, Machine, PAGE, Process, R, RW, range};
@@ -247,7 +247,8 @@ fn protection_keys_are_obeyed_except_by_remote_pins<L: Layout>() {
     }
     PKRU.set(0);
     assert!(
-        KeyRights::from_pkru(access_denied).permits(4, true) && !KeyRights::from_pkru(access_denied).permits(5, false)
+        KeyRights::from_pkru(access_denied).permits(4, Access::Write)
+            && !KeyRights::from_pkru(access_denied).permits(5, Access::Read)
     );
 }
 

@@ -41,5 +41,5 @@ impl Memory {
 /// Makes one.
 pub(crate) fn kernel() -> Kernel {
     // SAFETY: the memory is this kernel's alone.
-    unsafe { Platform::from_regions(Memory::new(), [Region::new(0, 1 << 20, true)], OneCpu, OneCpu) }.unwrap()
+    unsafe { Platform::from_regions(Memory::new(), [Region::usable(0, 1 << 20)], OneCpu, OneCpu) }.unwrap()
 }

@@ -18,7 +18,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::slice;
 
-use pagepin::pin::{Lender, Lent, PinAccess, PinnedRange, Read, RunBuffer, Write};
+use pagepin::pin::{Lender, Lent, PinAccess, PinError, PinnedRange, Read, RunBuffer, Write};
 use pagepin::{BuddySource, FrameSource, PAGE_SIZE, Pfn, PhysMap, Reach};
 
 /// Where bounce buffers come from.
@@ -55,6 +55,14 @@ unsafe impl BounceFrames for Within<'_, '_> {
 /// No bounce buffer is left, or no memory for the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoBounceFrame;
+
+impl NoBounceFrame {
+    /// The nearest Linux error number (positive): `ENOMEM`.
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        PinError::NoMemory.errno()
+    }
+}
 
 impl fmt::Display for NoBounceFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,11 +4,19 @@ use core::ops::Range;
 
 use core::fmt;
 
-use pagepin::{Env, FreshPage, ObjectId, StoredPage};
+use pagepin::{Env, FreshPage, ObjectId, StoredPage, TokenError};
 
 /// The device could not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceError;
+
+impl DeviceError {
+    /// The nearest Linux error number (positive): `EIO`.
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        TokenError::Lost.errno()
+    }
+}
 
 impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

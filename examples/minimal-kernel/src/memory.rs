@@ -16,9 +16,10 @@ pub static CURRENT: CurrentSpace<Arc<Space>, SingleCpu, 1> = CurrentSpace::new(u
 
 /// Once, at boot, while the boot loader's root is loaded and nothing is in its lower half.
 pub fn init(boot: &BootInfo) {
-    let usable = |kind| kind == MemoryRegionType::Usable;
-    let regions = boot.memory_map.iter();
-    let regions = regions.map(|r| Region::new(r.range.start_addr(), r.range.end_addr(), usable(r.region_type)));
+    let regions = boot.memory_map.iter().map(|region| {
+        let is = if region.region_type == MemoryRegionType::Usable { Region::usable } else { Region::reserved };
+        is(region.range.start_addr(), region.range.end_addr())
+    });
     // SAFETY: the boot loader maps all memory at this offset, and nobody uses what it says is usable; one CPU, in ring 0.
     let kernel: Kernel = unsafe {
         let map = OffsetPhysMap::new(boot.physical_memory_offset);

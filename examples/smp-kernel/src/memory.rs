@@ -46,9 +46,10 @@ impl spin::RelaxStrategy for Answer {
 
 /// Once, at boot, while the boot loader's root is loaded and nothing is in its lower half.
 pub fn init(boot: &BootInfo) {
-    let usable = |kind| kind == MemoryRegionType::Usable;
-    let regions = boot.memory_map.iter();
-    let regions = regions.map(|r| Region::new(r.range.start_addr(), r.range.end_addr(), usable(r.region_type)));
+    let regions = boot.memory_map.iter().map(|region| {
+        let is = if region.region_type == MemoryRegionType::Usable { Region::usable } else { Region::reserved };
+        is(region.range.start_addr(), region.range.end_addr())
+    });
     let regions = regions.chain([Region::taken(startup::TAKEN.start, startup::TAKEN.end)]);
     // SAFETY: the boot loader maps all memory at this offset, and nobody uses what it says is usable, but for the page where
     // CPUs start.

@@ -12,7 +12,10 @@ static OFFSET: spin::Once<u64> = spin::Once::new();
 pub fn init(boot: &BootInfo) {
     let regions = boot.memory_map.iter().map(|region| {
         let (start, end) = (region.range.start_addr(), region.range.end_addr());
-        Region::new(start, end, region.region_type == MemoryRegionType::Usable)
+        match region.region_type {
+            MemoryRegionType::Usable => Region::usable(start, end),
+            _ => Region::reserved(start, end),
+        }
     });
     // SAFETY: the boot loader maps all memory at this offset, and nobody uses what it says is usable; one CPU, in ring 0.
     let kernel: Kernel = unsafe {

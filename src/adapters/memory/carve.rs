@@ -28,7 +28,10 @@ impl<P: PhysMap, R, D, X, L: Layout> Platform<P, SpanFrameTable<'static, L>, Bud
     ///
     /// /// `regions`: start, end, and whether it is usable.
     /// fn kernel(offset: u64, regions: &[(u64, u64, bool)]) -> Result<Kernel, RegionError> {
-    ///     let regions = regions.iter().map(|&(start, end, usable)| Region::new(start, end, usable));
+    ///     let regions = regions.iter().map(|&(start, end, is_usable)| match is_usable {
+    ///         true => Region::usable(start, end),
+    ///         false => Region::reserved(start, end),
+    ///     });
     ///     // SAFETY: the boot loader maps all memory at `offset` and nobody uses what it says is usable; there is one CPU, in
     ///     // ring 0.
     ///     unsafe { Platform::from_regions(OffsetPhysMap::new(offset), regions, SingleCpu::new(), SingleCpu::new()) }
@@ -69,7 +72,7 @@ impl<P: PhysMap, R, D, X, L: Layout> Platform<P, SpanFrameTable<'static, L>, Bud
 /// # use doc_kernel::Memory;
 /// let map = Memory::new();
 /// // SAFETY: the memory is this code's alone.
-/// let (frames, source) = unsafe { frames_from_regions::<Wide>(&map, [Region::new(0, 1 << 20, true)]) }?;
+/// let (frames, source) = unsafe { frames_from_regions::<Wide>(&map, [Region::usable(0, 1 << 20)]) }?;
 /// assert!(source.free_frames() > 250);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

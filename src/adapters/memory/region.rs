@@ -24,8 +24,8 @@ enum Use {
 /// ```
 /// use pagepin::Region;
 /// // Of a boot loader that names bytes: `bootloader` 0.11, limine. What is not whole frames stays unused.
-/// let low = Region::new(0, 0x9_fc00, true).whole_frames();
-/// assert_eq!(low, Region::new(0, 0x9_f000, true));
+/// let low = Region::usable(0, 0x9_fc00).whole_frames();
+/// assert_eq!(low, Region::usable(0, 0x9_f000));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Region {
@@ -37,19 +37,29 @@ pub struct Region {
 impl Region {
     const NONE: Self = Self { start: 0, end: 0, used: Use::Reserved };
 
-    /// The bytes from physical address `start` up to `end`; `usable`: ordinary memory that nobody uses.
-    ///
-    /// Of what is not usable, the alignment does not matter.
+    /// The bytes from physical address `start` up to `end`: ordinary memory that nobody uses.
     #[must_use]
-    pub const fn new(start: u64, end: u64, usable: bool) -> Self {
-        Self { start, end, used: if usable { Use::Usable } else { Use::Reserved } }
+    pub const fn usable(start: u64, end: u64) -> Self {
+        Self { start, end, used: Use::Usable }
+    }
+
+    /// What the boot loader says is anything else: the firmware's, a device's, broken. Its alignment does not matter.
+    ///
+    /// ```
+    /// use pagepin::Region;
+    /// let of_boot_loader = |start, end, is_usable| if is_usable { Region::usable(start, end) } else { Region::reserved(start, end) };
+    /// assert!(!of_boot_loader(0x9_fc00, 0xa_0000, false).is_usable());
+    /// ```
+    #[must_use]
+    pub const fn reserved(start: u64, end: u64) -> Self {
+        Self { start, end, used: Use::Reserved }
     }
 
     /// Where the kernel is. A usable region that contains any of it is refused, in an error that says so.
     ///
     /// ```
     /// use pagepin::Region;
-    /// let regions = [Region::new(0, 1 << 20, true), Region::kernel(0x8000, 0x9000)]; // overlaps: refused by `from_regions`
+    /// let regions = [Region::usable(0, 1 << 20), Region::kernel(0x8000, 0x9000)]; // overlaps: refused by `from_regions`
     /// assert!(!regions[1].is_usable());
     /// ```
     #[must_use]
@@ -65,7 +75,7 @@ impl Region {
     /// # use pagepin::{*, fault::*, frame::*, paging::*, pin::*, space::*};
     /// # let kernel = doc_kernel::kernel();
     /// # use doc_kernel::{Memory, OneCpu};
-    /// let regions = [Region::new(0, 1 << 20, true), Region::taken(0x8000, 0x9000)];
+    /// let regions = [Region::usable(0, 1 << 20), Region::taken(0x8000, 0x9000)];
     /// // SAFETY: the memory is this kernel's alone.
     /// let without: doc_kernel::Kernel = unsafe { Platform::from_regions(Memory::new(), regions, OneCpu, OneCpu) }?;
     /// assert!(without.frames().frame(Pfn::new(8)).is_none());
@@ -193,7 +203,7 @@ pub(super) struct Piece {
 
 impl Piece {
     pub(super) const fn region(self) -> Region {
-        Region::new(self.first << PAGE_SHIFT, (self.first + self.frames) << PAGE_SHIFT, true)
+        Region::usable(self.first << PAGE_SHIFT, (self.first + self.frames) << PAGE_SHIFT)
     }
 }
 

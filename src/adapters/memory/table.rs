@@ -42,7 +42,7 @@ impl<'a, L: Layout> SpanFrameTable<'a, L> {
     /// # use doc_kernel::Memory;
     /// let map = Memory::new();
     /// // SAFETY: the memory is this code's alone.
-    /// let (frames, source) = unsafe { frames_from_regions::<Wide>(&map, [Region::new(0, 1 << 20, true)]) }?;
+    /// let (frames, source) = unsafe { frames_from_regions::<Wide>(&map, [Region::usable(0, 1 << 20)]) }?;
     /// assert!(frames.into_flat().is_ok()); // one stretch
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

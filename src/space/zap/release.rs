@@ -145,7 +145,7 @@ struct Run {
 /// Empties places, and gives up what their leaves held as long as that is one frame after another from `next` on, of which each
 /// leaf holds the only reference: then there is nothing to decide.
 ///
-/// A function of its own, as the walker's loop is: see there.
+/// Outlined: see `take_entries` of the walker. The maps' fields stay in registers across the loop only if the maps are arguments.
 ///
 /// # Safety
 /// As [`release_leaves`].

@@ -151,7 +151,7 @@ fn next<T, E, K: Env>(find: impl FnOnce() -> Result<Option<T>, E>, env: &K) -> O
 
 /// Breaks the leaves of a chunk: all that it had, mixed. The mm lock is held exclusively.
 ///
-/// A function of its own, as the walker's loop is: see there.
+/// Outlined: see `take_entries` of the walker. The maps' fields stay in registers across the loop only if the maps are arguments.
 #[inline(never)]
 fn break_leaves<P: PhysMap>(map: &P, chunk: &Chunk) -> Entry {
     let mut were = Entry::EMPTY;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pagepin::fault::FaultError;
 use pagepin::model::Safeguard;
 use pagepin::pin::Write;
-use pagepin::space::{Sharing, SpaceOptions, UserSpace};
+use pagepin::space::{Copies, Sharing, SpaceOptions, UserSpace};
 use pagepin::{Access, Levels, Rights};
 
 use super::acts::{Pins, Space, first_frame, frames};
@@ -178,7 +178,7 @@ fn truncate_and_fault(sharing: Sharing) {
             }
         });
         kernel.cut_file();
-        space.forget_object(FILE, 0..u32::MAX, true).expect("tables in order");
+        space.forget_object(FILE, 0..u32::MAX, Copies::Forget).expect("tables in order");
         other.join().expect("no panic");
         assert_eq!(kernel.mapped(&space, 1), None, "{CUT_OFF}");
         kernel.audit(&[&space], &[]);
@@ -209,7 +209,7 @@ fn truncate_and_move(sharing: Sharing) {
             move || space.move_pages(513 * PAGE, PAGE, PAGE).expect("a free page")
         });
         kernel.cut_file();
-        space.forget_object(FILE, 0..u32::MAX, true).expect("tables in order");
+        space.forget_object(FILE, 0..u32::MAX, Copies::Forget).expect("tables in order");
         mover.join().expect("no panic");
         assert!([1, 2, 513].iter().all(|page| kernel.mapped(&space, *page).is_none()), "{CUT_OFF}");
         kernel.audit(&[&space], &[]);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use pagepin::model::Safeguard;
 use pagepin::pin::PhysRun;
-use pagepin::{LedgerEntry, LedgerTable, LedgerTicket, Levels, Pfn, PinLedger, PinRecord, PinTerm, Through, UserRange};
+use pagepin::{
+    Access, LedgerEntry, LedgerTable, LedgerTicket, Levels, Pfn, PinLedger, PinRecord, PinTerm, Through, UserRange,
+};
 
 use super::checker::Bound;
 use super::runner::Model;
@@ -41,7 +43,7 @@ fn record<const N: usize>(ledger: &LedgerTable<N>, value: u64) -> LedgerTicket {
         tag: value,
         range,
         runs: &runs,
-        writes: true,
+        access: Access::Write,
         term: PinTerm::Long,
     })
 }

@@ -52,7 +52,7 @@ fn revoke(end: End) {
         let pins = pin_user_pages(&*space, Write, range(1), PinFlags::LONGTERM, [PhysRun::default()]);
         let pins = pins.and_then(PinnedPages::complete).expect("the page is there").into_owned();
         let frame = pins.runs()[0].first();
-        let held = pins.register(entry, space.mm().root()).map_err(|(_, error)| error).expect("a free entry");
+        let held = pins.register(entry, &*space).map_err(|(_, error)| error).expect("a free entry");
         let driver = kernel.on_cpu(1, move || match end {
             End::GivenBack => {
                 drop(held);

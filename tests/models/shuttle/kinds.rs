@@ -3,7 +3,7 @@
 
 use pagepin::frame::FrameKind;
 use pagepin::model::Safeguard;
-use pagepin::space::{MergeError, Sharing, SpaceError};
+use pagepin::space::{Copies, MergeError, Sharing, SpaceError};
 use pagepin::{Env, ExtraParts, Objects, Rights, Zone};
 
 use super::bytes::{FOREIGN, FREED, MOVED_TO, MOVES, NEVER_WAS, NOISY, QUIET, WRONG};
@@ -59,7 +59,7 @@ impl<R: Side> Mm<R> {
 
     fn truncate(&self) {
         self.kernel.cut_file();
-        self.space.forget_object(FILE, 0..u32::MAX, true).expect("tables in order");
+        self.space.forget_object(FILE, 0..u32::MAX, Copies::Forget).expect("tables in order");
     }
 
     /// A page of the file is the one that it has now.

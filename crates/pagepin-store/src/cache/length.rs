@@ -3,6 +3,7 @@
 use core::iter;
 use core::ops::Range;
 
+use pagepin::space::Copies;
 use pagepin::{Env, ObjectId, PAGE_SIZE};
 
 use super::inner::{Record, STEP, check_length, key, page_of, wait_for, wait_for_some};
@@ -34,7 +35,7 @@ impl<D: FileDevice> Cache<D> {
         self.with(kernel, |inner| inner.object_mut(id).map(|object| object.length = kept))?;
         if length < old {
             self.drop_pages(kernel, id, &gone);
-            shown.forget(id, gone, true);
+            shown.forget(id, gone, Copies::Forget);
         }
         // Of a file that becomes longer, too: what was written behind its end, by who shows its last page, was nobody's.
         self.clear_end(kernel, id, kept);
@@ -66,7 +67,7 @@ impl<D: FileDevice> Cache<D> {
             self.device.punch(id, pages.clone());
         }
         self.drop_pages(kernel, id, &pages);
-        shown.forget(id, pages, false);
+        shown.forget(id, pages, Copies::Keep);
         self.with(kernel, |inner| inner.object_mut(id).map(|object| object.going = None))
     }
 

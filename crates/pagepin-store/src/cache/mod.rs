@@ -8,6 +8,7 @@ mod write_back;
 
 use core::ops::Range;
 
+use pagepin::space::Copies;
 use pagepin::{Env, ExtraParts, NoPreempt, ObjectId, Pfn};
 use spin::mutex::SpinMutex;
 
@@ -59,14 +60,14 @@ pub trait Shown {
     /// `UserSpace::write_protect_object`.
     fn write_protect(&self, id: ObjectId, pages: Range<u32>);
 
-    /// `UserSpace::forget_object`, with the copies or without.
-    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: bool);
+    /// `UserSpace::forget_object`.
+    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: Copies);
 }
 
 /// No address space shows anything.
 impl Shown for () {
     fn write_protect(&self, _: ObjectId, _: Range<u32>) {}
-    fn forget(&self, _: ObjectId, _: Range<u32>, _: bool) {}
+    fn forget(&self, _: ObjectId, _: Range<u32>, _: Copies) {}
 }
 
 /// Objects and their pages, of which as many as there is room for are in memory.

@@ -4,6 +4,7 @@
 //! nobody has pinned, is taken from the address spaces that show it, and goes, unless somebody wants it at that moment. Hot pages that are shown
 //! come back by a fault, which looks them up.
 
+use pagepin::space::Copies;
 use pagepin::{Env, ObjectId};
 
 use super::inner::{STEP, page_of};
@@ -27,7 +28,7 @@ impl<D: FileDevice> Cache<D> {
                 }
                 if is_shown {
                     let page = page_of(key);
-                    shown.forget(ObjectId((key >> 32) as u32), page..page + 1, false);
+                    shown.forget(ObjectId((key >> 32) as u32), page..page + 1, Copies::Keep);
                 }
                 if let Some(page) = self.with(kernel, |inner| inner.take_idle(kernel, key)) {
                     page.put(kernel);

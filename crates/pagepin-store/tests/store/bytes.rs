@@ -7,7 +7,7 @@ use pagepin::ObjectId;
 use pagepin::fault::FaultError;
 use pagepin::frame::Wide;
 use pagepin::pin::{PinError, Write};
-use pagepin::space::Sharing;
+use pagepin::space::{Copies, Sharing};
 use pagepin_store::{FilePage, Properties, Shown, StoreError, WhenPinned, WrittenBack};
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ impl Shown for One<'_, '_> {
         self.0.write_protect_object(id, pages).unwrap();
     }
 
-    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: bool) {
+    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: Copies) {
         self.0.forget_object(id, pages, copies).unwrap();
     }
 }

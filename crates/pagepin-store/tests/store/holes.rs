@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pagepin::frame::Wide;
 use pagepin::pin::{Owner, PhysRun, PinFlags, Read, Write, pin_object_pages};
-use pagepin::space::Sharing;
+use pagepin::space::{Copies, Sharing};
 use pagepin::{NotReady, ObjectId, Unlimited};
 use pagepin_store::{FilePage, Properties, Shown, StoreError, WhenPinned};
 
@@ -22,7 +22,7 @@ impl Shown for All<'_, '_> {
         self.0.iter().for_each(|process| process.write_protect_object(id, pages.clone()).unwrap());
     }
 
-    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: bool) {
+    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: Copies) {
         self.0.iter().for_each(|process| _ = process.forget_object(id, pages.clone(), copies).unwrap());
     }
 }
@@ -99,7 +99,7 @@ fn a_fault_beside_a_punch_finds_the_hole() {
     struct Faulting<'p, 'm>(&'p Machine, &'p Process<'m>);
     impl Shown for Faulting<'_, '_> {
         fn write_protect(&self, _: ObjectId, _: Range<u32>) {}
-        fn forget(&self, id: ObjectId, pages: Range<u32>, copies: bool) {
+        fn forget(&self, id: ObjectId, pages: Range<u32>, copies: Copies) {
             assert_eq!(self.0.get(self.1, A + PAGE), on_disk(1), "its entry is there, still");
             self.1.forget_object(id, pages.clone(), copies).unwrap();
             assert_eq!(self.0.get(self.1, A + PAGE), 0);
@@ -158,7 +158,7 @@ fn what_goes_is_not_written() {
     struct Writing<'p>(&'p Machine, ObjectId);
     impl Shown for Writing<'_> {
         fn write_protect(&self, _: ObjectId, _: Range<u32>) {}
-        fn forget(&self, _: ObjectId, _: Range<u32>, _: bool) {
+        fn forget(&self, _: ObjectId, _: Range<u32>, _: Copies) {
             let (machine, file) = (self.0, self.1);
             machine.cache().write(machine, file, 0, &[7]).unwrap();
             // The page comes back for a moment: the hole is there already.

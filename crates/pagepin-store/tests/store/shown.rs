@@ -5,7 +5,7 @@ use std::ops::Range;
 use pagepin::fault::FaultError;
 use pagepin::frame::{FrameKind, Wide};
 use pagepin::pin::{PinError, PinFlags, Read, Write};
-use pagepin::space::Sharing;
+use pagepin::space::{Copies, Sharing};
 use pagepin::{NotReady, ObjectId};
 use pagepin_store::{FilePage, Properties, Shown, StoreError, WhenPinned, WrittenBack};
 
@@ -23,7 +23,7 @@ impl Shown for All<'_, '_> {
         self.0.iter().for_each(|process| process.write_protect_object(id, pages.clone()).unwrap());
     }
 
-    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: bool) {
+    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: Copies) {
         self.0.iter().for_each(|process| _ = process.forget_object(id, pages.clone(), copies).unwrap());
     }
 }

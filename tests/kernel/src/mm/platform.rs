@@ -39,7 +39,7 @@ static KERNEL: Once<Kernel> = Once::new();
 
 pub fn init() {
     let free = memory::free_frames();
-    let regions = [Region::new(free.start * memory::PAGE, free.end * memory::PAGE, true)];
+    let regions = [Region::usable(free.start * memory::PAGE, free.end * memory::PAGE)];
     KERNEL.call_once(|| {
         // SAFETY: the bootloader has mapped all memory at this offset.
         let map = unsafe { OffsetPhysMap::new(memory::direct_map_offset()) };

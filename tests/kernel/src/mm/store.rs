@@ -6,6 +6,7 @@
 use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 use core::ops::Range;
 
+use pagepin::space::Copies;
 use pagepin::{Env, ExtraParts, FreshPage, ObjectId, PAGE_SIZE, Stored, StoredPage};
 use pagepin_abi::{DIRECT_PAGES, Error, FILE_PAGES, SWAP_PAGES};
 use pagepin_store::{
@@ -156,7 +157,7 @@ impl pagepin_store::Shown for All {
         }
     }
 
-    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: bool) {
+    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: Copies) {
         for space in &self.0 {
             space.space.forget_object(id, pages.clone(), copies).expect("sound tables");
         }

@@ -198,7 +198,7 @@ pub fn revoked_pins(twin: bool, verbose: bool) -> Outcome {
     for (page, (driver, entry)) in (0..).zip(DRIVERS.iter().zip(&ENTRIES)) {
         let pinned = pin(&space, page, 1, page)?;
         pinned.copy_from(0, &MESSAGE).map_err(fail("message"))?;
-        let held = pinned.register(entry, space.root()).map_err(|(_, error)| format!("{error}"))?;
+        let held = pinned.register(entry, &space).map_err(|(_, error)| format!("{error}"))?;
         *driver.loan.lock() = Some(held.lend_to(EDU));
     }
     let [sent, receives, stuck] = [0, 1, 2].map(|driver: usize| DRIVERS[driver].frame().expect("lent just now"));

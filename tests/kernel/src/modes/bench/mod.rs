@@ -315,8 +315,14 @@ fn ledger() {
         rounds += times;
         ticks(|| {
             for _ in 0..times {
-                let record =
-                    PinRecord { through, tag: 1, range, runs: black_box(&runs), writes: true, term: PinTerm::Long };
+                let record = PinRecord {
+                    through,
+                    tag: 1,
+                    range,
+                    runs: black_box(&runs),
+                    access: Access::Write,
+                    term: PinTerm::Long,
+                };
                 LEDGER.forget(black_box(LEDGER.record(&record)));
             }
         })
