@@ -1,4 +1,4 @@
-//! Ideas that were proposed and refused, each as a small model that shows the failure that was predicted, beside what the library
+//! Ideas that were proposed and refused, each as a small trial that shows the failure that was predicted, beside what the library
 //! does. No interface: what is here is for the argument. `docs/EVIDENCE.md` is made from it.
 
 mod charge;
@@ -16,9 +16,9 @@ struct Case {
     /// Where it was argued.
     source: &'static str,
     test: &'static str,
-    /// What the model of the idea does wrong.
+    /// What the idea does wrong, tried out.
     idea_fails: fn() -> Option<String>,
-    /// What the library, or the rule that it follows, does wrong in the same situation: nothing.
+    /// What the library does wrong in the same situation: nothing.
     ours_fails: fn() -> Option<String>,
     instead: &'static str,
 }
@@ -62,8 +62,8 @@ evidence! {
 fn page() -> String {
     let mut page = String::from(
         "# Evidence\n\nIdeas that were argued for on the Linux memory-management list and elsewhere, and that pagepin does not follow. \
-         Each is a small\nmodel in `tests/evidence` that runs with the host tests: the idea has to fail there, and what is done \
-         instead must not. This\npage is printed by them (`PAGEPIN_BLESS=1 cargo test --all-features --test host evidence` rewrites it).\n\n\
+         Each is a small\ntrial in `tests/evidence` that runs with the host tests: the idea has to fail there, and what the library \
+         does must not. This\npage is printed by them (`PAGEPIN_BLESS=1 cargo test --all-features --test host evidence` rewrites it).\n\n\
          | idea | what goes wrong | instead | test | argued in |\n|---|---|---|---|---|\n",
     );
     for case in CASES {
@@ -74,10 +74,7 @@ fn page() -> String {
             case.idea, case.instead, case.test, case.source
         );
     }
-    page.push_str(
-        "\nThe layouts that lost the argument are not refused: they are there, measured side by side. Write-back of pages of files is a \
-         rule\nand a model here; the library has no such pages yet.\n",
-    );
+    page.push_str("\nThe layouts that lost the argument are not refused: they are there, measured side by side.\n");
     page
 }
 
