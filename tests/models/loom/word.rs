@@ -38,18 +38,14 @@ pub(crate) const MODELS: &[Model] = &[
         body: get_or_pin,
         twins: &[(Safeguard::OneKindAtATime, &[BOTH])],
     },
-    Model {
-        name: "claim x the sharer's last put",
-        bound: Bound::All,
-        body: claim_after_put,
-        twins: &[(Safeguard::ClaimNeedsSoleReference, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])],
-    },
-    Model {
-        name: "last put x speculative get (word)",
-        bound: Bound::All,
-        body: put_or_get,
-        twins: &[(Safeguard::FreeRefuses, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])],
-    },
+    claim_x_put("claim x the sharer's last put (wide)", claim_after_put::<Wide>),
+    claim_x_put("claim x the sharer's last put (split)", claim_after_put::<Split23x8>),
+    claim_x_put("claim x the sharer's last put (three counts)", claim_after_put::<Split23x4x4>),
+    claim_x_put("claim x the sharer's last put (one count)", claim_after_put::<Biased10>),
+    put_x_get("last put x speculative get (word, wide)", put_or_get::<Wide>),
+    put_x_get("last put x speculative get (word, split)", put_or_get::<Split23x8>),
+    put_x_get("last put x speculative get (word, three counts)", put_or_get::<Split23x4x4>),
+    put_x_get("last put x speculative get (word, one count)", put_or_get::<Biased10>),
 ];
 
 const fn share_x_pin(name: &'static str, body: fn()) -> Model {
@@ -66,6 +62,16 @@ const fn sole_x_pin(name: &'static str, body: fn()) -> Model {
     let twins: &[Twin] =
         &[(Safeguard::SoleNeedsNoPins, &[UNORDERED, SECOND, TAKEN]), (Safeguard::WordOrdering, &[UNORDERED])];
     Model { name, bound: Bound::AtMost(3), body, twins }
+}
+
+const fn claim_x_put(name: &'static str, body: fn()) -> Model {
+    let twins: &[Twin] = &[(Safeguard::ClaimNeedsSoleReference, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])];
+    Model { name, bound: Bound::All, body, twins }
+}
+
+const fn put_x_get(name: &'static str, body: fn()) -> Model {
+    let twins: &[Twin] = &[(Safeguard::FreeRefuses, &[UNORDERED]), (Safeguard::WordOrdering, &[UNORDERED])];
+    Model { name, bound: Bound::All, body, twins }
 }
 
 /// A frame with one reference and its contents, whose users loom watches.
@@ -195,8 +201,8 @@ fn freeze_or_pin<L: Layout + 'static>() {
 
 /// INV-7: who claims a frame may write it, since the other has read what it wanted and gone. A claim that is refused because of them, or of
 /// the walker, is not when they have gone.
-fn claim_after_put() {
-    let frame = Held::<Wide>::new(Ownership::Shared);
+fn claim_after_put<L: Layout + 'static>() {
+    let frame = Held::<L>::new(Ownership::Shared);
     frame.word.try_get().expect("the child's mapping");
     let child = frame.spawn(|frame| {
         frame.read();
@@ -212,8 +218,8 @@ fn claim_after_put() {
 }
 
 /// Whoever sees the last reference go owns the frame: one of the two, once, after all that the other did.
-fn put_or_get() {
-    let frame = Held::<Wide>::new(Ownership::Exclusive);
+fn put_or_get<L: Layout + 'static>() {
+    let frame = Held::<L>::new(Ownership::Exclusive);
     let getter = frame.spawn(|frame| {
         frame.word.try_get().is_ok_and(|()| {
             frame.read();
@@ -226,7 +232,7 @@ fn put_or_get() {
     assert!(mine || other, "the frame was lost");
 }
 
-fn freed(frame: &Held<Wide>) -> bool {
+fn freed<L: Layout>(frame: &Held<L>) -> bool {
     let last = matches!(frame.word.put().expect("a reference is held"), Released::Last { .. });
     if last {
         frame.write();
