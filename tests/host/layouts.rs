@@ -1,11 +1,13 @@
 //! What is true of `Biased10` and `Split23x4x4` alone: the price of one count for both kinds, and of three small ones.
 
+use pagepin::ReadSide;
 use pagepin::frame::{
     Biased10, CountError, Dirty, FrameKind, FrameWord, Layout, Ownership, Released, Split23x4x4, Split23x8, Wide,
 };
 use pagepin::pin::{PinError, PinFlags, Read, Write};
 
-use crate::machine::{A, Machine, PAGE};
+use crate::forms::{self, Form};
+use crate::machine::{A, Machine, PAGE, range};
 
 /// A frame of one mapping and `more` plain references.
 fn referenced<L: Layout>(more: u64) -> FrameWord<L> {
@@ -169,8 +171,51 @@ fn needless<L: Layout>(more: u64) -> (bool, bool) {
 /// Plain references with which frames are tried, one of them a mapping's.
 const REFERENCES: [u64; 5] = [1, 2, 1023, 1024, 5000];
 
+/// What is said of the pin after the last for which there is room.
+fn one_pin_more<L: Layout>() -> CountError {
+    let frame = referenced::<L>(0);
+    (0..FrameWord::<L>::MAX_PINS).for_each(|_| frame.try_pin().unwrap());
+    frame.try_pin().unwrap_err()
+}
+
+/// What is said of the get after the last for which there is room.
+fn one_get_more<L: Layout>() -> CountError {
+    let references = if L::SEPARATE_GETS { 1 } else { FrameWord::<L>::MAX_REFS };
+    let frame = referenced::<L>(references - 1);
+    if L::SEPARATE_GETS {
+        (0..FrameWord::<L>::MAX_GETS).for_each(|_| frame.try_get_user().unwrap());
+    }
+    frame.try_get_user().unwrap_err()
+}
+
+/// A fork, and at each step of it another CPU that pins a page without a lock. How many of those pins were granted, how many refused, and under
+/// how many the page was shared or replaced all the same.
+fn fork_race<L: Layout>() -> [u64; 3] {
+    let mut outcomes = [0; 3];
+    for step in 0.. {
+        let machine = Machine::<L>::new(64);
+        let parent = machine.populated(3, 10);
+        let page = range(&parent, A + PAGE, 1);
+        let mut pins = None;
+        let pin = || pins = forms::pin::<Write, L>(Form::FastOnly, &parent, page, PinFlags::empty(), 1).ok();
+        let walk = machine.enter();
+        let (child, fired) = machine.race_at(step, pin, || parent.fork().unwrap());
+        drop(walk);
+        if !fired {
+            break;
+        }
+        let frames = [&parent, &child].map(|process| machine.frame_at(process, A + PAGE).0);
+        outcomes[match pins.as_ref().map(|pins| pins.runs()[0].first()) {
+            Some(frame) if frames[0] == frame && frames[1] != frame => 0,
+            Some(_) => 2,
+            None => 1,
+        }] += 1;
+    }
+    outcomes
+}
+
 /// One column of the page: what is said of a layout, and how it came out.
-fn column<L: Layout>() -> [(&'static str, String); 9] {
+fn column<L: Layout>() -> [(&'static str, String); 12] {
     let tried = REFERENCES.map(|refs| needless::<L>(refs - 1));
     let pinned_from = REFERENCES.into_iter().zip(tried).find(|(_, (pinned, _))| *pinned);
     let copies = tried.iter().filter(|(_, copied)| *copied).count();
@@ -189,11 +234,17 @@ fn column<L: Layout>() -> [(&'static str, String); 9] {
         ("most references", refs.to_string()),
         ("most gets (`try_get_user`)", gets),
         ("most pins", FrameWord::<L>::MAX_PINS.to_string()),
+        ("one pin more", one_pin_more::<L>().to_string()),
+        ("one get more", one_get_more::<L>().to_string()),
         ("one reference more", referenced::<L>(refs - 1).try_get().unwrap_err().to_string()),
         ("references that read as a pin", pinned_from.map_or_else(|| "never".to_owned(), |(refs, _)| refs.to_string())),
         ("needless copies by fork, of 5 pages", copies.to_string()),
         ("gets and pins of one frame at a time", both.to_owned()),
         ("a pinner who wants no other (`SOLE`)", yes(L::HAS_SOLE)),
+        (
+            "pins at each step of a fork: granted, refused, lost",
+            fork_race::<L>().map(|count| count.to_string()).join(", "),
+        ),
     ]
 }
 
@@ -207,7 +258,8 @@ fn the_page_of_layouts_is_up_to_date() {
     let columns = [column::<Wide>(), column::<Split23x8>(), column::<Split23x4x4>(), column::<Biased10>()];
     let line = |first: &str, cells: [&str; 4]| format!("| {first} | {} |\n", cells.join(" | "));
     let row = |index: usize| line(columns[0][index].0, columns.each_ref().map(|column| column[index].1.as_str()));
-    let table = [line("", names), "|---|---:|---:|---:|---:|\n".to_owned()].into_iter().chain((0..9).map(row));
+    let table =
+        [line("", names), "|---|---:|---:|---:|---:|\n".to_owned()].into_iter().chain((0..columns[0].len()).map(row));
     let page = format!("{before}<!-- host -->\n{}<!-- host end -->\n{after}", table.collect::<String>());
     if std::env::var_os("PAGEPIN_BLESS").is_some() {
         std::fs::write(path, &page).unwrap();
