@@ -25,6 +25,14 @@ fn glue_of_the_kernels_stays_small_and_is_counted() {
     }
 }
 
+#[test]
+fn the_readme_counts_the_kernels() {
+    let folders = std::fs::read_dir(tree::path("examples")).unwrap().map(|entry| entry.unwrap().file_name());
+    let kernels = folders.filter(|folder| folder.to_string_lossy().ends_with("-kernel")).count();
+    let words = ["No", "One", "Two", "Three", "Four", "Five"];
+    assert!(tree::text("README.md").contains(&format!("{} complete kernels are in", words[kernels])), "{kernels}");
+}
+
 /// What is common to both is not the way in which glue is hidden: it knows nothing of the library.
 #[test]
 fn nothing_but_that_file_puts_the_library_into_the_kernels() {

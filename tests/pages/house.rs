@@ -85,6 +85,16 @@ fn the_page_draws_every_arrow() {
     }
 }
 
+#[test]
+fn every_room_is_in_the_drawing() {
+    let blocks = markdown::fences(&tree::text(PAGE));
+    let (_, drawing) = blocks.iter().find(|(_, text)| text.contains("primitive")).expect("a drawing");
+    let drawn: BTreeSet<&str> = drawing.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let missing: Vec<_> =
+        rooms().into_iter().map(|(room, _)| room).filter(|room| !drawn.contains(room.as_str())).collect();
+    assert_eq!(missing, [""; 0]);
+}
+
 /// So it is built and tested on every host, whatever machine that is.
 #[test]
 fn a_format_does_not_know_the_machine() {
