@@ -1,5 +1,5 @@
 //! Frame table and frame source out of a boot loader's map: what is refused, what is in the table, and the buddy allocator
-//! beside a model that knows nothing but which frames are free.
+//! beside a reference that knows nothing but which frames are free.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -298,12 +298,12 @@ fn what_was_not_handed_out_is_refused_and_counted() {
 }
 
 /// Which frames are free, one by one.
-struct Model {
+struct Reference {
     free: BTreeSet<u64>,
     blocks: BTreeMap<u64, u8>,
 }
 
-impl Model {
+impl Reference {
     fn of(table: &SpanFrameTable<'_>, source: &BuddySource<'_>) -> Self {
         let zero = source.zero_frame().unwrap().number();
         let frames = table.spans().flat_map(|(first, words)| first.number()..first.number() + words.len() as u64);
@@ -406,8 +406,8 @@ proptest! {
     fn the_buddy_allocator_is_the_set_of_free_frames(regions in regions(), steps in steps()) {
         let memory = Memory::of(&regions);
         let (table, source) = made(&memory, &regions).unwrap();
-        let mut model = Model::of(&table, &source);
-        let (all, mut refused) = (model.free.clone(), 0);
+        let mut reference = Reference::of(&table, &source);
+        let (all, mut refused) = (reference.free.clone(), 0);
         for step in steps {
             match step {
                 Step::Allocate { order, unmovable, reach } => {
@@ -419,21 +419,21 @@ proptest! {
                     match got {
                         Some(frame) => {
                             prop_assert!(frame.number() < end);
-                            model.take(frame, order);
+                            reference.take(frame, order);
                         }
-                        None => prop_assert!(!model.has(order, end), "order {} {:?}", order, reach),
+                        None => prop_assert!(!reference.has(order, end), "order {} {:?}", order, reach),
                     }
                 }
                 Step::Fill { order, unmovable } => {
                     while let Some(frame) = source.allocate(request(order, unmovable)) {
-                        model.take(frame, order);
+                        reference.take(frame, order);
                     }
-                    prop_assert!(!model.has(order, u64::MAX), "order {} is left", order);
+                    prop_assert!(!reference.has(order, u64::MAX), "order {} is left", order);
                 }
-                Step::Drain => model.drain(&source),
-                Step::Free { which, piece } if !model.blocks.is_empty() => {
-                    let (&first, &order) = model.blocks.iter().nth(which.index(model.blocks.len())).unwrap();
-                    model.blocks.remove(&first);
+                Step::Drain => reference.drain(&source),
+                Step::Free { which, piece } if !reference.blocks.is_empty() => {
+                    let (&first, &order) = reference.blocks.iter().nth(which.index(reference.blocks.len())).unwrap();
+                    reference.blocks.remove(&first);
                     let part = piece.map_or(order, |(_, part)| part.min(order));
                     let (at, rest) = (piece.map_or(0, |(at, _)| at.index(1 << (order - part))), order - part);
                     for index in 0..1u64 << rest {
@@ -441,20 +441,20 @@ proptest! {
                         if index == at as u64 {
                             // SAFETY: a part of a block that was handed out.
                             unsafe { source.free(Pfn::new(frame), part) };
-                            model.give(frame, part);
+                            reference.give(frame, part);
                         } else {
-                            model.blocks.insert(frame, part);
+                            reference.blocks.insert(frame, part);
                         }
                     }
                 }
-                Step::FreeAll { which } if !model.blocks.is_empty() => {
-                    let from = which.index(model.blocks.len());
-                    let (&first, &order) = model.blocks.iter().nth(from).unwrap();
+                Step::FreeAll { which } if !reference.blocks.is_empty() => {
+                    let from = which.index(reference.blocks.len());
+                    let (&first, &order) = reference.blocks.iter().nth(from).unwrap();
                     let mut end = first + (1 << order);
-                    model.blocks.remove(&first);
-                    model.give(first, order);
-                    while let Some(order) = model.blocks.remove(&end) {
-                        model.give(end, order);
+                    reference.blocks.remove(&first);
+                    reference.give(first, order);
+                    while let Some(order) = reference.blocks.remove(&end) {
+                        reference.give(end, order);
                         end += 1 << order;
                     }
                     // SAFETY: blocks that were handed out, side by side.
@@ -462,7 +462,7 @@ proptest! {
                 }
                 Step::Wrong { frame, order } => {
                     let whole = order <= 18 && frame % (1 << order) == 0
-                        && (frame..frame + (1 << order)).all(|frame| all.contains(&frame) && !model.free.contains(&frame));
+                        && (frame..frame + (1 << order)).all(|frame| all.contains(&frame) && !reference.free.contains(&frame));
                     if !whole {
                         // SAFETY: wrong on purpose; the source looks before it believes.
                         unsafe { source.free(Pfn::new(frame), order) };
@@ -471,11 +471,11 @@ proptest! {
                 }
                 _ => {}
             }
-            prop_assert_eq!((source.free_frames(), source.refused()), (model.free.len() as u64, refused));
+            prop_assert_eq!((source.free_frames(), source.refused()), (reference.free.len() as u64, refused));
         }
-        model.drain(&source);
-        prop_assert_eq!(&model.free, &all);
-        let largest = (0..=18).rev().find(|&order| model.has(order, u64::MAX)).unwrap();
+        reference.drain(&source);
+        prop_assert_eq!(&reference.free, &all);
+        let largest = (0..=18).rev().find(|&order| reference.has(order, u64::MAX)).unwrap();
         prop_assert!(source.allocate(FrameRequest::movable(largest)).is_some(), "not all was merged");
     }
 }

@@ -35,7 +35,7 @@ enum Step {
     Unfreeze {
         refs: u64,
     },
-    /// To one below the limit, where the model and the word must still agree.
+    /// To one below the limit, where the reference and the word must still agree.
     NearLimit {
         below: u64,
     },
@@ -67,7 +67,7 @@ fn steps() -> impl Strategy<Value = Step> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
-struct Model {
+struct Reference {
     /// Without the user's gets, if they are counted apart, and the pins.
     refs: u64,
     gets: u64,
@@ -86,7 +86,7 @@ type Answer = Result<Option<Released>, CountError>;
 /// What `Biased10` counts a pin as.
 const BIAS: u64 = 1024;
 
-impl Model {
+impl Reference {
     fn total(&self) -> u64 {
         self.refs + self.gets + self.pins
     }
@@ -287,23 +287,23 @@ fn apply<L: Layout>(frame: &FrameWord<L>, step: Step) -> Answer {
 }
 
 fn agrees<L: Layout>(steps: &[Step]) -> Result<(), TestCaseError> {
-    let (frame, mut model) = (FrameWord::<L>::new(), Model::default());
+    let (frame, mut reference) = (FrameWord::<L>::new(), Reference::default());
     for step in steps {
         let before = frame.snapshot();
-        let (got, wanted) = (apply(&frame, *step), model.apply::<L>(*step));
+        let (got, wanted) = (apply(&frame, *step), reference.apply::<L>(*step));
         prop_assert_eq!(got, wanted, "{:?} on {:?}", step, before);
         let word = frame.snapshot();
         if got.is_err() {
             prop_assert_eq!(word, before);
         }
-        let seen = model.seen::<L>();
+        let seen = reference.seen::<L>();
         prop_assert_eq!((word.refs, word.pins, word.frozen), (seen.total(), seen.pins, seen.frozen));
-        prop_assert_eq!(word.sole, model.sole);
+        prop_assert_eq!(word.sole, reference.sole);
         if !word.is_free() {
-            prop_assert_eq!(word.exclusive, model.exclusive);
-            prop_assert_eq!(word.order, model.order);
-            prop_assert_eq!(word.kind == FrameKind::Anonymous, model.anonymous);
-            prop_assert_eq!(word.dirty, model.dirty);
+            prop_assert_eq!(word.exclusive, reference.exclusive);
+            prop_assert_eq!(word.order, reference.order);
+            prop_assert_eq!(word.kind == FrameKind::Anonymous, reference.anonymous);
+            prop_assert_eq!(word.dirty, reference.dirty);
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Free addresses: what is chosen, beside a model that tries every page.
+//! Free addresses: what is chosen, beside a reference that tries every page.
 
 use pagepin::space::{Placement, SpaceError};
 use pagepin::{Levels, MapOptions, RangeError, Rights};

@@ -1,4 +1,4 @@
-//! Random operations with arguments from user space, compared with a model without sharing; see `oracle`.
+//! Random operations with arguments from user space, compared with a reference without sharing; see `oracle`.
 
 use std::fs;
 use std::path::Path;

@@ -1,12 +1,12 @@
 //! The matrix: one page of each kind, shared by a fork before or after it is held, held in each way, and what operations leave of its bytes.
 //!
-//! [`cases`] makes them up. [`play`] plays one in a [`World`] and beside it in a [`Model`], which knows nothing of frames, entries or counts:
+//! [`cases`] makes them up. [`play`] plays one in a [`World`] and beside it in a [`Reference`], which knows nothing of frames, entries or counts:
 //! what user space was promised. Wherever the two can be compared they are, byte for byte.
 
-mod model;
+mod reference;
 
 use crate::forms::{FORMS, Form};
-use model::Model;
+use reference::Reference;
 
 /// What is at the page before anybody holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,22 +253,22 @@ pub(crate) trait World {
 /// Plays a case; whether the page was held.
 pub(crate) fn play(case: &Case, world: &mut impl World) -> bool {
     let Case { kind, fork, holder, hold, acts } = *case;
-    let mut model = Model::new(kind);
+    let mut reference = Reference::new(kind);
     world.prepare(kind);
     if fork == Fork::BeforeTheHold {
         world.fork(Side::Parent);
-        model.fork();
+        reference.fork();
     }
     let held = world.hold(holder, hold);
-    assert!(held || model.may_refuse(hold, fork == Fork::BeforeTheHold), "refused");
+    assert!(held || reference.may_refuse(hold, fork == Fork::BeforeTheHold), "refused");
     assert!(!held || kind != Kind::Foreign, "held");
     if held {
-        model.hold(holder, hold);
-        model.compare_device(world.device_read());
+        reference.hold(holder, hold);
+        reference.compare_device(world.device_read());
     }
     if fork == Fork::AfterTheHold {
         world.fork(Side::Parent);
-        model.fork();
+        reference.fork();
     }
     if kind == Kind::Foreign {
         return held;
@@ -277,57 +277,61 @@ pub(crate) fn play(case: &Case, world: &mut impl World) -> bool {
     for (side, act) in acts.into_iter().flatten() {
         let byte = bytes.next().unwrap();
         match act {
-            _ if !model.is_there(side) && !act.is_of_nobody() => continue,
-            Act::Write => assert_eq!(world.write(side, byte), model.write(side, byte), "a write"),
+            _ if !reference.is_there(side) && !act.is_of_nobody() => continue,
+            Act::Write => assert_eq!(world.write(side, byte), reference.write(side, byte), "a write"),
             Act::DeviceWrite if held && hold.is_pin() && hold.writes => {
                 world.device_write(byte);
-                model.device_write(byte);
+                reference.device_write(byte);
             }
             Act::DeviceWrite => continue,
             _ => {
                 world.act(side, act);
-                model.act(side, act);
+                reference.act(side, act);
             }
         }
         if held {
-            model.compare_device(world.device_read());
+            reference.compare_device(world.device_read());
         }
     }
     let given_up = acts.iter().flatten().any(|(_, act)| *act == Act::FreeLazily);
-    let reclaim = |world: &mut _, model: &mut Model| {
-        for side in Side::BOTH.into_iter().filter(|side| given_up && model.is_there(*side)).collect::<Vec<_>>() {
+    let reclaim = |world: &mut _, reference: &mut Reference| {
+        for side in Side::BOTH.into_iter().filter(|side| given_up && reference.is_there(*side)).collect::<Vec<_>>() {
             World::act(world, side, Act::Reclaim);
-            if model.may_go(side) {
-                model.reclaim(side, World::read(world, side));
+            if reference.may_go(side) {
+                reference.reclaim(side, World::read(world, side));
             }
         }
     };
-    reclaim(world, &mut model);
-    let compare = |world: &mut _, model: &Model| {
-        Side::BOTH.map(|side| assert_eq!(World::read(world, side), model.read(side), "{side:?}"))
+    reclaim(world, &mut reference);
+    let compare = |world: &mut _, reference: &Reference| {
+        Side::BOTH.map(|side| assert_eq!(World::read(world, side), reference.read(side), "{side:?}"))
     };
-    compare(world, &model);
+    compare(world, &reference);
     for side in [holder, holder.other()] {
         let byte = bytes.next().unwrap();
-        assert_eq!(model.is_there(side) && world.write(side, byte), model.write(side, byte), "a write of {side:?}");
-        compare(world, &model);
+        assert_eq!(
+            reference.is_there(side) && world.write(side, byte),
+            reference.write(side, byte),
+            "a write of {side:?}"
+        );
+        compare(world, &reference);
         if held {
-            model.compare_device(world.device_read());
+            reference.compare_device(world.device_read());
         }
     }
     if held {
         world.let_go();
     }
-    reclaim(world, &mut model);
-    compare(world, &model);
+    reclaim(world, &mut reference);
+    compare(world, &reference);
     for side in Side::BOTH {
         let byte = bytes.next().unwrap();
         assert_eq!(
-            model.is_there(side) && world.write(side, byte),
-            model.write(side, byte),
+            reference.is_there(side) && world.write(side, byte),
+            reference.write(side, byte),
             "a last write of {side:?}"
         );
     }
-    compare(world, &model);
+    compare(world, &reference);
     held
 }

@@ -4,7 +4,7 @@ use pagepin::Access;
 use pagepin::fault::{Fault, FaultError};
 use pagepin::frame::Layout;
 
-use super::model::{Page, key_denies, whole_pages};
+use super::reference::{Page, key_denies, whole_pages};
 use super::{Effect, PKRU, World};
 use crate::machine::PAGE;
 

@@ -10,7 +10,7 @@ use pagepin::{AddressSpace, PageAddr, Pfn, Rights, Token, Vma};
 
 use super::contents::{Bytes, SharedBlock};
 use super::decode::windows;
-use super::model::{Backing, Mapping, Model};
+use super::reference::{Backing, Mapping, Reference};
 use super::{Effect, World, memory_type};
 use crate::kit::Leaf;
 use crate::machine::{FIRST, Machine, PAGE};
@@ -95,17 +95,17 @@ pub(super) fn heads(runs: &[PhysRun]) -> impl Iterator<Item = Pfn> {
 }
 
 impl<L: Layout> World<'_, L> {
-    /// Compares everything with the model, after a step that may have had `effect`.
+    /// Compares everything with the reference, after a step that may have had `effect`.
     pub(super) fn check(&mut self, effect: Effect) {
         let seen = self.audit();
         seen.check(&self.seen, effect);
         self.seen = seen;
         let mut blocks = Blocks::default();
-        for (who, (process, model)) in self.processes.iter().enumerate() {
-            process.with_vmas(&mut |vmas| check_vmas(model, |page| vmas.vma_at(page))).unwrap();
+        for (who, (process, reference)) in self.processes.iter().enumerate() {
+            process.with_vmas(&mut |vmas| check_vmas(reference, |page| vmas.vma_at(page))).unwrap();
             let limited = self.limited();
-            assert_eq!(process.budget().used(), if limited { model.charged } else { 0 }, "the budget");
-            check_entries::<L>(model, self.seen.leaves(who), &self.seen.tokens[who], &mut blocks);
+            assert_eq!(process.budget().used(), if limited { reference.charged } else { 0 }, "the budget");
+            check_entries::<L>(reference, self.seen.leaves(who), &self.seen.tokens[who], &mut blocks);
             self.check_resident(who);
         }
         for (frame, bytes) in self.pins.iter().flat_map(|dma| &dma.pages) {
@@ -171,7 +171,7 @@ impl<L: Layout> World<'_, L> {
 
     /// From the next check on every byte is compared once more, also in large leaves that nobody touched.
     pub(super) fn check_all_bytes(&mut self) {
-        for mapping in self.processes.iter().flat_map(|(_, model)| model.mappings()) {
+        for mapping in self.processes.iter().flat_map(|(_, reference)| reference.mappings()) {
             if let Backing::Anonymous(block) = &mapping.1.backing {
                 block.borrow_mut().forget_where();
             }
@@ -183,7 +183,7 @@ impl<L: Layout> World<'_, L> {
     }
 }
 
-/// The blocks of the model and where they begin in memory, each place once however many pages of it are known.
+/// The blocks of the reference and where they begin in memory, each place once however many pages of it are known.
 #[derive(Default)]
 struct Blocks<'m> {
     known: BTreeSet<(Pfn, *const ())>,
@@ -210,8 +210,8 @@ impl<'m> Blocks<'m> {
     }
 }
 
-/// The VMAs are those of the model, around it are none.
-fn check_vmas(model: &Model, vma_at: impl Fn(PageAddr) -> Option<Vma>) {
+/// The VMAs are those of the reference, around it are none.
+fn check_vmas(reference: &Reference, vma_at: impl Fn(PageAddr) -> Option<Vma>) {
     let expected = |mapping: &Mapping, vma: &Vma| {
         let backing = match mapping.backing {
             Backing::Registers(frame) => pagepin::Backing::Foreign(memory_type(frame)),
@@ -220,26 +220,26 @@ fn check_vmas(model: &Model, vma_at: impl Fn(PageAddr) -> Option<Vma>) {
         let vma = (vma.rights(), vma.max_rights(), vma.key(), vma.flags(), vma.backing());
         vma == (mapping.rights, mapping.max_rights, mapping.key, mapping.flags, backing)
     };
-    for (first, mapping) in model.mappings() {
+    for (first, mapping) in reference.mappings() {
         for page in [first, first + mapping.pages - 1] {
             let vma = vma_at(PageAddr::containing(page * PAGE));
             assert!(vma.is_some_and(|vma| expected(mapping, &vma)), "{mapping:?} became {vma:?}");
         }
     }
     for address in windows() {
-        assert_eq!(vma_at(PageAddr::containing(address)).is_some(), model.page(address).is_some(), "{address:#x}");
+        assert_eq!(vma_at(PageAddr::containing(address)).is_some(), reference.page(address).is_some(), "{address:#x}");
     }
 }
 
 /// Every entry belongs to a mapping and says no more than it, and nothing that was stored is without one.
 fn check_entries<'m, L: Layout>(
-    model: &'m Model,
+    reference: &'m Reference,
     leaves: &[Leaf],
     tokens: &BTreeMap<u64, Token>,
     blocks: &mut Blocks<'m>,
 ) {
     let mut explained = 0;
-    for (first, mapping) in model.mappings() {
+    for (first, mapping) in reference.mappings() {
         let leaf = leaf_at(leaves, first * PAGE);
         explained += usize::from(leaf.is_some());
         if let Some(leaf) = leaf {

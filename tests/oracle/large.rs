@@ -13,9 +13,9 @@ const SIZE: LeafSize = LeafSize::Size2MiB;
 impl<L: Layout> World<'_, L> {
     /// Maps a VMA of one large leaf at `start`, with bytes that tell its pages apart, if there is memory for it.
     pub(super) fn map_large(&mut self, who: usize, start: u64, rights: Rights, seed: u8) -> Effect {
-        let (process, model) = &mut self.processes[who];
+        let (process, reference) = &mut self.processes[who];
         let (first, rights) = (start / PAGE, rights | Rights::READ);
-        if model.touching(&(first..first + SIZE.pages())).next().is_some() {
+        if reference.touching(&(first..first + SIZE.pages())).next().is_some() {
             return Effect::Nothing;
         }
         // Tables of pages that were there before stay empty in its place after a discard.
@@ -31,7 +31,7 @@ impl<L: Layout> World<'_, L> {
         }
         process.map(start, SIZE.bytes(), rights).unwrap();
         self.machine.install(process, start, SIZE, frame, Entry::leaf(Pfn::new(0), SIZE, rights, 0).bits());
-        model.map_large(first, SIZE.pages(), rights, block);
+        reference.map_large(first, SIZE.pages(), rights, block);
         Effect::Anything
     }
 }

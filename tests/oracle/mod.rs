@@ -1,9 +1,9 @@
-//! The oracle: operations with arguments from user space, on the emulated machine and on a model without sharing.
+//! The oracle: operations with arguments from user space, on the emulated machine and on a reference without sharing.
 //!
 //! Operations come as bytes ([`decode`]), whoever draws them: `proptest` in the host tests, `libFuzzer` in `fuzz/`.
 //! What one of them finds is a file that the other can run.
 //!
-//! The model says what each operation returns, error for error. After each of them everything is compared:
+//! The reference says what each operation returns, error for error. After each of them everything is compared:
 //!
 //! | invariant | compared by |
 //! |---|---|
@@ -17,16 +17,16 @@
 //! | INV-11 | [`check`]: every byte of each process, through its tables, and of each pin |
 //! | INV-14 | [`check`]: after a refusal entries, tables and words are those from before |
 //! | resident counts | [`check`]: they are those of the entries |
-//! | INV-15 | there is no panic and no other error than the model's |
+//! | INV-15 | there is no panic and no other error than the reference's |
 
 mod access;
 mod check;
 mod contents;
 mod decode;
 mod large;
-mod model;
 mod pins;
 mod places;
+mod reference;
 mod vmas;
 
 use std::cell::Cell;
@@ -43,8 +43,8 @@ use crate::machine::{CPUS, Machine, Process};
 use check::Seen;
 use decode::{DEVICES, Op, Script, Step, Words};
 pub(crate) use decode::{MAX_OPS, RECORD};
-use model::Model;
 use pins::{Dma, Gets};
+use reference::Reference;
 
 /// More than most scripts fill.
 const FRAMES: usize = 1024;
@@ -78,7 +78,7 @@ struct World<'m, L: Layout> {
     pin_limit: u64,
     /// Most pins and gets of a frame, which has one kind at a time, where words count both.
     kinds: Option<(u64, u64)>,
-    processes: Vec<(Process<'m, L>, Model)>,
+    processes: Vec<(Process<'m, L>, Reference)>,
     /// Processes there were so far.
     forked: usize,
     pins: Vec<Dma>,
@@ -195,7 +195,7 @@ fn run_in<L: Layout>(script: Script) {
         policy,
         pin_limit,
         kinds: L::SEPARATE_GETS.then_some((13, 15)),
-        processes: vec![(machine.process_within(pin_limit, options), Model::default())],
+        processes: vec![(machine.process_within(pin_limit, options), Reference::default())],
         forked: 1,
         pins: Vec::new(),
         gets: Vec::new(),

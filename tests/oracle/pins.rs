@@ -8,7 +8,7 @@ use pagepin::{LeafSize, Pfn, PinLimit, Rights, UserRange};
 
 use super::contents::Bytes;
 use super::decode::Acquire;
-use super::model::{Backing, Page, key_denies};
+use super::reference::{Backing, Page, key_denies};
 use super::{Effect, World};
 use crate::forms::{self, Form};
 use crate::machine::{Machine, PAGE, Pins};
@@ -16,7 +16,7 @@ use crate::machine::{Machine, PAGE, Pins};
 /// Pins that a device works with.
 pub(super) struct Dma {
     pub(super) raw: Raw,
-    /// Each page's frame and, in the model, the bytes it is another name for.
+    /// Each page's frame and, in the reference, the bytes it is another name for.
     pub(super) pages: Vec<(Pfn, Bytes)>,
     /// The process that took them, and what is charged for them, which outlives it.
     owner: usize,
@@ -90,7 +90,7 @@ fn continues(run: &PhysRun, next: &PhysRun) -> bool {
 
 impl<L: Layout> World<'_, L> {
     pub(super) fn pin(&mut self, who: usize, wanted: &Acquire) -> Effect {
-        let (process, model) = &self.processes[who];
+        let (process, reference) = &self.processes[who];
         let Ok(range) = process.range(wanted.start, wanted.length) else { return Effect::Nothing };
         let result = if wanted.write {
             self.pin_for::<Write>(who, range, wanted).map(|(raw, runs, stopped)| (Raw::Write(raw), runs, stopped))
@@ -105,7 +105,7 @@ impl<L: Layout> World<'_, L> {
             assert_eq!(result.err(), Some(PinError::NoSole));
             return Effect::Nothing;
         }
-        if self.limited() && model.charged + range.pages() > self.pin_limit {
+        if self.limited() && reference.charged + range.pages() > self.pin_limit {
             assert_eq!(result.err(), Some(PinError::BudgetExceeded));
             return Effect::Nothing;
         }
@@ -115,16 +115,16 @@ impl<L: Layout> World<'_, L> {
             let touched =
                 leaves.filter(|leaf| leaf.address < range.end() && range.start() < leaf.address + leaf.size.bytes());
             let most = range.pages() + touched.map(|leaf| leaf.size.pages()).sum::<u64>();
-            assert!(self.limited() && model.charged + most > self.pin_limit, "refused within the limit");
+            assert!(self.limited() && reference.charged + most > self.pin_limit, "refused within the limit");
             return Effect::Anything;
         }
         let (pages, effect) = self.judge_acquired(who, range, wanted, true, &result);
         let Ok((raw, runs, _)) = result else { return effect };
-        let (process, model) = &mut self.processes[who];
+        let (process, reference) = &mut self.processes[who];
         let budget = process.budget().clone();
-        model.charged += cost(&runs);
-        assert!(model.charged <= self.pin_limit);
-        let owner = model.id;
+        reference.charged += cost(&runs);
+        assert!(reference.charged <= self.pin_limit);
+        let owner = reference.id;
         self.pins.push(Dma { raw, pages, owner, budget });
         effect
     }
@@ -182,9 +182,9 @@ impl<L: Layout> World<'_, L> {
         pin: bool,
         result: &Acquired<T>,
     ) -> (Vec<(Pfn, Bytes)>, Effect) {
-        let model = &self.processes[who].1;
+        let reference = &self.processes[who].1;
         let addresses = (0..range.pages()).map(|page| range.first_page().offset(page).address());
-        let mut permitted = addresses.map(|address| wanted.permits(model.page(address), self.pkru[0]));
+        let mut permitted = addresses.map(|address| wanted.permits(reference.page(address), self.pkru[0]));
         let (runs, stopped) = match result {
             Ok((_, runs, stopped)) => (&runs[..], *stopped),
             Err(error) => (&[][..], Some(*error)),
@@ -270,8 +270,8 @@ impl<L: Layout> World<'_, L> {
             return Effect::Nothing;
         }
         let Dma { raw, owner, budget, .. } = self.pins.swap_remove(index % self.pins.len());
-        if let Some((_, model)) = self.processes.iter_mut().find(|(_, model)| model.id == owner) {
-            model.charged -= cost(raw.runs());
+        if let Some((_, reference)) = self.processes.iter_mut().find(|(_, reference)| reference.id == owner) {
+            reference.charged -= cost(raw.runs());
         }
         match raw {
             // SAFETY: pinned through this machine, and given back once.

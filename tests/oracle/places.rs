@@ -4,7 +4,7 @@ use pagepin::Zone;
 use pagepin::frame::Layout;
 use pagepin::space::SpaceError;
 
-use super::model::{Backing, whole_pages};
+use super::reference::{Backing, whole_pages};
 use super::{Effect, World};
 use crate::machine::PAGE;
 

@@ -7,13 +7,13 @@ use pagepin::frame::Layout;
 use pagepin::space::{Advice, ForkError, SpaceError, Unmapped};
 use pagepin::{MapOptions, PageAddr, Pfn, PinLimit, Rights, Vma, VmaFlags};
 
-use super::model::{Backing, Mapping, Page, cleared, whole_pages};
+use super::reference::{Backing, Mapping, Page, cleared, whole_pages};
 use super::{Effect, World, memory_type};
 use crate::machine::PAGE;
 
 /// Most processes at a time.
 const MAX_PROCESSES: usize = 4;
-/// Longer VMAs are not mapped, nor protected: the model has an entry for each page.
+/// Longer VMAs are not mapped, nor protected: the reference has an entry for each page.
 const MAX_MAPPED_BYTES: u64 = 1 << 20;
 const MAX_PROTECTED_PAGES: u64 = 1 << 20;
 
@@ -48,12 +48,12 @@ impl From<Unmapped> for Taken {
     }
 }
 
-/// The model's is complete.
+/// The reference's is complete.
 impl PartialEq for Taken {
-    fn eq(&self, model: &Self) -> bool {
-        (self.pages, self.deferred_pages) == (model.pages, model.deferred_pages)
-            && self.pinned.len() as u64 + self.missed_pages == model.pinned.len() as u64
-            && model.pinned.starts_with(&self.pinned)
+    fn eq(&self, reference: &Self) -> bool {
+        (self.pages, self.deferred_pages) == (reference.pages, reference.deferred_pages)
+            && self.pinned.len() as u64 + self.missed_pages == reference.pinned.len() as u64
+            && reference.pinned.starts_with(&self.pinned)
     }
 }
 
@@ -68,22 +68,22 @@ impl<L: Layout> World<'_, L> {
         if result.is_ok() { Effect::Anything } else { Effect::Nothing }
     }
 
-    /// `modeled`: what `options` say.
+    /// `said`: what `options` say.
     pub(super) fn map(
         &mut self,
         who: usize,
         start: u64,
         length: u64,
         options: MapOptions,
-        modeled: (Rights, Rights, u8, VmaFlags),
+        said: (Rights, Rights, u8, VmaFlags),
     ) -> Effect {
         if length > MAX_MAPPED_BYTES {
             return Effect::Nothing;
         }
-        let (process, model) = &mut self.processes[who];
+        let (process, reference) = &mut self.processes[who];
         let result = process.map(start, length, options);
         let range = whole_pages(self.options.kernel_half.levels(), start, length);
-        let wanted = range.and_then(|range| model.map(range, modeled, cleared));
+        let wanted = range.and_then(|range| reference.map(range, said, cleared));
         self.judge(result, wanted)
     }
 
@@ -236,13 +236,13 @@ impl<L: Layout> World<'_, L> {
         if self.processes.len() == MAX_PROCESSES {
             return Effect::Nothing;
         }
-        let (process, model) = &self.processes[who];
+        let (process, reference) = &self.processes[who];
         let forked = process.fork_with_budget(Arc::new(PinLimit::new(self.pin_limit)));
         if self.starved() {
             assert_eq!(forked.err(), Some(ForkError::NoMemory));
             return Effect::Nothing;
         }
-        let child = (forked.unwrap(), model.fork(self.forked));
+        let child = (forked.unwrap(), reference.fork(self.forked));
         self.processes.push(child);
         self.forked += 1;
         Effect::Anything

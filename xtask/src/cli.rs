@@ -77,7 +77,7 @@ pub(crate) enum Task {
         #[arg(long)]
         seed: Option<u32>,
     },
-    /// Let libFuzzer look for operations on which the library and the model of the host tests disagree
+    /// Let libFuzzer look for operations on which the library and the reference of the host tests disagree
     ///
     /// Takes as long as it is told, after some minutes of building the first time. Needs a nightly toolchain.
     Fuzz {

@@ -76,7 +76,7 @@ fn removal_reaches_over_holes_and_keeps_the_ends() {
 }
 
 /// What the map is to be: rights and key of each page.
-type Model = BTreeMap<u64, (Rights, u8)>;
+type Reference = BTreeMap<u64, (Rights, u8)>;
 
 /// The pages that the random operations are about.
 const PAGES: u64 = 2000;
@@ -119,20 +119,20 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl Step {
-    fn take(&self, map: &mut VmaMap, model: &mut Model) {
+    fn take(&self, map: &mut VmaMap, reference: &mut Reference) {
         match *self {
             Self::AddMany { first, count, stride, alternate } => {
                 for i in 0..count {
                     let rights = if alternate && i % 2 == 1 { RW } else { R };
-                    add_if_free(map, model, (first + i * stride, 1), (rights, 0));
+                    add_if_free(map, reference, (first + i * stride, 1), (rights, 0));
                 }
             }
-            Self::Add { first, pages, rights, key } => add_if_free(map, model, (first, pages), (rights, key)),
+            Self::Add { first, pages, rights, key } => add_if_free(map, reference, (first, pages), (rights, key)),
             Self::Change { first, pages, rights } => {
                 change(map, first, first + pages, rights);
                 match rights {
-                    Some(rights) => model.range_mut(first..first + pages).for_each(|(_, page)| page.0 = rights),
-                    None => model.retain(|page, _| !(first..first + pages).contains(page)),
+                    Some(rights) => reference.range_mut(first..first + pages).for_each(|(_, page)| page.0 = rights),
+                    None => reference.retain(|page, _| !(first..first + pages).contains(page)),
                 }
             }
             Self::Fork => *map = map.try_fork().unwrap(),
@@ -140,20 +140,20 @@ impl Step {
     }
 }
 
-fn add_if_free(map: &mut VmaMap, model: &mut Model, (first, pages): (u64, u64), (rights, key): (Rights, u8)) {
+fn add_if_free(map: &mut VmaMap, reference: &mut Reference, (first, pages): (u64, u64), (rights, key): (Rights, u8)) {
     let vma = vma(first, first + pages, MapOptions::new(rights).key(key));
-    let free = model.range(first..first + pages).next().is_none();
+    let free = reference.range(first..first + pages).next().is_none();
     assert_eq!(map.make_room(&vma), if free { Ok(()) } else { Err(SpaceError::Overlap) });
     if free {
         map.insert(vma);
-        model.extend((first..first + pages).map(|page| (page, (rights, key))));
+        reference.extend((first..first + pages).map(|page| (page, (rights, key))));
     }
 }
 
-/// The VMAs that the model's pages make.
-fn vmas_of(model: &Model) -> Vec<Vma> {
+/// The VMAs that the reference's pages make.
+fn vmas_of(reference: &Reference) -> Vec<Vma> {
     let mut vmas: Vec<Vma> = Vec::new();
-    for (&page, &(rights, key)) in model {
+    for (&page, &(rights, key)) in reference {
         let next = vma(page, page + 1, MapOptions::new(rights).key(key));
         match vmas.last_mut().and_then(|last| last.try_join(next).map(|joined| (last, joined))) {
             Some((last, joined)) => *last = joined,
@@ -176,19 +176,19 @@ fn check_chunks(map: &VmaMap) {
 }
 
 /// The same VMAs, page by page and range by range.
-fn check(map: &VmaMap, model: &Model) {
+fn check(map: &VmaMap, reference: &Reference) {
     check_chunks(map);
-    let vmas = vmas_of(model);
+    let vmas = vmas_of(reference);
     assert_eq!(all(map), vmas);
     for number in (0..PAGES + 2).step_by(61) {
         let found = map.vma(page(number)).map(|vma| (vma.rights(), vma.key()));
-        assert_eq!(found, model.get(&number).copied());
+        assert_eq!(found, reference.get(&number).copied());
         for length in [1, 5, 300] {
             let (start, end) = (page(number), page(number + length));
             let from = vmas.partition_point(|vma| vma.end() <= start);
             let touched = vmas[from..].iter().take_while(|vma| vma.start() < end);
             assert!(map.touching(start, end).eq(touched));
-            let covered = model.range(number..number + length).count() as u64 == length;
+            let covered = reference.range(number..number + length).count() as u64 == length;
             assert_eq!(map.covers(start, end), covered);
         }
     }
@@ -199,10 +199,10 @@ proptest! {
 
     #[test]
     fn random_changes_agree_with_a_map_of_pages(steps in prop::collection::vec(step(), 1..40)) {
-        let (mut map, mut model) = (VmaMap::default(), Model::new());
+        let (mut map, mut reference) = (VmaMap::default(), Reference::new());
         for step in steps {
-            step.take(&mut map, &mut model);
-            check(&map, &model);
+            step.take(&mut map, &mut reference);
+            check(&map, &reference);
         }
     }
 }

@@ -108,7 +108,7 @@ pub(crate) fn whole_pages(levels: Levels, start: u64, length: u64) -> Result<Ran
 
 /// One process: its mappings by their first page.
 #[derive(Default)]
-pub(crate) struct Model {
+pub(crate) struct Reference {
     mappings: BTreeMap<u64, Mapping>,
     /// Stays with the process, wherever that is kept.
     pub(crate) id: usize,
@@ -116,7 +116,7 @@ pub(crate) struct Model {
     pub(crate) charged: u64,
 }
 
-impl Model {
+impl Reference {
     pub(crate) fn page(&self, address: u64) -> Option<Page<'_>> {
         let number = address / PAGE;
         let (first, mapping) = self.mappings.range(..=number).next_back()?;

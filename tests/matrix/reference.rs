@@ -1,4 +1,4 @@
-//! [`Model`]: what user space was promised of a page.
+//! [`Reference`]: what user space was promised of a page.
 
 use super::{Act, FIRST, Hold, Kind, OBJECTS, Side};
 use crate::forms::Form;
@@ -26,7 +26,7 @@ enum Held {
 }
 
 /// See the [module text](self).
-pub(super) struct Model {
+pub(super) struct Reference {
     kind: Kind,
     /// Nothing: unmapped or gone.
     pages: [Option<Page>; 2],
@@ -35,7 +35,7 @@ pub(super) struct Model {
     held: Option<Held>,
 }
 
-impl Model {
+impl Reference {
     pub(super) fn new(kind: Kind) -> Self {
         let written = !matches!(kind, Kind::Untouched | Kind::Zero | Kind::Borrowed | Kind::Shared | Kind::Foreign);
         let parent = Page { own: written.then_some(FIRST), given_up: false };
