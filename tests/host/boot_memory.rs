@@ -297,6 +297,30 @@ fn what_was_not_handed_out_is_refused_and_counted() {
     assert_eq!((source.refused(), source.free_frames()), (refused + 4, free + 12));
 }
 
+/// Frames on both sides of 1 MiB that come back together do not become a block that begins below.
+#[test]
+fn what_comes_back_across_a_zones_end_stays_in_its_zones() {
+    let regions = [usable(0, 4 << 20)];
+    let memory = Memory::of(&regions);
+    let (_, source) = made(&memory, &regions).unwrap();
+    let mut blocks = Vec::new();
+    while let Some(block) = source.allocate(FrameRequest::movable(6)) {
+        blocks.push(block.number());
+    }
+    let first = (0..).map(|index| index * 64).find(|number| blocks.contains(number)).unwrap();
+    // SAFETY: all of these were handed out.
+    unsafe { source.free_run(Pfn::new(first), 512 - first) };
+    let refused = source.refused();
+    // SAFETY: they are free, and no block by the zones in any case.
+    unsafe { source.free(Pfn::new(0), 9) };
+    assert_eq!(source.refused(), refused + 1);
+    // High memory first, then what a device or processor reaches.
+    assert_eq!(source.allocate(FrameRequest::movable(8)).map(Pfn::number), Some(256));
+    while let Some(frame) = source.allocate_within(Reach::Below1MiB, 0) {
+        assert!(frame.number() < 256, "{frame:?}");
+    }
+}
+
 /// Which frames are free, one by one.
 struct Reference {
     free: BTreeSet<u64>,

@@ -30,6 +30,8 @@ const SINGLES: u8 = 5;
 /// The first frames of the zones above the lowest: 1 MiB and 4 GiB.
 const ZONE_STARTS: [u64; 2] = [1 << 8, 1 << 20];
 const ZONES: usize = ZONE_STARTS.len() + 1;
+/// Aligned blocks of up to this order lie in one zone, wherever they are.
+const IN_ONE_ZONE: u8 = ZONE_STARTS[0].trailing_zeros() as u8;
 
 /// No block.
 const NONE: u32 = u32::MAX;
@@ -227,8 +229,8 @@ impl<'a> Lists<'a> {
         }
     }
 
-    /// Gives `1 << order` frames back. If they were not handed out, or are not one block by their alignment, nothing is
-    /// changed, and the refusal is counted.
+    /// Gives `1 << order` frames back. If they were not handed out, or are not one block by their alignment or since they lie in two
+    /// zones, nothing is changed, and the refusal is counted.
     #[inline]
     pub(super) fn free(&mut self, frame: Pfn, order: u8) {
         if !self.try_free(frame, order) {
@@ -241,6 +243,10 @@ impl<'a> Lists<'a> {
     pub(super) fn try_free(&mut self, frame: Pfn, order: u8) -> bool {
         let number = frame.number();
         if order > MAX_ORDER || number & ((1 << order) - 1) != 0 {
+            return false;
+        }
+        // On a list, such a block would hand out frames of the zone above.
+        if order > IN_ONE_ZONE && zone_of(number) != zone_of(number | ((1 << order) - 1)) {
             return false;
         }
         let Some(&stretch) = self.stretches.find(number).map(|(stretch, _)| stretch) else { return false };
@@ -327,7 +333,7 @@ impl<'a> Lists<'a> {
 }
 
 /// The order of the largest block that begins at frame `number` and has at most `frames` frames (1 or more), all of one zone.
-fn largest_block(number: u64, frames: u64) -> u8 {
+pub(super) fn largest_block(number: u64, frames: u64) -> u8 {
     let zone_end = ZONE_STARTS.into_iter().find(|&start| number < start).unwrap_or(u64::MAX);
     let most = frames.min(zone_end - number).min(1 << MAX_ORDER);
     let aligned = number.trailing_zeros().min(63) as u8;

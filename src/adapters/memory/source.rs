@@ -4,7 +4,7 @@ use core::fmt;
 
 use spin::relax::Spin;
 
-use super::lists::Lists;
+use super::lists::{Lists, largest_block};
 use crate::adapters::interrupts;
 use crate::addr::Pfn;
 use crate::env::{FrameRequest, FrameSource, Zone};
@@ -141,7 +141,7 @@ unsafe impl FrameSource for BuddySource<'_> {
 fn free_some(lists: &mut Lists<'_>, mut at: u64, end: u64) -> u64 {
     let stop = end.min(at.saturating_add(FRAMES_AT_ONCE));
     while at < stop {
-        let order = ((stop - at).ilog2()).min(at.trailing_zeros()) as u8;
+        let order = largest_block(at, stop - at);
         if !lists.try_free(Pfn::new(at), order) {
             // Some of them are not to be given back; the others are.
             for number in at..at + (1 << order) {
