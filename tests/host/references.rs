@@ -181,7 +181,7 @@ unsafe impl ReadSide for Asked {
 
 #[test]
 fn what_the_processors_do_is_asked_through_a_reference() {
-    fn ask(cpus: impl Shootdown + SwitchMm + ReadSide) {
+    fn ask(cpus: impl SwitchMm + ReadSide) {
         cpus.flush(ROOT, FlushRange::Everything);
         cpus.leave_mm(ROOT);
         cpus.entries_added(ROOT);
