@@ -114,14 +114,15 @@ impl Slot {
         // Releases what was read of the slot before it is given up, to whoever fills it next.
         let usual = self.state.compare_exchange(generation | LIVE, next, Ordering::AcqRel, Ordering::Relaxed);
         // It may have marks.
-        usual.is_ok() || self.change(generation, |_| next)
+        usual.is_ok() || self.change(generation, |_| Some(next))
     }
 
-    /// From live, in this generation, to what `next` makes of it. False: it is not.
+    /// From live, in this generation, to what `next` makes of it. False: it is not, or `next` makes nothing of it.
     #[cold]
     #[inline(never)]
-    pub(super) fn change(&self, generation: u64, next: impl Fn(u64) -> u64) -> bool {
-        let change = |state: u64| (state & !NUMBER == generation && state & PHASE == LIVE).then(|| next(state));
+    pub(super) fn change(&self, generation: u64, next: impl Fn(u64) -> Option<u64>) -> bool {
+        let is_live = |state: u64| state & !NUMBER == generation && state & PHASE == LIVE;
+        let change = |state: u64| if is_live(state) { next(state) } else { None };
         // As `end`.
         self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).is_ok()
     }

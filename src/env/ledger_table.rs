@@ -232,7 +232,7 @@ impl<const N: usize> LedgerTable<N> {
     fn leave_behind(&self, theirs: impl Fn(&LedgerEntry) -> bool) -> usize {
         let theirs = |slot: &&Slot| {
             let state = slot.read().filter(|(_, entry)| theirs(entry)).map(|(state, _)| state);
-            state.is_some_and(|state| slot.change(state & !NUMBER, |state| state | LEFT_BEHIND))
+            state.is_some_and(|state| slot.change(state & !NUMBER, |state| Some(state | LEFT_BEHIND)))
         };
         self.slots().filter(theirs).count()
     }
@@ -330,7 +330,7 @@ impl<const N: usize> PinLedger for LedgerTable<N> {
     fn retag(&self, ticket: LedgerTicket, tag: u64) {
         self.each_run(ticket, |_, slot, generation| {
             // The ticket is the caller's, so nobody else gives the slot back meanwhile.
-            let live = slot.change(generation, |state| state);
+            let live = slot.change(generation, Some);
             if live {
                 slot.tag.store(tag, Ordering::Relaxed);
             }
@@ -339,7 +339,7 @@ impl<const N: usize> PinLedger for LedgerTable<N> {
     }
 
     fn quarantine(&self, ticket: LedgerTicket) {
-        self.each_run(ticket, |_, slot, generation| slot.change(generation, |state| state | QUARANTINED));
+        self.each_run(ticket, |_, slot, generation| slot.change(generation, |state| Some(state | QUARANTINED)));
     }
 
     fn released_by_number(&self, run: PhysRun) {
@@ -353,10 +353,19 @@ impl<const N: usize> PinLedger for LedgerTable<N> {
             return;
         }
         let touched = |entry: &LedgerEntry| run.first() < entry.run.end() && entry.run.first() < run.end();
-        let exact = candidates().find(|(_, _, _, entry)| entry.run == run && !entry.orphaned);
-        let found = exact.or_else(|| candidates().find(|(_, _, _, entry)| touched(entry) && !entry.orphaned));
-        if let Some((_, slot, generation, _)) = found {
-            slot.change(generation, |state| state | ORPHANED);
+        // Who comes first strikes a record; another CPU with the same number strikes the next.
+        let strike = |state: u64| {
+            let struck = safeguard!(LedgerStrikesOnce => state & ORPHANED != 0);
+            (!struck).then_some(state | ORPHANED)
+        };
+        loop {
+            let exact = candidates().find(|(_, _, _, entry)| entry.run == run && !entry.orphaned);
+            let found = exact.or_else(|| candidates().find(|(_, _, _, entry)| touched(entry) && !entry.orphaned));
+            let Some((_, slot, generation, _)) = found else { return };
+            // If not, somebody else has got somewhere.
+            if slot.change(generation, strike) {
+                return;
+            }
         }
     }
 

@@ -28,6 +28,8 @@ pub enum Safeguard {
     LedgerFence,
     /// The head of a ledger's free slots counts its changes.
     LedgerCount,
+    /// A run that is released by its number strikes a record that no other has struck.
+    LedgerStrikesOnce,
     /// Who gives a pin back that is asked for releases, and who asked acquires.
     RevokeOrdering,
     /// A pin that is asked for is unpinned before it says that it has ended.

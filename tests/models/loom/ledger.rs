@@ -13,6 +13,7 @@ use super::checker::Bound;
 use super::runner::Model;
 
 const MIXED: &str = "a record is made of two";
+const UNSTRUCK: &str = "a record of what was released is not struck";
 const LOST: &str = "a record was lost, or struck out twice";
 
 pub(crate) const MODELS: &[Model] = &[
@@ -31,6 +32,12 @@ pub(crate) const MODELS: &[Model] = &[
         bound: Bound::AtMost(2),
         body: two_writers,
         twins: &[(Safeguard::LedgerCount, &[MIXED, LOST])],
+    },
+    Model {
+        name: "ledger: one number released twice",
+        bound: Bound::AtMost(2),
+        body: two_orphans,
+        twins: &[(Safeguard::LedgerStrikesOnce, &[UNSTRUCK])],
     },
 ];
 
@@ -93,4 +100,19 @@ fn two_writers() {
     mine.into_iter().for_each(|ticket| ledger.forget(ticket));
     ledger.forget(theirs);
     assert_eq!((ledger.records().count(), ledger.misused()), (0, 0), "{LOST}");
+}
+
+/// Two pins of one frame, and two CPUs that give them back by its number.
+fn two_orphans() {
+    let ledger = Arc::new(LedgerTable::<2>::new(|| 0));
+    record(&ledger, 1);
+    record(&ledger, 1);
+    let run = PhysRun::from_parts(Pfn::new(1), 1, 0);
+    let other = {
+        let ledger = Arc::clone(&ledger);
+        thread::spawn(move || ledger.released_by_number(run))
+    };
+    ledger.released_by_number(run);
+    other.join().expect("no panic");
+    assert_eq!(ledger.records().filter(|entry| entry.orphaned).count(), 2, "{UNSTRUCK}");
 }
