@@ -124,13 +124,13 @@ fn a_disk_that_fails_loses_nothing_by_itself() {
     assert_eq!(swap.state(&machine, Token::new(u64::from(SLOTS)).unwrap()), None);
 }
 
-/// No memory for what is to be read: later, and it is read then.
+/// No memory for what is to be read is said so; with memory it is read.
 #[test]
 fn without_memory_pages_stay_away() {
     let machine = Machine::new(64);
     let process = swapped(&machine, true);
     machine.memory().allow(Some(0));
-    assert!(matches!(machine.load(0, &process, A, 1), Err(FaultError::NotReady(_))));
+    assert!(matches!(machine.load(0, &process, A, 1), Err(FaultError::NoMemory)));
     machine.memory().allow(None);
     assert_eq!(bytes(&machine, &process), [10, 11, 12, 13]);
 }
