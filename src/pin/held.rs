@@ -58,7 +58,7 @@ pub struct Held<'a, G: PinGuard> {
 }
 
 impl<'a, G: PinGuard> Held<'a, G> {
-    /// The guard alone; nobody asks for it any more. Whoever is asking at this moment is told [`Outcome::Refused`].
+    /// The guard alone; nobody asks for it any more. Whoever is asking at this moment is told [`Outcome::Refused`](super::revoke::Outcome::Refused).
     pub fn keep(self) -> G {
         let (guard, entry) = self.into_parts();
         let said = safeguard!(KeepIsNoGrant => true);

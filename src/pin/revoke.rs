@@ -29,7 +29,7 @@ const GENERATION: u64 = 0b1000;
 
 /// Who can be asked for a pin: a driver.
 pub trait Revoke: Sync {
-    /// The pages of `range` are wanted. A driver that can drops its [`Held`] pin here and now, or says when it will, or that it will
+    /// The pages of `range` are wanted. A driver that can drops its [`Held`](super::Held) pin here and now, or says when it will, or that it will
     /// not. It is called with no lock of the crate held, and may pin, unpin and ask.
     fn revoke(&self, range: UserRange) -> Answer;
 }
@@ -102,7 +102,7 @@ impl Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegisterError {
-    /// It ends with its transfer: only what was pinned with [`PinFlags::LONGTERM`] is worth asking for.
+    /// It ends with its transfer: only what was pinned with [`PinFlags::LONGTERM`](super::PinFlags::LONGTERM) is worth asking for.
     NotLongTerm,
     /// The pages were pinned in another address space.
     OtherSpace,

@@ -27,7 +27,7 @@ pub(crate) enum Culprit {
     Site(u32),
 }
 
-/// Finds it by the comments in a text that [`file`] has made.
+/// Finds it by the comments in a text that [`file()`] has made.
 pub(crate) fn culprit(text: &str, at: usize) -> Option<Culprit> {
     let mut open = Vec::new();
     let mut rest = 0;
