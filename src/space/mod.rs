@@ -6,6 +6,7 @@
 
 #[cfg(feature = "alloc")]
 mod advice;
+mod copies;
 #[cfg(feature = "alloc")]
 mod deferred;
 #[cfg(feature = "alloc")]
@@ -52,6 +53,7 @@ pub use advice::Advice;
 #[cfg(all(pagepin_checker, feature = "alloc"))]
 pub(crate) use mm_lock::MmLock;
 
+pub use copies::Copies;
 #[cfg(feature = "alloc")]
 pub use error::SpaceError;
 pub use fork::{ForkError, Forked, fork_vmas};
@@ -63,7 +65,7 @@ pub use lazily_freed::{LazilyFreed, Reclaimed};
 #[cfg(feature = "alloc")]
 pub use merge::MergeError;
 #[cfg(feature = "alloc")]
-pub use objects::{Copies, Sharing};
+pub use objects::Sharing;
 pub use pinned::first_pinned_page;
 #[cfg(feature = "alloc")]
 pub use placement::Placement;

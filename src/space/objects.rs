@@ -7,7 +7,7 @@
 use core::ops::Range;
 
 use super::vma_map::VmaMap;
-use super::{SpaceError, Unmapped, UserSpace};
+use super::{Copies, SpaceError, Unmapped, UserSpace};
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::LeafSize;
 use crate::env::{Env, ExtraParts, FrameTable, Objects, Tokens, bug_caught};
@@ -24,15 +24,6 @@ pub enum Sharing {
     Shared,
     /// This mm's (`MAP_PRIVATE`): the first write to a page, or pin, copies it.
     Private,
-}
-
-/// What becomes of the copies that private VMAs have made of an object's pages ([`UserSpace::forget_object`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Copies {
-    /// They go, too, as when a file is cut off.
-    Forget,
-    /// They stay with who made them.
-    Keep,
 }
 
 impl<K: Env, C> UserSpace<K, C> {
