@@ -271,6 +271,24 @@ mod tests {
         assert_eq!(*lock.read(), 5);
     }
 
+    /// In either phase: who comes while a writer is inside waits, or is told that the lock is closed.
+    #[test]
+    fn every_writer_keeps_readers_out() {
+        let lock = Lock::new(0);
+        for round in 1..=4 {
+            assert!(lock.if_open().is_some());
+            thread::scope(|scope| {
+                let mut inside = lock.write();
+                assert!(lock.if_open().is_none());
+                let reader = until_it_waits(scope, || *lock.read());
+                assert!(!reader.is_finished(), "writer {round} is not waited for");
+                *inside = round;
+                drop(inside);
+                assert_eq!(reader.join().unwrap(), round);
+            });
+        }
+    }
+
     #[test]
     fn readers_share_and_nothing_is_lost() {
         let lock = Lock::new(0);

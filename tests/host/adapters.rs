@@ -6,9 +6,10 @@ use std::thread;
 
 use pagepin::Access;
 use pagepin::frame::PageFrame;
+use pagepin::pin::PhysRun;
 use pagepin::{
     CurrentCpu, Entry, EntryAddr, EntryChange, EpochReadSide, FlatFrameTable, FrameAllocatorSource, FrameRequest,
-    FrameSource, FrameTable, LeafSize, OffsetPhysMap, PAGE_SIZE, PageAddr, Pfn, PhysMap, ReadSide,
+    FrameSource, FrameTable, LeafSize, OffsetPhysMap, PAGE_SIZE, PageAddr, Pfn, PhysMap, ReadSide, Token,
     fault_from_error_code,
 };
 use x86_64::PhysAddr;
@@ -183,4 +184,14 @@ fn entries_show_what_they_say() {
     let large = Entry::from_bits(0x20_1087);
     assert_eq!(large.leaf_frame(LeafSize::Size2MiB), Pfn::new(0x200));
     assert!(entry.same_mapping(Entry::from_bits(entry.bits() & !0x60)) && !entry.same_mapping(large));
+}
+
+#[test]
+fn runs_and_tokens_show_what_they_are() {
+    let (page, leaf) = (PhysRun::from_parts(Pfn::new(0x1f), 3, 0), PhysRun::from_parts(Pfn::new(0x200), 512, 9));
+    assert_eq!(format!("{page:?}"), "PhysRun(0x1f + 3)");
+    assert_eq!(format!("{leaf:?}"), "PhysRun(0x200 + 512, order 9)");
+    assert_eq!(format!("{:?}", leaf.sole()), "PhysRun(0x200 + 512, order 9, sole)");
+    assert!(leaf.sole().sole().is_sole() && leaf.sole().sole().order() == 9);
+    assert_eq!(format!("{:?}", Token::new(0x1f).unwrap()), "token 0x1f");
 }

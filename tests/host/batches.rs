@@ -8,7 +8,7 @@ use pagepin::space::UserSpace;
 use pagepin::{Pfn, PinLimit};
 
 use crate::forms::{self, Form};
-use crate::machine::{A, Machine, PAGE, Process, RW, range};
+use crate::machine::{A, FOREIGN, Machine, PAGE, Process, RW, range};
 
 /// What the pages are before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,7 +223,54 @@ fn runs_without_room_end_the_pin<L: Layout>() {
     }
 }
 
+/// What lies in the next table is copied by itself.
+fn a_batch_ends_with_its_table<L: Layout>() {
+    // Four pages before the end of a table.
+    const START: u64 = FOREIGN - 2 * PAGE;
+    let machine = Machine::<L>::new(128);
+    let process = machine.process();
+    process.map(START, 8 * PAGE, RW).unwrap();
+    machine.put_pages(&process, START, 8, 10);
+    let child = process.fork().unwrap();
+    let before = machine.flushes();
+    let all = range(&process, START, 8 * PAGE);
+    let pins = forms::pin::<Write, L>(Form::Slow, &process, all, PinFlags::empty(), 8).unwrap();
+    assert_eq!((pins.pages(), machine.flushes() - before), (8, 2));
+    let pinned = frames(pins.runs());
+    for (page, frame) in pinned.iter().enumerate() {
+        assert_eq!(machine.frame_at(&process, START + page as u64 * PAGE).0, *frame, "INV-11");
+        assert_eq!(machine.dma_read(frame.address()), 10 + page as u8);
+    }
+    let held: BTreeMap<_, _> = pinned.iter().map(|frame| (*frame, (1, 1))).collect();
+    machine.audit(&[&process, &child], &held);
+}
+
+/// Memory runs out for the third page, and the second is taken by another CPU meanwhile: the first is pinned, and the rest is
+/// asked for as before.
+fn a_failure_behind_a_page_that_was_taken_is_none<L: Layout>() {
+    const COUNT: u64 = 4;
+    let machine = Machine::<L>::new(128);
+    let scene = Scene::new(&machine, Pages::Shared, COUNT);
+    let process = &scene.process;
+    let all = range(process, A, COUNT * PAGE);
+    machine.memory().fail_once(Some(2));
+    let race = || machine.store(1, process, A + PAGE, 99, 1).unwrap();
+    let pin = || forms::pin::<Read, L>(Form::Slow, process, all, PinFlags::empty(), 4).unwrap();
+    let (pins, raced) = machine.at_exchange(1, race, pin);
+    machine.memory().fail_once(None);
+    assert!(raced);
+    assert_eq!(pins.pages(), COUNT);
+    let pinned = frames(pins.runs());
+    scene.check(&machine, &pinned);
+    assert_eq!(machine.dma_read(pinned[1].address()), 99);
+    drop(pins);
+    scene.check(&machine, &[]);
+    scene.check_child(&machine, COUNT);
+}
+
 every_layout!(
+    a_batch_ends_with_its_table,
+    a_failure_behind_a_page_that_was_taken_is_none,
     a_slow_flush_holds_up_these_pages_alone,
     an_allocation_that_fails_ends_the_pin_there,
     many_pages_are_flushed_together,

@@ -136,6 +136,8 @@ fn the_zero_frame_is_zeroes_and_is_never_handed_out() {
     let all: BTreeSet<_> = std::iter::from_fn(|| source.allocate(FrameRequest::movable(0))).collect();
     assert_eq!(all.len() as u64, 256 - 2 - 1, "two frames were carved, one is zero");
     assert!(!all.contains(&zero) && source.free_frames() == 0);
+    assert!(source.may_stay(zero), "there are no zones that are emptied");
+    assert!(format!("{source:?}").contains("free_frames: 0"), "{source:?}");
 }
 
 /// What fails names the region, and not a byte of memory has changed.
@@ -151,7 +153,7 @@ fn a_wrong_map_is_refused_by_name() {
     check(&[Region::reserved(0, MIB), usable(5, 5)], RegionError::NoMemory);
     let backwards = usable(2 * MIB, MIB);
     check(&[good, backwards], RegionError::Backwards(backwards));
-    for unaligned in [usable(0x800, 0x2000), usable(0, 0x1fff)] {
+    for unaligned in [usable(0x800, 0x2000), usable(0, 0x1fff), usable(0x800, 0x2800)] {
         check(&[unaligned, good], RegionError::Unaligned(unaligned));
     }
     let beyond = usable(GIB, (1 << 52) + PAGE_SIZE);
@@ -177,6 +179,7 @@ fn a_wrong_map_is_refused_by_name() {
 #[test]
 fn each_error_says_which_region() {
     let (a, b) = (usable(0x1000, 0x3000), Region::kernel(0x2000, 0x2800));
+    assert_eq!(format!("{a:?}"), "Region(0x1000..0x3000 usable)");
     let says = |error: RegionError, text: &str| assert_eq!(error.to_string(), text);
     says(
         RegionError::ContainsKernel(a, b),
@@ -319,6 +322,65 @@ fn what_comes_back_across_a_zones_end_stays_in_its_zones() {
     while let Some(frame) = source.allocate_within(Reach::Below1MiB, 0) {
         assert!(frame.number() < 256, "{frame:?}");
     }
+}
+
+#[test]
+fn memory_may_end_where_addresses_end() {
+    let end: u64 = 1 << 52;
+    let regions = [usable(end - 16 * MIB, end)];
+    let memory = Memory::of(&regions);
+    let (table, source) = made(&memory, &regions).unwrap();
+    assert!(table.frame(Pfn::containing(end - 16 * MIB)).is_some());
+    assert!(source.allocate(FrameRequest::movable(9)).is_some());
+}
+
+#[test]
+fn what_lies_above_the_carved_memory_is_in_the_table() {
+    let regions = [usable(0, 16 * MIB), usable(32 * MIB, 40 * MIB)];
+    let memory = Memory::of(&regions);
+    let (table, source) = made(&memory, &regions).unwrap();
+    assert!([32 * MIB, 40 * MIB - 1].into_iter().all(|address| table.frame(Pfn::containing(address)).is_some()));
+    let all = 24 * MIB / PAGE_SIZE;
+    let words: u64 = table.spans().map(|(_, words)| words.len() as u64).sum();
+    assert!((all - overhead(all)..all).contains(&words), "{words} of {all}");
+    assert_eq!(source.free_frames(), words - 1);
+}
+
+#[test]
+fn a_region_whose_beginning_is_taken_begins_behind_it() {
+    let regions = [usable(0, 16 * MIB), Region::taken(0, 3 * PAGE_SIZE)];
+    let memory = Memory::of(&regions);
+    let (table, _) = made(&memory, &regions).unwrap();
+    let firsts: Vec<_> = table.spans().map(|(first, _)| first.number()).collect();
+    assert_eq!(firsts, [3]);
+}
+
+#[test]
+fn blocks_of_the_largest_order_come_back_and_stay_apart() {
+    let memory = Memory::of(&pc());
+    let (_, source) = made(&memory, &pc()).unwrap();
+    let free = source.free_frames();
+    for _ in 0..2 {
+        let blocks: Vec<_> = std::iter::from_fn(|| source.allocate(FrameRequest::movable(18))).collect();
+        assert!([4, 5].into_iter().all(|gib| blocks.contains(&Pfn::containing(gib * GIB))), "{blocks:?}");
+        // SAFETY: handed out just now.
+        blocks.into_iter().for_each(|block| unsafe { source.free(block, 18) });
+        assert_eq!((source.free_frames(), source.refused()), (free, 0));
+    }
+}
+
+/// Places go on where the next stretch begins, and frames do not.
+#[test]
+fn a_block_that_would_reach_over_a_hole_is_refused() {
+    let frames = |first: u64, count: u64| usable(first * PAGE_SIZE, (first + count) * PAGE_SIZE);
+    let regions = [frames(0, 101), frames(103, 20), usable(MIB, 16 * MIB)];
+    let memory = Memory::of(&regions);
+    let (_, source) = made(&memory, &regions).unwrap();
+    while source.allocate(FrameRequest::movable(0)).is_some() {}
+    assert_eq!(source.free_frames(), 0);
+    // SAFETY: wrong on purpose: frame 100 is the last before the hole.
+    unsafe { source.free(Pfn::new(100), 1) };
+    assert_eq!((source.free_frames(), source.refused()), (0, 1));
 }
 
 /// Which frames are free, one by one.

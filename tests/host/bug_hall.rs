@@ -336,7 +336,22 @@ fn a_fork_that_hits_a_limit_is_not_a_bad_address() {
     assert_eq!((ForkError::Frozen.errno(), ForkError::MalformedTable.errno()), (again, fault));
 }
 
+/// A pin that nobody has does not pass for one of the references that the frame has.
+fn a_pin_that_nobody_has_is_not_given_back<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let process = machine.populated(1, 7);
+    let child = process.fork().unwrap();
+    let (frame, before) = machine.frame_at(&process, A);
+    assert_eq!((before.refs, before.pins), (2, 0));
+    // SAFETY: not what the function asks for: nobody has pinned the page.
+    unsafe { pin::unpin_user_runs(&machine, &[PhysRun::from_parts(frame, 1, 0)], Dirty::No) };
+    assert_eq!(machine.frame_at(&process, A).1, before);
+    machine.expect_bugs(1);
+    machine.audit(&[&process, &child], &BTreeMap::new());
+}
+
 every_layout!(
+    a_pin_that_nobody_has_is_not_given_back,
     a_page_that_goes_between_fault_and_pin_is_asked_for_as_before,
     a_dirty_bit_does_not_stand_for_a_copy,
     a_pin_at_any_step_of_fork_is_seen_or_refused,

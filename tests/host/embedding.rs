@@ -128,6 +128,7 @@ fn faults_of_a_kernel_with_own_vmas_are_resolved<L: Layout>() {
     assert_eq!(space.fault(A + 2 * PAGE, Access::Read), Err(FaultError::NoVma));
     assert_eq!(space.fault(A, Access::Execute), Err(FaultError::AccessDenied));
     assert_eq!(space.asked.get(), None, "the kernel is asked about device memory only");
+    assert_eq!(space.tag(), 0, "nobody says for whom");
 }
 
 /// The kernel maps the registers when it is asked, and is told which access it was.

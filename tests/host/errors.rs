@@ -9,7 +9,9 @@ use pagepin::frame::CountError;
 use pagepin::paging::TableError;
 use pagepin::pin::{OutOfRange, PinError, UserVecError};
 use pagepin::space::{ForkError, MergeError, ProtectError, SpaceError, ZapError};
-use pagepin::{BudgetExceeded, ForeignFault, NotReady, ObjectError, PageAddr, RangeError, TokenError, VmaError};
+use pagepin::{
+    BudgetExceeded, ForeignFault, NotReady, ObjectError, PageAddr, RangeError, Reentered, TokenError, VmaError,
+};
 
 /// Each error with a part of its text that no other variant has.
 fn explains<E: Error + Copy + Debug>(errors: &[(E, &str)]) {
@@ -69,6 +71,16 @@ fn every_variant_explains_itself() {
         (TokenError::NotReady(NotReady(1)), "not there yet"),
     ]);
     explains(&[(BudgetExceeded, "budget")]);
+    explains(&[(Reentered, "inside a section of an mm lock")]);
+    explains(&[
+        (ObjectError::NoObject, "no such object"),
+        (ObjectError::PastEnd, "beyond the end"),
+        (ObjectError::Denied, "does not permit"),
+        (ObjectError::NotPinnable, "never pinned"),
+        (ObjectError::NoMemory, "out of memory"),
+        (ObjectError::Failed, "could not be read"),
+        (ObjectError::NotReady(NotReady(1)), "not there yet"),
+    ]);
     explains(&[
         (ForkError::NoMemory, "out of memory"),
         (ForkError::CountOverflow, "limit"),

@@ -1,6 +1,8 @@
 //! The frame word: every transition, every refusal, and the counts at their limits.
 
-use pagepin::frame::{CountError, Dirty, FrameKind, FrameWord, Layout, Ownership, Released, Shared, Split23x8};
+use pagepin::frame::{
+    CountError, Dirty, FrameKind, FrameWord, Layout, Ownership, PageFrame, Released, Shared, Split23x8,
+};
 
 fn anonymous<L: Layout>(ownership: Ownership) -> FrameWord<L> {
     let frame = FrameWord::new();
@@ -267,6 +269,7 @@ fn a_split_word_takes_253_pins() {
 fn debug_text_names_the_state<L: Layout>() {
     let frame = FrameWord::<L>::default();
     assert_eq!(format!("{frame:?}"), "Frame(free)");
+    assert_eq!(format!("{:?}", PageFrame::<L>::new()), "Frame(free)");
     frame.hand_out(FrameKind::Anonymous, 9, Ownership::Exclusive).unwrap();
     frame.try_pin().unwrap();
     frame.mark_dirty().unwrap();
@@ -278,7 +281,17 @@ fn debug_text_names_the_state<L: Layout>() {
     assert_eq!(format!("{plain:?}"), "Frame(Anonymous, refs 1, pins 0)");
 }
 
+fn a_page_that_is_open_stays_open<L: Layout>() {
+    let frame = FrameWord::<L>::new();
+    frame.hand_out(FrameKind::File, 0, Ownership::Shared).unwrap();
+    for _ in 0..2 {
+        frame.open().unwrap();
+        assert!(frame.snapshot().exclusive);
+    }
+}
+
 every_layout!(
+    a_page_that_is_open_stays_open,
     a_free_frame_refuses_everything_but_being_handed_out,
     a_frozen_frame_refuses_everything_but_being_unfrozen,
     pins_and_sharing_exclude_each_other,

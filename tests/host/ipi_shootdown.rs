@@ -24,6 +24,8 @@ thread_local! {
     /// CPUs that have been interrupted, and that were late.
     static INTERRUPTED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
     static LATE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    /// How often somebody waited.
+    static RELAXED: Cell<usize> = const { Cell::new(0) };
     /// CPU and range of each flush.
     static FLUSHED: RefCell<Vec<(usize, FlushRange)>> = const { RefCell::new(Vec::new()) };
     /// How many calls of `late` it takes until an interrupt is answered; 0: it is answered at once.
@@ -57,6 +59,10 @@ unsafe impl Cpus for Machine {
         if calls == DEAF.get() {
             on(cpu, Smp::answer);
         }
+    }
+
+    fn relax(&self) {
+        RELAXED.set(RELAXED.get() + 1);
     }
 }
 
@@ -150,8 +156,46 @@ fn a_cpu_that_does_not_answer_is_named_again_and_again() {
     joined();
     switch(2, MINE);
     DEAF.set(4);
+    RELAXED.take();
     assert_eq!(flush(MINE, ONE_PAGE), (vec![2], vec![2]));
     assert_eq!(LATE.take(), [2; 4]);
+    assert_eq!(RELAXED.take(), 4 * Machine::PATIENCE as usize, "each time after as many turns");
+}
+
+#[test]
+fn a_mark_for_a_lazy_cpu_stays_until_it_comes_back() {
+    joined();
+    switch(1, MINE);
+    on(1, |smp| smp.enter_lazy_tlb());
+    for _ in 0..2 {
+        assert_eq!(flush(MINE, ONE_PAGE), (vec![], vec![]));
+    }
+    switch(1, MINE);
+    assert_eq!(FLUSHED.take(), [(1, FlushRange::Everything)]);
+}
+
+#[test]
+fn whoever_asks_is_asked_by_nobody_and_answered_by_all() {
+    joined();
+    (0..3).for_each(|cpu| switch(cpu, MINE));
+    for cpu in 0..3 {
+        FLUSHED.take();
+        INTERRUPTED.take();
+        on(cpu, |smp| smp.flush(MINE, ONE_PAGE));
+        let others: Vec<_> = (0..3).filter(|other| *other != cpu).collect();
+        assert_eq!(INTERRUPTED.take(), others);
+        let mut flushed = FLUSHED.take();
+        flushed.sort_by_key(|(cpu, _)| *cpu);
+        assert_eq!(flushed, [0, 1, 2].map(|cpu| (cpu, ONE_PAGE)));
+    }
+}
+
+#[test]
+fn the_root_that_a_cpu_goes_back_to_is_never_lazy() {
+    joined();
+    let home = ROOTS.get()[1];
+    on(1, |smp| smp.enter_lazy_tlb());
+    assert!(on(1, |smp| smp.is_current(home)));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use pagepin::pin::{
 use pagepin::space::{KernelHalf, Sharing, SpaceOptions, UserSpace};
 use pagepin::{
     Access, AddressSpace, Env, Extras, LeafSize, LedgerEntry, LedgerTable, Levels, ObjectId, Pfn, PinLedger, PinRecord,
-    PinTerm, Platform, Through, Unlimited, UserRange,
+    PinTerm, Platform, SpaceEnd, StillPinned, Through, Unlimited, UserRange,
 };
 
 use crate::machine::{A, LARGE, Machine, PAGE, RW};
@@ -403,4 +403,35 @@ fn a_quarantined_run_is_known_by_its_number() {
     ledger.released_by_number(run(2, 1));
     let left: Vec<_> = ledger.records().map(|entry| (entry.run, entry.quarantined)).collect();
     assert_eq!(left, [(run(1, 1), true)]);
+}
+
+#[test]
+fn a_run_is_pinned_from_its_first_frame_to_its_last() {
+    let ledger = LedgerTable::<8>::new(now);
+    let ticket = enter(&ledger, 8, 8);
+    let pinners = |frame| ledger.who_pins(Pfn::new(frame)).count();
+    assert_eq!([7, 8, 15, 16, 17].map(pinners), [0, 1, 1, 0, 0]);
+    ledger.forget(ticket);
+}
+
+#[test]
+fn a_number_does_not_name_the_records_beside_it() {
+    let ledger = LedgerTable::<8>::new(now);
+    let tickets = [9, 11].map(|first| enter(&ledger, first, 1));
+    ledger.released_by_number(run(10, 1));
+    assert_eq!([9, 11].map(|first| entry(&ledger, first).orphaned), [false; 2]);
+    tickets.into_iter().for_each(|ticket| ledger.forget(ticket));
+}
+
+/// The next space may have the same top table.
+#[test]
+fn what_was_left_behind_stays_so_whatever_space_ends_next() {
+    let ledger = LedgerTable::<8>::new(now);
+    let ticket = enter(&ledger, 1, 1);
+    let still_pinned = &StillPinned::default();
+    for _ in 0..2 {
+        ledger.space_ends(&SpaceEnd { space: Pfn::new(1), tag: 0, pinned_pages: 1, still_pinned });
+        assert_eq!(ledger.left_behind().count(), 1);
+    }
+    ledger.forget(ticket);
 }

@@ -85,6 +85,7 @@ fn a_deferred_unmap_keeps_pages_and_addresses<L: Layout>() {
     assert_eq!(unmapped, Ok(Unmapped { deferred_pages: 3, ..Unmapped::default() }));
     assert_eq!(flags(&process, A), Some(DEFER | VmaFlags::UNMAP_DEFERRED | VmaFlags::DONT_FORK));
     assert_eq!(flags(&process, A + 3 * PAGE), Some(DEFER), "the rest");
+    assert!(process.vma_at(A).unwrap().unwrap().max_rights().is_empty(), "nor may anybody give them rights");
     for page in 0..3 {
         for cpu in 0..2 {
             assert_eq!(machine.load(cpu, &process, A + page * PAGE, 1), Err(FaultError::AccessDenied));

@@ -7,7 +7,7 @@ use pagepin::pin::PinError;
 use pagepin::space::SpaceError;
 use pagepin::{Levels, PageAddr, RangeError, UserRange};
 
-use crate::machine::{Machine, PAGE, R};
+use crate::machine::{LARGE, Machine, PAGE, R, RW};
 
 const LEVELS: [(Levels, u32); 2] = [(Levels::Four, 47), (Levels::Five, 56)];
 
@@ -39,6 +39,7 @@ fn ranges_are_checked_at_every_edge() {
         assert!(pages(0, PAGE).is_ok() && pages(end - PAGE, PAGE).is_ok());
         assert_eq!(pages(1, PAGE), Err(RangeError::Unaligned));
         assert_eq!(pages(PAGE, PAGE - 1), Err(RangeError::Unaligned));
+        assert_eq!(pages(PAGE + 8, PAGE + 8), Err(RangeError::Unaligned));
         assert_eq!(pages(end, PAGE), Err(RangeError::NonCanonical));
     }
 }
@@ -118,6 +119,26 @@ fn entries_of_unknown_origin_are_not_touched() {
     let pins = machine.pin_slow::<pagepin::pin::Read>(&process, a, 1, pagepin::pin::PinFlags::empty());
     assert_eq!(pins.err(), Some(PinError::MalformedTable));
     assert_eq!(machine.slot(leaf.at).load(std::sync::atomic::Ordering::Relaxed), bits);
+    machine.poke(leaf.at, leaf.bits);
+}
+
+/// A large leaf that the processor would not let user code use, or an entry without rights that is no leaf, is nobody's to
+/// guess at.
+#[test]
+fn a_large_entry_of_unknown_origin_is_not_touched() {
+    let (machine, size) = (Machine::<Wide>::new(2048), pagepin::LeafSize::Size2MiB);
+    let process = machine.process();
+    process.map(LARGE, size.bytes(), RW).unwrap();
+    machine.install(&process, LARGE, size, machine.block(size), 7);
+    let leaf = machine.leaf(&process, LARGE).unwrap();
+    let (present, user, page_size, prot_none) = (1, 1 << 2, 1 << 7, 1 << pagepin::SOFTWARE_BITS[1]);
+    for bits in [leaf.bits & !user, leaf.bits & !present, leaf.bits & !(present | page_size) | prot_none] {
+        machine.poke(leaf.at, bits);
+        let fault = Fault { address: LARGE, access: Access::Write, key_denied: false, malformed_table: false };
+        assert_eq!(process.fault(fault), Err(FaultError::MalformedTable), "{bits:#x}");
+        assert_eq!(process.resident(), Err(SpaceError::MalformedTable), "{bits:#x}");
+        assert_eq!(machine.slot(leaf.at).load(std::sync::atomic::Ordering::Relaxed), bits);
+    }
     machine.poke(leaf.at, leaf.bits);
 }
 

@@ -299,3 +299,20 @@ fn a_ledger_is_told_through_a_reference() {
     let pages = PhysRun::default().pages();
     assert_eq!(asked.heard(), ["forget 1", "retag 2 3", "quarantine 4", &format!("released {pages}")]);
 }
+
+/// Has frames, and no list of them.
+struct Unlisted;
+
+// SAFETY: it knows no frame.
+unsafe impl FrameTable for Unlisted {
+    type Layout = Wide;
+    fn frame(&self, _: Pfn) -> Option<&PageFrame> {
+        None
+    }
+}
+
+#[test]
+fn a_table_that_lists_nothing_does_not_say_that_nothing_is_used() {
+    assert_eq!(Unlisted.leaks(&mut |_, _| ()), None);
+    assert!(Unlisted.run(FRAME, 1).is_none());
+}

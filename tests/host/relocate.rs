@@ -2,7 +2,7 @@
 
 use pagepin::fault::FaultError;
 use pagepin::frame::Layout;
-use pagepin::pin::{PinError, PinFlags, Read, Write, pin_user_pages_fast_only};
+use pagepin::pin::{PinError, PinFlags, Read, Write, get_user_pages_fast_only, pin_user_pages_fast_only};
 use pagepin::space::{Relocated, Sharing, SpaceError};
 use pagepin::{LeafSize, ObjectId, Pfn, Rights, Zone};
 
@@ -216,7 +216,35 @@ fn a_page_that_another_cpu_changes_is_counted<L: Layout>() {
     }
 }
 
+/// Between the look at a page and its entry being owned somebody takes a reference: the frame stays.
+fn a_reference_that_comes_between_keeps_the_frame<L: Layout>() {
+    let machine = divided::<L>(64);
+    let process = machine.populated(2, 10);
+    let before = frames(&machine, &process, 2);
+    let mut got = None;
+    let page = range(&process, A, 1);
+    let race = || got = get_user_pages_fast_only(&process, Read, page, PinFlags::empty(), runs(1)).ok();
+    let (out, raced) = machine.at_exchange(0, race, || process.relocate(A, 2 * PAGE, Zone::Unmovable));
+    assert!(raced && got.is_some());
+    assert_eq!(out, moved(1, 0, 1));
+    let after = frames(&machine, &process, 2);
+    assert_eq!((after[0] == before[0], after[1] == before[1]), (true, false));
+    drop(got);
+    assert_eq!(bytes(&machine, &process, 2), [10, 11]);
+}
+
+/// Not the crate's doing, but a kernel can: a base leaf of a frame that heads a block.
+fn the_head_of_a_block_stays<L: Layout>() {
+    let machine = divided::<L>(4096);
+    let process = machine.process();
+    process.map(A, PAGE, RW).unwrap();
+    machine.install(&process, A, LeafSize::Size4KiB, machine.block(LeafSize::Size2MiB), 7);
+    assert_eq!(process.relocate(A, PAGE, Zone::Unmovable), moved(0, 0, 1));
+}
+
 every_layout!(
+    a_reference_that_comes_between_keeps_the_frame,
+    the_head_of_a_block_stays,
     a_page_that_moves_keeps_everything_but_its_frame,
     what_is_pinned_or_held_stays,
     a_pin_that_comes_between_wins_or_sees_the_new_frame,

@@ -193,4 +193,17 @@ fn a_frame_with_all_its_references_is_copied<L: Layout>() {
     assert_eq!(machine.get(scene.child.borrow().as_ref().unwrap(), A), 7);
 }
 
-every_layout!(a_slow_owner_holds_up_its_page_alone, whoever_comes_late_looks_again; told_apart: a_frame_with_all_its_references_is_copied);
+/// Somebody takes a reference between the look at a page and its claim: it is copied.
+fn a_reference_that_comes_between_prevents_the_claim<L: Layout>() {
+    let machine = Machine::<L>::new(64);
+    let scene = Scene::new(&machine, Page::Left);
+    let frame = machine.frame_at(&scene.process, A).0;
+    let race = || machine.word(frame).try_get().unwrap();
+    let ((), raced) = machine.at_exchange(0, race, || machine.put(&scene.process, A, 8));
+    assert!(raced);
+    assert_ne!(machine.frame_at(&scene.process, A).0, frame);
+    assert_eq!((machine.dma_read(frame.address()), machine.word(frame).snapshot().exclusive), (7, false));
+    crate::machine::memory::release(&machine, frame);
+}
+
+every_layout!(a_reference_that_comes_between_prevents_the_claim, a_slow_owner_holds_up_its_page_alone, whoever_comes_late_looks_again; told_apart: a_frame_with_all_its_references_is_copied);

@@ -251,6 +251,15 @@ fn a_look_at_everything_leaves_the_lock_between_steps() {
     assert_eq!(text.lines().count() as u64, 2 + PLACES / 2);
 }
 
+/// 100 tables of leaves, each of which costs as much as if it was full.
+#[test]
+fn what_is_resident_is_counted_some_tables_at_a_time() {
+    let machine = M::new(1024);
+    let (process, _) = spread(&machine, 100, TABLE);
+    let (most, sections) = machine.longest_section(|| assert_eq!(process.resident().unwrap().exclusive, 101));
+    assert!(sections >= 100 * 512 / (8 * 512) && most.loads < MOST_LOADS, "{most:?}, {sections} sections");
+}
+
 /// Present or not, pinned or got, a slow acquisition leaves the lock after some hundred pages.
 #[test]
 fn slow_pins_leave_the_lock_between_steps() {

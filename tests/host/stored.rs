@@ -1,14 +1,15 @@
 //! Stores in safe code that are wrong about what they hold: bytes may be lost, memory is not.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pagepin::fault::{Fault, FaultError};
 use pagepin::frame::{CountError, FrameKind};
 use pagepin::pin::{PhysRun, Write};
 use pagepin::space::{Sharing, SpaceOptions, UserSpace};
 use pagepin::{
-    Access, Env, Extras, FrameTable, FreshPage, Levels, ObjectError, ObjectId, ObjectStore, Pfn, Rights, SlotStore,
-    Stored, StoredPage, Token, TokenError,
+    Access, Env, Extras, FrameTable, FreshPage, Levels, ObjectError, ObjectId, ObjectStore, Objects, Pfn, Rights,
+    SlotStore, Stored, StoredPage, Token, TokenError, Tokens,
 };
 
 use crate::inspect::doc_kernel;
@@ -123,9 +124,11 @@ fn a_handle_is_of_one_kernel() {
     let word = other.frames().frame(theirs.frame()).unwrap().snapshot();
     assert_eq!((word.refs, word.dirty), (1, false));
     assert!(other.statistics().bugs_caught >= 7);
+    let free = kernel.source().free_frames();
     let mut fresh = FreshPage::of_object(&kernel).unwrap();
     assert!(fresh.bytes(&other).is_none());
     fresh.put(&kernel);
+    assert_eq!(kernel.source().free_frames(), free, "the frame is back");
 
     assert!(page.copy_to(&kernel, 4094, &mut bytes));
     assert_eq!(bytes, [7; 2]);
@@ -160,4 +163,112 @@ fn a_page_of_a_slot_stays_as_it_is() {
     assert!(went.copy_to(&kernel, 0, &mut byte));
     assert_eq!(byte, [5]);
     went.put(&kernel);
+}
+
+/// Refuses what it can, and remembers what it is told.
+#[derive(Default)]
+struct Strict {
+    told: AtomicU64,
+}
+
+impl ObjectStore for Strict {
+    fn page<K: Env>(&self, _: &K, _: ObjectId, _: u32, _: Access) -> Result<StoredPage, ObjectError> {
+        Err(ObjectError::PastEnd)
+    }
+    fn will_write(&self, _: ObjectId, _: u32, _: Pfn) -> Result<(), ObjectError> {
+        Err(ObjectError::Denied)
+    }
+    fn still(&self, _: ObjectId, page: u32, _: Pfn) -> bool {
+        page == 1
+    }
+    fn may_pin(&self, _: ObjectId, _: u32) -> Result<(), ObjectError> {
+        Err(ObjectError::NotPinnable)
+    }
+    fn is_written_back(&self, _: ObjectId) -> bool {
+        true
+    }
+    fn mapped(&self, _: ObjectId, _: u64) -> Result<(), ObjectError> {
+        Err(ObjectError::NoObject)
+    }
+    fn unmapped(&self, _: ObjectId, pages: u64) {
+        self.told.store(pages, Ordering::Relaxed);
+    }
+}
+
+impl SlotStore for Strict {
+    fn reserve(&self) -> Result<Token, TokenError> {
+        Err(TokenError::Full)
+    }
+    fn fill<K: Env>(&self, kernel: &K, _: Token, page: StoredPage) {
+        page.put(kernel);
+    }
+    fn duplicate(&self, _: Token) -> Result<(), TokenError> {
+        Err(TokenError::Full)
+    }
+    fn release<K: Env>(&self, _: &K, token: Token) {
+        self.told.store(token.number(), Ordering::Relaxed);
+    }
+    fn fetch<K: Env>(&self, _: &K, _: Token) -> Result<(), TokenError> {
+        Err(TokenError::Lost)
+    }
+    fn bring<K: Env>(&self, _: &K, _: Token) -> Result<StoredPage, TokenError> {
+        Err(TokenError::Lost)
+    }
+}
+
+#[test]
+fn every_question_reaches_the_store() {
+    let (kernel, store, id, frame) = (doc_kernel::kernel(), Stored(Strict::default()), ObjectId(1), Pfn::new(3));
+    let told = || store.0.told.load(Ordering::Relaxed);
+    assert_eq!(store.will_write(&kernel, id, 0, frame), Err(ObjectError::Denied));
+    assert!(store.still(id, 1, frame) && !store.still(id, 2, frame));
+    assert_eq!(store.may_pin(id, 0), Err(ObjectError::NotPinnable));
+    assert!(store.is_written_back(id) && !Stored(Any::default()).is_written_back(id));
+    assert_eq!(store.mapped(id, 4), Err(ObjectError::NoObject));
+    store.unmapped(&kernel, id, 4);
+    assert_eq!(told(), 4);
+    let token = Token::new(9).unwrap();
+    assert_eq!(store.duplicate(token), Err(TokenError::Full));
+    assert_eq!(store.fetch(&kernel, token), Err(TokenError::Lost));
+    store.release(&kernel, token);
+    assert_eq!(told(), 9);
+}
+
+/// Says once that what it is asked for is lost.
+#[derive(Default)]
+struct LostOnce {
+    pages: Any,
+    said: AtomicBool,
+}
+
+impl SlotStore for LostOnce {
+    fn reserve(&self) -> Result<Token, TokenError> {
+        self.pages.reserve()
+    }
+    fn fill<K: Env>(&self, _: &K, _: Token, page: StoredPage) {
+        self.pages.add(page);
+    }
+    fn duplicate(&self, _: Token) -> Result<(), TokenError> {
+        Ok(())
+    }
+    fn release<K: Env>(&self, _: &K, _: Token) {}
+    fn fetch<K: Env>(&self, _: &K, _: Token) -> Result<(), TokenError> {
+        if self.said.swap(true, Ordering::Relaxed) { Ok(()) } else { Err(TokenError::Lost) }
+    }
+    fn bring<K: Env>(&self, _: &K, _: Token) -> Result<StoredPage, TokenError> {
+        self.pages.take().ok_or(TokenError::Lost)
+    }
+}
+
+/// It may have been said of what the slot held before.
+#[test]
+fn what_is_said_to_be_lost_is_asked_for_once_more() {
+    let slots = Stored(LostOnce::default());
+    let kernel = doc_kernel::kernel().with_extras(Extras::new().tokens(&slots));
+    let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();
+    space.map(START, 4096, RW).unwrap();
+    space.fault(write(START)).unwrap();
+    assert_eq!(space.swap_out(START, 4096).unwrap().pages, 1);
+    space.fault(write(START)).unwrap();
+    assert!(slots.0.said.load(Ordering::Relaxed));
 }

@@ -8,7 +8,7 @@ use pagepin::pin::{PhysRun, Read, Write};
 use pagepin::space::{EmptyTables, SpaceError, Unmapped, zap_pages};
 use pagepin::{AddressSpace, Env, LeafSize, Levels, MemoryType, PageAddr, Pfn, PinnedRun, RangeError};
 
-use crate::machine::{A, CPUS, FAR, Machine, NONE, PAGE, Process, R, RW, range};
+use crate::machine::{A, CPUS, FAR, LARGE, Machine, NONE, PAGE, Process, R, RW, range};
 
 const NOTHING: fn() -> Unmapped = Unmapped::default;
 
@@ -261,7 +261,25 @@ fn the_limit_of_vmas_stops_what_adds_vmas_only() {
     assert_eq!(process.map(vma(count), PAGE, RW), Ok(()));
 }
 
+fn a_large_leaf_goes_from_a_table_that_stays<L: Layout>() {
+    let (machine, size) = (Machine::<L>::new(4096), LeafSize::Size2MiB);
+    let process = machine.process();
+    let next = LARGE + size.bytes();
+    process.map(LARGE, 2 * size.bytes(), RW).unwrap();
+    let blocks = [LARGE, next].map(|address| {
+        let block = machine.block(size);
+        machine.install(&process, address, size, block, 7);
+        block
+    });
+    let gone = Unmapped { pages: size.pages(), ..Unmapped::default() };
+    assert_eq!(process.unmap(LARGE, size.bytes()), Ok(gone));
+    assert!(machine.word(blocks[0]).snapshot().is_free() && machine.leaf(&process, next).is_some());
+    assert_eq!(process.discard(next, size.bytes()), Ok(gone));
+    assert!(machine.word(blocks[1]).snapshot().is_free());
+}
+
 every_layout!(
+    a_large_leaf_goes_from_a_table_that_stays,
     a_hole_splits_the_vma_and_frees_what_was_in_it,
     tables_go_with_their_last_page,
     an_unmapped_pinned_page_survives_until_it_is_unpinned,
