@@ -1,9 +1,9 @@
 //! A pin keeps whole leaves, so it costs whole leaves: in every form, in every way back, and when there is not enough.
 
-use pagepin::frame::{Dirty, Layout};
+use pagepin::frame::{Dirty, Layout, Wide};
 use pagepin::pin::{self, PhysRun, PinError, PinFlags, Pinned, RawPins, Read, Stopped, Write};
 use pagepin::space::SpaceOptions;
-use pagepin::{LeafSize, Levels, PinTerm};
+use pagepin::{LeafSize, Levels, PinBudget, PinTerm};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{Machine, PAGE, Process, RW, range};
@@ -198,3 +198,21 @@ every_layout!(
     a_leaf_is_charged_for_one_term,
     a_resumed_pin_keeps_what_it_had,
 );
+
+/// A charge that is refused when pins are resumed leaves what is pinned, and says so.
+#[test]
+fn pins_that_are_resumed_beyond_the_budget_are_as_they_were() {
+    let machine = Machine::<Wide>::new(64);
+    let process = machine.process_within(4, SpaceOptions::without_kernel_half(Levels::Four));
+    process.map(LARGE, 4 * PAGE, RW).unwrap();
+    machine.put_pages(&process, LARGE, 2, 1);
+    let all = range(&process, LARGE, 4 * PAGE);
+    let part = forms::pin::<Write, Wide>(Form::FastOnly, &process, all, PinFlags::empty(), 4).unwrap();
+    assert_eq!((part.pages(), part.stopped().unwrap().reason), (2, PinError::WouldFault));
+    process.budget().charge(1, PinTerm::Short).unwrap();
+    let part = part.resume();
+    assert_eq!((part.pages(), part.stopped()), (2, Some(Stopped { page_index: 2, reason: PinError::BudgetExceeded })));
+    process.budget().uncharge(1, PinTerm::Short);
+    let pins = part.resume();
+    assert_eq!((pins.pages(), pins.stopped(), process.budget().used()), (4, None, 4));
+}

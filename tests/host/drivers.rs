@@ -36,6 +36,7 @@ fn ranges_are_one_buffer<L: Layout>() {
     let vec = UserVec::new(half(), PAIRS).unwrap();
     assert_eq!((vec.ranges().len(), vec.length()), (3, 9099));
     let pinned = PinnedVec::pin(&process, Write, &vec, PinFlags::empty()).unwrap();
+    assert_eq!((pinned.parts().len(), pinned.length()), (3, 9099));
     // The device numbers the bytes through.
     let mut number = 0;
     for run in pinned.byte_runs() {
@@ -168,6 +169,9 @@ fn access_is_what_was_asked_for<L: Layout>() {
     for access in [Access::Read, Access::Write] {
         let pinned = AnyPinned::pin(&process, access, range(&process, A, PAGE), PinFlags::empty(), runs(1)).unwrap();
         assert_eq!((pinned.access(), matches!(pinned, AnyPinned::Write(_))), (access, access == Access::Write));
+        let mut byte = [0];
+        assert_eq!(pinned.copy_to(0, &mut byte), Ok(()));
+        assert_eq!(byte, [1]);
         let pinned = pinned.into_owned();
         assert_eq!(pinned.byte_runs().next().map(|run| run.address), Some(machine.physical(&process, A)));
         let (_, buffer) = pinned.release();

@@ -8,7 +8,7 @@ use pagepin::{Access, MapOptions, NotReady, ObjectId, Rights, VmaFlags};
 
 use crate::machine::{A, FAR, Machine, PAGE, Process, R, READING, RW, WRITE_BACK, first_byte};
 
-const FILE: ObjectId = ObjectId(3);
+pub(crate) const FILE: ObjectId = ObjectId(3);
 
 /// Four pages at [`A`] that hold 10 to 13, all in slots.
 fn swapped<L: Layout>(machine: &Machine<L>) -> Process<'_, L> {
@@ -18,7 +18,7 @@ fn swapped<L: Layout>(machine: &Machine<L>) -> Process<'_, L> {
     process
 }
 
-fn bytes<L: Layout>(machine: &Machine<L>, process: &Process<'_, L>, pages: u64) -> Vec<u8> {
+pub(crate) fn bytes<L: Layout>(machine: &Machine<L>, process: &Process<'_, L>, pages: u64) -> Vec<u8> {
     (0..pages).map(|page| machine.get(process, A + page * PAGE)).collect()
 }
 
@@ -196,7 +196,7 @@ fn a_token_that_was_used_again_brings_what_it_stands_for_now<L: Layout>() {
 }
 
 /// A process that shares an object of four pages at [`A`].
-fn sharing<L: Layout>(machine: &Machine<L>, sharing: Sharing) -> Process<'_, L> {
+pub(crate) fn sharing<L: Layout>(machine: &Machine<L>, sharing: Sharing) -> Process<'_, L> {
     let process = machine.process();
     process.map_object(A, 4 * PAGE, FILE, 0, sharing, RW).unwrap();
     process

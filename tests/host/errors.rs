@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use pagepin::fault::FaultError;
 use pagepin::frame::CountError;
 use pagepin::paging::TableError;
-use pagepin::pin::{OutOfRange, PinError, UserVecError};
+use pagepin::pin::{OutOfRange, PinError, RegisterError, UserVecError};
 use pagepin::space::{ForkError, MergeError, ProtectError, SpaceError, ZapError};
 use pagepin::{
     BudgetExceeded, ForeignFault, NotReady, ObjectError, PageAddr, RangeError, Reentered, TokenError, VmaError,
@@ -146,6 +146,24 @@ fn every_variant_of_spaces_and_pins_explains_itself() {
         (UserVecError::Range { index: 3, error: RangeError::Wraps }, "range 3: start + length wraps"),
         (UserVecError::NoMemory, "out of memory"),
     ]);
+    explains(&[
+        (MergeError::Range(RangeError::Unaligned), "aligned"),
+        (MergeError::NoVma, "no VMA"),
+        (MergeError::Same, "one page already"),
+        (MergeError::NotPrivate, "private memory"),
+        (MergeError::Pinned, "is pinned"),
+        (MergeError::Shared, "somebody else refers"),
+        (MergeError::Different, "differ"),
+        (MergeError::CountOverflow, "limit"),
+        (MergeError::Contended, "kept changing"),
+        (MergeError::OtherKernel, "two kernels"),
+        (MergeError::MalformedTable, "malformed"),
+    ]);
+    explains(&[
+        (RegisterError::NotLongTerm, "not a long-term pin"),
+        (RegisterError::OtherSpace, "another address space"),
+        (RegisterError::InUse, "already"),
+    ]);
 }
 
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
@@ -220,6 +238,10 @@ fn no_cause_is_lost_on_the_way_out() {
     let counts = [CountError::Overflow, CountError::Frozen, CountError::Free, CountError::Underflow];
     let fork = [ForkError::CountOverflow, ForkError::Frozen, ForkError::MalformedTable, ForkError::MalformedTable];
     assert_eq!(counts.map(ForkError::from), fork);
+    let counts = [CountError::Sole, CountError::NoSole, CountError::OtherKind];
+    assert_eq!(counts.map(PinError::from), [PinError::Sole, PinError::NoSole, PinError::OtherKind]);
+    let counts = [CountError::Pinned, CountError::Overflow, CountError::Frozen];
+    assert_eq!(counts.map(MergeError::from), [MergeError::Pinned, MergeError::CountOverflow, MergeError::Shared]);
 }
 
 /// A system call can hand on what it was told.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pagepin::frame::Layout;
+use pagepin::frame::{Layout, Wide};
 use pagepin::pin::{PinFlags, Read, Write};
 use pagepin::space::{ForkError, Forked, fork_vmas};
 use pagepin::{AddressSpace, Backing, LeafSize, Levels, MemoryType, Pfn, UserRange, Vma};
@@ -325,3 +325,14 @@ every_layout!(
     large_leaves_are_shared_and_copied,
     a_forced_write_stays_private_and_read_only,
 );
+
+/// A page that is elsewhere is shared as those are that are in memory.
+#[test]
+fn pages_that_are_elsewhere_are_counted_as_shared() {
+    let machine = Machine::<Wide>::new(64);
+    let parent = machine.populated(3, 10);
+    assert_eq!(parent.swap_out(A + PAGE, PAGE).unwrap().pages, 1);
+    let (forked, child) = fork_of(&machine, &parent, 3);
+    assert_eq!(forked, Ok(Forked { shared_pages: 3, copied_pages: 0 }));
+    assert_eq!([0, 1, 2].map(|page| machine.get(&child, A + page * PAGE)), [10, 11, 12]);
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pagepin::fault::Fault;
-use pagepin::frame::Layout;
+use pagepin::frame::{Layout, Wide};
 use pagepin::paging::{Slot, Tables};
 use pagepin::pin::{PhysRun, Read, Write};
 use pagepin::space::{Audited, Finding, Resident, SpaceError, SpaceOptions, UserSpace, audit};
@@ -12,7 +12,7 @@ use pagepin::{
     PageAddr, Pfn, PhysMap, Rights,
 };
 
-use crate::machine::{A, Machine, PAGE, R, RW};
+use crate::machine::{A, LARGE, Machine, PAGE, R, RW};
 
 #[path = "../machine/doc_kernel.rs"]
 pub(crate) mod doc_kernel;
@@ -259,4 +259,45 @@ fn a_frame_source_of_the_documentation_gives_all_back() {
     drop(furnished(&kernel).fork().unwrap());
     assert_eq!((kernel.source().free_frames(), kernel.source().refused()), (free, 0));
     assert!(kernel.source().allocate(FrameRequest::movable(0)).is_some());
+}
+
+/// A frame that no entry maps any more, and that is pinned, has no reference that is not the pin's.
+#[test]
+fn a_pinned_frame_that_was_unmapped_is_held_by_its_pin_alone() {
+    let kernel = doc_kernel::kernel();
+    let space = furnished(&kernel);
+    let pin = space.pin(Write, space.range(A, PAGE).unwrap(), [PhysRun::default(); 1]).unwrap();
+    let frame = pin.runs()[0].first();
+    space.unmap(A, PAGE).unwrap();
+    assert_eq!(findings(&kernel, &[&space]).1, [Finding::Held { frame, references: 0, pins: 1 }]);
+    drop(pin);
+    assert_eq!(findings(&kernel, &[&space]).1, []);
+}
+
+#[test]
+fn memory_of_an_mm_is_private_memory_and_tables() {
+    let counts = Resident { exclusive: 1, shared: 20, tables: 300, zero: 7, foreign: 7, ..Resident::default() };
+    assert_eq!(counts.frames(), 321);
+}
+
+/// Large leaves count by their pages, and share a line as others do; tokens never do.
+#[test]
+fn a_dump_shows_large_leaves_and_tokens() {
+    let machine = Machine::<Wide>::new(4096);
+    let (process, size) = (machine.process(), LeafSize::Size2MiB);
+    process.map(LARGE, 2 * size.bytes(), RW).unwrap();
+    let first = machine.block(size);
+    machine.install(&process, LARGE, size, first, 7);
+    let second = machine.block(size);
+    assert_eq!(second, first.offset(size.pages()), "neighbours");
+    machine.install(&process, LARGE + size.bytes(), size, second, 7);
+    process.map(A, 2 * PAGE, RW).unwrap();
+    machine.put_pages(&process, A, 2, 1);
+    // The upper page first, so that the bits of the two tokens follow one another as those of frames do.
+    assert_eq!(process.swap_out(A + PAGE, PAGE).unwrap().pages, 1);
+    assert_eq!(process.swap_out(A, PAGE).unwrap().pages, 1);
+    let text = process.dump().to_string();
+    assert!(text.contains(&format!("  {LARGE:#x} 1024 pages -> {first:?} rwx")), "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains(" 1 pages -> token ")).count(), 2, "{text}");
+    assert_eq!(format!("{:?}", process.dump()), text);
 }

@@ -187,3 +187,28 @@ fn a_space_without_a_kernel_says_so() {
     assert_eq!(KernelHalf::none(Levels::Five).check(kernel.phys_map(), []), Err(KernelHalfError::NoKernel));
     assert_eq!((0..512).find(|index| get(&kernel, space.root(), *index) != 0), None);
 }
+
+#[test]
+fn the_first_entry_of_the_kernel_half_is_named_by_its_address() {
+    let kernel = kernel();
+    let root = root(&kernel);
+    let space = UserSpace::new(&kernel, SpaceOptions::new(half(root, Levels::Four))).unwrap();
+    assert!(space.has_kernel_half());
+    set(&kernel, root, 256, table(&kernel).address() | PRESENT);
+    assert_eq!(space.check_root(), Err(KernelHalfError::Outdated(0xffff_8000_0000_0000)));
+    let without = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();
+    assert!(!without.has_kernel_half());
+}
+
+#[test]
+fn the_first_page_of_a_user_half_in_use_is_named() {
+    let kernel = kernel();
+    let root = root(&kernel);
+    let (third, second) = (table(&kernel), table(&kernel));
+    set(&kernel, root, 1, third.address() | PRESENT);
+    set(&kernel, third, 2, second.address() | PRESENT);
+    set(&kernel, second, 3, 0x20_0000 | PRESENT | LARGE);
+    let address = 1 << 39 | 2 << 30 | 3 << 21;
+    let checked = half(root, Levels::Four).check(kernel.phys_map(), [CODE]);
+    assert_eq!(checked, Err(KernelHalfError::UserHalfInUse(address)));
+}

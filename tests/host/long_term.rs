@@ -9,16 +9,16 @@ use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, FAR, LARGE, Machine, PAGE, Pins, Process, R, RW, first_byte, range, runs};
 
 const FILE: ObjectId = ObjectId(3);
-const LONG: PinFlags = PinFlags::LONGTERM;
+pub(crate) const LONG: PinFlags = PinFlags::LONGTERM;
 
 /// A machine with two zones, in one of which pages may stay; processes get their pages in the other.
-fn divided<L: Layout>(frames: usize) -> Machine<L> {
+pub(crate) fn divided<L: Layout>(frames: usize) -> Machine<L> {
     let machine = Machine::<L>::new(frames);
     machine.memory().divide();
     machine
 }
 
-fn pin<'p, 'm, X: PinAccess, L: Layout>(
+pub(crate) fn pin<'p, 'm, X: PinAccess, L: Layout>(
     form: Form,
     process: &'p Process<'m, L>,
     address: u64,
@@ -28,7 +28,11 @@ fn pin<'p, 'm, X: PinAccess, L: Layout>(
 }
 
 /// Whether the pins are of the frames that the process has, all of them where they may stay.
-fn all_stay<X: PinAccess, L: Layout>(machine: &Machine<L>, process: &Process<'_, L>, pins: &Pins<'_, '_, L, X>) {
+pub(crate) fn all_stay<X: PinAccess, L: Layout>(
+    machine: &Machine<L>,
+    process: &Process<'_, L>,
+    pins: &Pins<'_, '_, L, X>,
+) {
     let pinned: Vec<_> = pins.runs().iter().flat_map(|run| (0..run.pages()).map(|i| run.first().offset(i))).collect();
     assert_eq!((pinned.len() as u64, pins.stopped()), (pins.range().pages(), None));
     for (page, frame) in (0..).zip(pinned) {

@@ -84,6 +84,7 @@ mod memory_types;
 mod merge;
 mod mm_lock;
 mod moves;
+mod object_pages;
 mod object_pins;
 mod objects_random;
 mod pin_family;
@@ -103,6 +104,7 @@ mod side_by_side;
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 mod sizes;
 mod sole;
+mod staying;
 mod steps;
 mod stored;
 mod the_machine;

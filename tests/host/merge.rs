@@ -1,6 +1,6 @@
 //! Two private pages of the same bytes become one; whoever holds or changes one of them comes first.
 
-use pagepin::frame::Layout;
+use pagepin::frame::{Layout, Wide};
 use pagepin::pin::{Read, Write};
 use pagepin::space::{MergeError, Sharing};
 use pagepin::{LeafSize, ObjectId, Pfn};
@@ -207,3 +207,18 @@ every_layout!(
     a_page_that_changes_its_frame_is_looked_at_again,
     what_cannot_be_merged_is_refused_by_name,
 );
+
+/// Nobody is told that a page was written which was not.
+#[test]
+fn a_page_that_is_kept_becomes_dirty_only_by_what_it_replaces() {
+    let machine = Machine::<Wide>::new(64);
+    let (one, two) = alike(&machine);
+    let dirty = || machine.word(frame(&machine, &two, A)).snapshot().dirty;
+    // A device wrote the page that was to go, and it stays.
+    machine.put(&one, A, 200);
+    drop(machine.pin::<Write>(&one, A, 1).unwrap());
+    assert_eq!(one.merge(A, &two, A), Err(MergeError::Different));
+    assert!(!dirty(), "they are not one");
+    assert_eq!(one.merge(A + PAGE, &two, A), Ok(()));
+    assert!(!dirty(), "no device wrote either");
+}

@@ -4,9 +4,10 @@ use std::cell::Cell;
 
 use pagepin::fault::FaultError;
 use pagepin::frame::{Layout, Wide};
+use pagepin::paging::Tables;
 use pagepin::pin::{PhysRun, PinFlags, Read, Write, pin_user_pages};
 use pagepin::space::{Resident, Sharing, SpaceError};
-use pagepin::{LeafSize, MapOptions, MemoryType, ObjectId, PageAddr, Pfn, Rights, VmaFlags};
+use pagepin::{AddressSpace, LeafSize, MapOptions, MemoryType, ObjectId, PageAddr, Pfn, Rights, VmaFlags};
 
 use crate::machine::{A, FAR, LARGE, Machine, NONE, PAGE, Process, R, RW, first_byte, range};
 
@@ -346,3 +347,40 @@ every_layout!(
     foreign_memory_moves,
     objects_are_shown_at_the_new_place,
 );
+
+/// Right above and right below the old place.
+#[test]
+fn pages_move_to_the_addresses_next_to_theirs() {
+    let machine = Machine::<Wide>::new(64);
+    let process = machine.populated(2, 10);
+    for (from, to) in [(A, A + 2 * PAGE), (A + 2 * PAGE, A)] {
+        process.move_pages(from, 2 * PAGE, to).unwrap();
+        assert_eq!([0, 1].map(|page| machine.get(&process, to + page * PAGE)), [10, 11]);
+    }
+    machine.audit(&[&process], &Default::default());
+}
+
+/// Where a large leaf is to go, a table without entries makes way, whoever left it there.
+#[test]
+fn an_empty_table_makes_way_for_a_large_leaf() {
+    let machine = Machine::<Wide>::new(2048);
+    let (process, size) = (machine.process(), LeafSize::Size2MiB);
+    process.map(LARGE, size.bytes(), RW).unwrap();
+    let block = machine.block(size);
+    machine.install(&process, LARGE, size, block, 7);
+    // SAFETY: one thread, in no operation; the address lies in the user half.
+    unsafe { Tables::under_mm_lock(process.mm()).place(PageAddr::containing(FAR), LeafSize::Size4KiB) }.unwrap();
+    process.move_pages(LARGE, size.bytes(), FAR).unwrap();
+    assert_eq!(machine.frame_at(&process, FAR).0, block);
+    machine.audit(&[&process], &Default::default());
+}
+
+/// Tables without entries are not made anew at the other place.
+#[test]
+fn nothing_takes_no_tables_along() {
+    let machine = Machine::<Wide>::new(64);
+    let process = machine.populated(2, 10);
+    process.discard(A, 2 * PAGE).unwrap();
+    process.move_pages(A, 2 * PAGE, TO).unwrap();
+    assert_eq!(process.resident().unwrap(), Resident { tables: 1, ..Resident::default() });
+}

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use pagepin::frame::{Dirty, Layout};
+use pagepin::frame::{Dirty, Layout, Wide};
 use pagepin::pin::{self, ByteRun, GotPages, OutOfRange, PhysRun, PinError, PinFlags, Pinned, Read, Write};
-use pagepin::space::SpaceOptions;
-use pagepin::{Env, Levels, MemoryType, Pfn, PinBudget, PinLimit, PinTerm, RangeError, Rights, UserRange};
+use pagepin::space::{SpaceOptions, UserSpace};
+use pagepin::{
+    Env, Levels, MemoryType, Pfn, PhysMap, PinBudget, PinLimit, PinTerm, Platform, RangeError, Rights, UserRange,
+};
 
 use crate::forms::{self, FORMS, Form};
-use crate::machine::{A, Machine, NONE, PAGE, R, RW, range};
+use crate::machine::{A, FIRST, Machine, NONE, PAGE, R, RW, range};
 
 fn untouched_pages_are_faulted_in_unless_forbidden<L: Layout>() {
     for form in FORMS {
@@ -393,3 +395,42 @@ every_layout!(
     a_release_too_many_is_counted_as_a_bug,
     pinned_bytes_are_exact,
 );
+
+/// More than poisoned memory has, since the frames' bytes are not where the machine thinks.
+const MIRRORED: u64 = 16 * 1024 + 2;
+
+/// Memory in which the frame behind another one is not behind it: only the frames of a block have to be.
+struct Mirror<'m>(&'m Machine<Wide>);
+
+// SAFETY: each frame has the bytes of another one, as long as the machine lives; there are no blocks of several.
+unsafe impl PhysMap for Mirror<'_> {
+    fn frame_ptr(&self, frame: Pfn) -> *mut u8 {
+        self.0.frame_ptr(Pfn::new(2 * FIRST + MIRRORED - 1 - frame.number()))
+    }
+}
+
+/// No copy goes on behind a page, whatever lies there.
+#[test]
+fn copies_end_with_each_page() {
+    let machine = Machine::<Wide>::new(MIRRORED as usize);
+    // SAFETY: one machine is every part but the map, which knows its frames.
+    let kernel = unsafe { Platform::new(Mirror(&machine), &machine, &machine, &machine, &machine) };
+    let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();
+    space.map(A, 4 * PAGE, RW).unwrap();
+    let pin =
+        |start: u64, length: u64| space.pin(Write, space.range(start, length).unwrap(), vec![PhysRun::default(); 3]);
+    // The tables come with the first page, so that no table lies between the others.
+    drop(pin(A + 3 * PAGE, 1).unwrap());
+    let whole = pin(A + 100, 2 * PAGE).unwrap();
+    assert_eq!(whole.runs().len(), 1, "neighbours");
+    let bytes: Vec<u8> = (0..2 * PAGE).map(|byte| (byte / 7) as u8).collect();
+    whole.copy_from(0, &bytes).unwrap();
+    let mut seen = vec![0; bytes.len()];
+    whole.copy_to(0, &mut seen).unwrap();
+    assert!(seen == bytes);
+    for (start, end) in [(100, PAGE), (PAGE, 2 * PAGE), (2 * PAGE, 2 * PAGE + 100)] {
+        let mut part = vec![0; (end - start) as usize];
+        pin(A + start, end - start).unwrap().copy_to(0, &mut part).unwrap();
+        assert!(part == bytes[start as usize - 100..end as usize - 100], "{start:#x}");
+    }
+}

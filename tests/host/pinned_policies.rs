@@ -6,13 +6,13 @@ use std::sync::Mutex;
 use pagepin::fault::FaultError;
 use pagepin::frame::{Dirty, Layout, Wide};
 use pagepin::pin::{PhysRun, PinError, PinFlags, Read, Write};
-use pagepin::space::{Advice, SpaceError, SpaceOptions, Unmapped, UserSpace, first_pinned_page};
+use pagepin::space::{Advice, Sharing, SpaceError, SpaceOptions, Unmapped, UserSpace, first_pinned_page};
 use pagepin::{
-    AddressSpace, Env, Extras, LeafSize, Levels, MapOptions, PageAddr, Pfn, PinLedger, PinRecord, PinnedRun, Platform,
-    SpaceEnd, StillPinned, Vma, VmaError, VmaFlags,
+    AddressSpace, Env, Extras, LeafSize, Levels, MapOptions, ObjectId, PageAddr, Pfn, PinLedger, PinRecord, PinnedRun,
+    Platform, SpaceEnd, StillPinned, Vma, VmaError, VmaFlags,
 };
 
-use crate::machine::{A, Machine, NONE, PAGE, Process, R, RW, range};
+use crate::machine::{A, Machine, NONE, PAGE, Process, R, RW, first_byte, range};
 
 const REFUSE: VmaFlags = VmaFlags::REFUSE_UNMAP_PINNED;
 const DEFER: VmaFlags = VmaFlags::DEFER_UNMAP_PINNED;
@@ -383,3 +383,20 @@ every_layout!(
     deferred_unmaps_side_by_side_wait_for_their_own_pins,
     a_part_of_what_waits_is_completed_by_itself,
 );
+
+/// What is borrowed is the object's: a pin that somebody has of it is no pin of this mm's pages.
+#[test]
+fn a_borrowed_page_that_others_have_pinned_is_unmapped() {
+    const FILE: ObjectId = ObjectId(3);
+    let machine = Machine::<Wide>::new(64);
+    machine.shelf().add(FILE, 1);
+    let (shared, private) = (machine.process(), machine.process());
+    shared.map_object(A, PAGE, FILE, 0, Sharing::Shared, RW).unwrap();
+    private.map_object(A, PAGE, FILE, 0, Sharing::Private, with(REFUSE)).unwrap();
+    assert_eq!(machine.get(&private, A), first_byte(0));
+    let pins = machine.pin::<Write>(&shared, A, 1).unwrap();
+    assert!(private.unmap(A, PAGE).is_ok());
+    drop(pins);
+    drop((shared, private));
+    machine.clear_shelf();
+}

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use pagepin::Rights;
 use pagepin::fault::FaultError;
-use pagepin::frame::{Dirty, Layout};
+use pagepin::frame::{Dirty, Layout, Wide};
 use pagepin::pin::{PinError, Read, Write};
-use pagepin::space::SpaceError;
-use pagepin::{LeafSize, MapOptions, MemoryType, PageAddr, Pfn, RangeError, VmaFlags};
+use pagepin::space::{ProtectError, SpaceError, protect_pages};
+use pagepin::{
+    AddressSpace, Backing, LeafSize, MapOptions, MemoryType, PageAddr, Pfn, RangeError, Rights, Vma, VmaFlags,
+};
 
-use crate::machine::{A, CPUS, Machine, NONE, PAGE, Process, R, RW, RX};
+use crate::machine::{A, CPUS, LARGE, Machine, NONE, PAGE, Process, R, RW, RX, range};
 
 fn denied<L: Layout>(machine: &Machine<L>, process: &Process<'_, L>, address: u64) -> [bool; 3] {
     let refused = |result: Result<(), FaultError>| match result {
@@ -288,3 +289,28 @@ every_layout!(
     large_leaves_change_as_a_whole,
     foreign_memory_obeys_its_rights,
 );
+
+/// For kernels with VMAs of their own: the same refusals, nothing changed.
+#[test]
+fn protect_pages_refuses_pinned_pages_and_cut_leaves() {
+    let machine = Machine::<Wide>::new(2048);
+    let process = machine.process();
+    let options = MapOptions::new(RW).flags(VmaFlags::REFUSE_PROTECT_PINNED);
+    process.map(A, 2 * PAGE, options).unwrap();
+    machine.put_pages(&process, A, 2, 1);
+    let protect = |start: u64, length: u64| {
+        let range = range(&process, start, length);
+        let vma = Vma::new(range, Backing::Anonymous, options).unwrap();
+        // SAFETY: the process has such a VMA; one thread.
+        unsafe { protect_pages(process.mm(), range, [&vma], R) }
+    };
+    let pin = machine.pin::<Read>(&process, A + PAGE, 1).unwrap();
+    assert_eq!(protect(A, 2 * PAGE), Err(ProtectError::Pinned(PageAddr::containing(A + PAGE))));
+    assert_eq!(machine.store(0, &process, A, 5, 1), Ok(()));
+    drop(pin);
+    let size = LeafSize::Size2MiB;
+    process.map(LARGE, size.bytes(), options).unwrap();
+    machine.install(&process, LARGE, size, machine.block(size), 7);
+    assert_eq!(protect(LARGE, PAGE), Err(ProtectError::LargeLeaf));
+    assert_eq!(machine.store(0, &process, LARGE + 7 * PAGE, 5, 1), Ok(()));
+}

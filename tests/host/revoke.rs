@@ -207,6 +207,8 @@ fn what_is_given_up_under_a_device_is_quarantined() {
     // SAFETY: there is no device.
     let back = unsafe { lent.complete() };
     let lent = back.lend_to(5);
+    assert!(format!("{lent:?}").contains("device: 5"), "{lent:?}");
+    assert!(format!("{entry:?}").contains("Revocable"), "{entry:?}");
     let run = lent.runs()[0];
     put(&place, lent);
     let asked = set.ask(process.mm().root(), range(&process, A, PAGE), |_, _| ());

@@ -1,11 +1,14 @@
 //! S14: one pinner at a time (`PinFlags::SOLE`).
 
-use pagepin::LeafSize;
-use pagepin::frame::{CountError, Dirty, Layout};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pagepin::frame::{CountError, Dirty, Layout, Wide};
 use pagepin::pin::{
-    PhysRun, PinError, PinFlags, PinnedPages, Read, Stopped, Write, pin_user_pages_fast, unpin_user_pages,
-    unpin_user_runs,
+    PhysRun, PinError, PinFlags, PinnedPages, Read, Stopped, Write, pin_user_pages, pin_user_pages_fast,
+    unpin_user_pages, unpin_user_runs,
 };
+use pagepin::space::{SpaceOptions, UserSpace};
+use pagepin::{FrameRequest, FrameSource, LeafSize, Levels, Pfn, Platform, Zone};
 
 use crate::forms::{self, FORMS, Form};
 use crate::machine::{A, LARGE, Machine, PAGE, Process, RW, range, runs};
@@ -153,3 +156,68 @@ every_layout!(
     told_apart: there_is_one_pinner_at_a_time, a_sole_pin_is_a_pin, sole_pins_come_back_in_every_way, the_wrong_release_takes_nothing,
     a_range_stops_at_the_first_page_that_is_pinned, a_large_leaf_has_one_pinner,
 );
+
+/// The attempts are counted for each page, and not for the range.
+#[test]
+fn a_long_range_has_one_pinner() {
+    let machine = Machine::<Wide>::new(64);
+    let process = machine.populated(20, 1);
+    for flags in [SOLE, SOLE | PinFlags::NOFAULT] {
+        let sole = machine.pin_slow::<Write>(&process, A, 20 * PAGE, flags).unwrap();
+        assert_eq!((sole.pages(), sole.stopped()), (20, None), "{flags:?}");
+        assert!((0..20).all(|page| machine.frame_at(&process, A + page * PAGE).1.sole));
+    }
+}
+
+/// Whoever moves the page between the look at its entry and the pin: it is tried again.
+#[test]
+fn a_page_that_moves_meanwhile_is_tried_again() {
+    for at in 0..3 {
+        let machine = Machine::<Wide>::new(64);
+        let process = machine.populated(1, 1);
+        let race = || _ = process.relocate(A, PAGE, Zone::Unmovable).unwrap();
+        let sole = machine.before_lookup(at, race, || machine.pin_slow::<Write>(&process, A, PAGE, SOLE));
+        let sole = sole.unwrap();
+        assert_eq!(sole.runs()[0].first(), machine.frame_at(&process, A).0, "look-up {at}");
+        drop(sole);
+        assert_eq!(machine.frame_at(&process, A).1.pins, 0);
+    }
+}
+
+/// A source that says of a frame that it may stay, and then that it may not, again and again.
+struct Fickle<'m> {
+    machine: &'m Machine<Wide>,
+    asked: AtomicU64,
+}
+
+// SAFETY: forwarded to the machine.
+unsafe impl FrameSource for Fickle<'_> {
+    fn allocate(&self, request: FrameRequest) -> Option<Pfn> {
+        self.machine.allocate(request)
+    }
+    unsafe fn free(&self, frame: Pfn, order: u8) {
+        // SAFETY: forwarded from the caller.
+        unsafe { self.machine.free(frame, order) }
+    }
+    fn zero_frame(&self) -> Option<Pfn> {
+        self.machine.zero_frame()
+    }
+    fn may_stay(&self, _: Pfn) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed) % 2 == 0
+    }
+}
+
+/// It ends, after as many attempts as there are for a page.
+#[test]
+fn a_page_that_is_never_ready_is_given_up() {
+    let machine = Machine::<Wide>::new(64);
+    let source = Fickle { machine: &machine, asked: AtomicU64::new(0) };
+    // SAFETY: one machine is every part.
+    let kernel = unsafe { Platform::new(&machine, &machine, &source, &machine, &machine) };
+    let space = UserSpace::new(&kernel, SpaceOptions::without_kernel_half(Levels::Four)).unwrap();
+    space.map(A, PAGE, RW).unwrap();
+    let page = space.range(A, PAGE).unwrap();
+    let pins = pin_user_pages(&space, Write, page, SOLE | PinFlags::LONGTERM, [PhysRun::default(); 1]);
+    assert_eq!(pins.err(), Some(PinError::Contended));
+    assert_eq!(source.asked.load(Ordering::Relaxed), 2 * 16, "twice for each attempt");
+}

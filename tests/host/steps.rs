@@ -8,7 +8,7 @@ use pagepin::pin::{PhysRun, PinFlags, Read, Write, pin_user_pages};
 use pagepin::space::{Advice, Placement, Resident, SpaceError, Unmapped};
 use pagepin::{LeafSize, MapOptions, MemoryType, PageAddr, Pfn, VmaFlags};
 
-use crate::machine::{A, Machine, NONE, PAGE, Process, R, RW, range};
+use crate::machine::{A, LARGE, Machine, NONE, PAGE, Process, R, RW, range};
 
 /// Where tables begin.
 const START: u64 = 1 << 40;
@@ -287,4 +287,25 @@ fn foreign_memory_is_mapped_in_steps_and_its_range_is_reserved() {
     _ = in_steps(&machine, "no memory", || assert_eq!(map(80 * 512), Err(SpaceError::NoMemory)));
     assert_eq!(process.resident().unwrap(), Resident { tables: 1, ..Resident::default() });
     map(PLACES).unwrap();
+}
+
+/// Between two steps of the check somebody else puts a large leaf over the beginning of the range.
+#[test]
+fn a_large_leaf_that_comes_over_an_edge_meanwhile_is_not_cut() {
+    let machine = M::new(2048);
+    let process = machine.process();
+    process.map(LARGE, TABLE, RW).unwrap();
+    machine.install(&process, LARGE, LeafSize::Size2MiB, machine.block(LeafSize::Size2MiB), 7);
+    machine.put(&process, LARGE, 9);
+    process.map(START + TABLE, 80 * TABLE, RW).unwrap();
+    (1..81).for_each(|table| machine.put(&process, START + table * TABLE, table as u8));
+    let first = START + TABLE / 2;
+    let meanwhile = || process.move_pages(LARGE, TABLE, START).unwrap();
+    let (unmapped, raced) = machine.between_sections(0, meanwhile, || process.unmap(first, START + 81 * TABLE - first));
+    assert_eq!((unmapped, raced), (Err(SpaceError::LargeLeaf), true));
+    assert_eq!(
+        (machine.get(&process, START), machine.get(&process, START + 80 * TABLE)),
+        (9, 80),
+        "nothing was changed"
+    );
 }

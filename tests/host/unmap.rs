@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use pagepin::fault::FaultError;
-use pagepin::frame::Layout;
+use pagepin::frame::{Layout, Wide};
 use pagepin::pin::{PhysRun, Read, Write};
-use pagepin::space::{EmptyTables, SpaceError, Unmapped, zap_pages};
+use pagepin::space::{EmptyTables, SpaceError, Unmapped, ZapError, zap_pages};
 use pagepin::{AddressSpace, Env, LeafSize, Levels, MemoryType, PageAddr, Pfn, PinnedRun, RangeError};
 
 use crate::machine::{A, CPUS, FAR, LARGE, Machine, NONE, PAGE, Process, R, RW, range};
@@ -292,3 +292,38 @@ every_layout!(
     the_end_of_a_damaged_mm_loses_nothing_in_silence,
     a_page_is_unmapped_if_one_byte_of_it_is,
 );
+
+#[test]
+fn zap_pages_refuses_to_cut_a_large_leaf() {
+    let machine = Machine::<Wide>::new(2048);
+    let (process, size) = (machine.process(), LeafSize::Size2MiB);
+    process.map(LARGE, size.bytes(), RW).unwrap();
+    machine.install(&process, LARGE, size, machine.block(size), 7);
+    machine.put(&process, LARGE, 9);
+    for (start, length) in [(LARGE, PAGE), (LARGE + PAGE, size.bytes() - PAGE)] {
+        // SAFETY: one thread.
+        let zapped = unsafe { zap_pages(process.mm(), range(&process, start, length), EmptyTables::Keep) };
+        assert_eq!(zapped.err(), Some(ZapError::LargeLeaf));
+    }
+    assert_eq!(machine.get(&process, LARGE), 9);
+}
+
+/// Tables go from the highest level down, so a step may take some far behind the place that it has come to: what CPUs have of those
+/// is flushed as well (INV-12, which the machine watches).
+#[test]
+fn a_step_flushes_all_that_its_tables_had() {
+    const GIB: u64 = 1 << 30;
+    const START: u64 = 1 << 40;
+    const TABLE: u64 = LeafSize::Size2MiB.bytes();
+    let machine = Machine::<Wide>::new(1024);
+    let process = machine.process();
+    process.map(START, 3 * GIB, RW).unwrap();
+    // Keeps the table of the first GiB. More tables in it than a step takes; and two GiB that go as a whole.
+    machine.put(&process, START, 1);
+    (1..81).for_each(|table| machine.put(&process, START + table * TABLE, 1));
+    for far in [GIB, GIB + 9 * TABLE, 2 * GIB, 2 * GIB + 9 * TABLE] {
+        machine.put(&process, START + far, 1);
+    }
+    assert_eq!(process.unmap(START + TABLE, 3 * GIB - TABLE).unwrap().pages, 84);
+    assert_eq!(machine.get(&process, START), 1);
+}

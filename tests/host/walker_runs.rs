@@ -1,11 +1,12 @@
 //! Runs: what is contiguous becomes one, nothing else does, and a buffer that is too small gives a partial result.
 
-use pagepin::frame::Layout;
-use pagepin::pin::{PhysRun, PinError, PinFlags, Read, Stopped, Write};
-use pagepin::{LeafSize, Levels, PAGE_SIZE, Pfn};
+use pagepin::frame::{Layout, Wide};
+use pagepin::pin::{PhysRun, PinError, PinFlags, Read, Stopped, Write, pin_user_pages};
+use pagepin::space::SpaceOptions;
+use pagepin::{FrameRequest, FrameSource, KeyRights, LeafSize, Levels, MapOptions, PAGE_SIZE, Pfn};
 
 use crate::forms::{self, FORMS, Form};
-use crate::machine::{Machine, PAGE, Process, RW, range};
+use crate::machine::{A, LARGE, Machine, PAGE, Process, RW, range, runs};
 
 /// The last page of a level-1 table: ranges from here cross into the next one.
 const EDGE: u64 = 0x7f_1220_0000;
@@ -250,3 +251,89 @@ every_layout!(
     leaves_of_every_size_in_one_range;
     many_at_a_time: buffers_of_every_size_give_the_runs_that_fit,
 );
+
+/// What was collected of another VMA before does not move the walk through this one.
+#[test]
+fn a_slow_walk_over_two_vmas_and_two_tables_takes_each_page_once() {
+    let machine = Machine::<Wide>::new(128);
+    let process = machine.process();
+    process.map(EDGE - 6 * PAGE, 3 * PAGE, MapOptions::new(RW).data(1)).unwrap();
+    process.map(EDGE - 3 * PAGE, 23 * PAGE, RW).unwrap();
+    machine.put_pages(&process, EDGE - 6 * PAGE, 26, 1);
+    let all = range(&process, EDGE - 6 * PAGE, 26 * PAGE);
+    let pins = pin_user_pages(&process, Write, all, PinFlags::empty(), runs(32)).unwrap();
+    let frames: Vec<Pfn> =
+        pins.runs().iter().flat_map(|run| (0..run.pages()).map(|page| run.first().offset(page))).collect();
+    let mapped: Vec<Pfn> = (0..26).map(|page| machine.frame_at(&process, EDGE + page * PAGE - 6 * PAGE).0).collect();
+    assert_eq!((frames, pins.stopped()), (mapped, None));
+}
+
+/// A key that denies nothing here is no reason to refuse a large leaf.
+#[test]
+fn a_large_leaf_of_another_key_is_pinned_without_a_lock() {
+    fn key_five_denied() -> KeyRights {
+        KeyRights::from_pkru(1 << 10)
+    }
+    let machine = Machine::<Wide>::new(2048);
+    let options = SpaceOptions { key_rights: Some(key_five_denied), ..SpaceOptions::without_kernel_half(Levels::Four) };
+    let process = machine.process_with(options);
+    process.map(LARGE, LeafSize::Size2MiB.bytes(), RW).unwrap();
+    machine.install(&process, LARGE, LeafSize::Size2MiB, machine.block(LeafSize::Size2MiB), 7);
+    let some = || range(&process, LARGE + PAGE, 10 * PAGE);
+    for form in [Form::FastOnly, Form::Slow] {
+        let pins = forms::pin::<Write, Wide>(form, &process, some(), PinFlags::empty(), 1).unwrap();
+        assert_eq!(pins.pages(), 10, "{form:?}");
+    }
+}
+
+/// A page whose frame is the next one of memory does not continue a large leaf: it has a count of its own.
+#[test]
+fn a_base_page_behind_a_large_leaf_begins_a_run() {
+    let machine = Machine::<Wide>::new(2048);
+    let (process, size) = (machine.process(), LeafSize::Size2MiB);
+    let edge = LARGE + size.bytes();
+    process.map(LARGE, size.bytes() + 2 * PAGE, RW).unwrap();
+    let block = machine.block(size);
+    machine.install(&process, LARGE, size, block, 7);
+    // The table is there, and the lowest free frame is the one behind the block.
+    machine.put(&process, edge + PAGE, 1);
+    let behind = block.offset(size.pages());
+    let mut taken = Vec::new();
+    loop {
+        let frame = machine.allocate(FrameRequest::movable(0)).unwrap();
+        taken.push(frame);
+        if frame == behind {
+            break;
+        }
+    }
+    // SAFETY: just allocated.
+    unsafe { machine.free(taken.pop().unwrap(), 0) };
+    machine.put(&process, edge, 2);
+    assert_eq!(machine.frame_at(&process, edge).0, behind);
+    // SAFETY: as above.
+    taken.into_iter().for_each(|frame| unsafe { machine.free(frame, 0) });
+    let over = || range(&process, edge - 2 * PAGE, 3 * PAGE);
+    for form in [Form::FastOnly, Form::Slow] {
+        let pins = forms::pin::<Write, Wide>(form, &process, over(), PinFlags::empty(), 4).unwrap();
+        let shape: Vec<_> = pins.runs().iter().map(|run| (run.first(), run.pages(), run.order())).collect();
+        assert_eq!(shape, [(block.offset(510), 2, 9), (behind, 1, 0)], "{form:?}");
+        drop(pins);
+        assert_eq!((machine.word(block).snapshot().pins, machine.word(behind).snapshot().pins), (0, 0));
+    }
+}
+
+/// No more pages are copied and pinned at a time than there are runs for.
+#[test]
+fn copies_that_have_no_room_are_not_pinned() {
+    let machine = Machine::<Wide>::new(64);
+    machine.memory().scatter(true);
+    let process = machine.populated(3, 1);
+    let child = process.fork().unwrap();
+    machine.put(&process, A, 9);
+    let all = range(&process, A, 3 * PAGE);
+    let pins = pin_user_pages(&process, Write, all, PinFlags::empty(), runs(2)).unwrap();
+    assert_eq!((pins.pages(), pins.stopped().map(|stopped| stopped.reason)), (2, Some(PinError::BufferTooSmall)));
+    drop(pins);
+    assert!((0..3).all(|page| machine.frame_at(&process, A + page * PAGE).1.pins == 0));
+    drop(child);
+}

@@ -332,3 +332,34 @@ fn a_search_for_free_addresses_passes_chunks() {
         assert!(looks <= chunks + 4 * CAPACITY, "{looks} looks, {chunks} chunks");
     }
 }
+
+#[test]
+fn what_lies_next_to_a_stretch_that_is_leaving_is_free() {
+    let mut map = VmaMap::default();
+    map.leave(page(10), page(12)).unwrap();
+    let leaving = [9, 10, 11, 12].map(|number| map.has_pages(page(number)));
+    assert_eq!(leaving, [false, true, true, false]);
+    let gap = Gap { pages: 2, align: PAGE_SIZE, guard_pages: 0 };
+    let found = [8, 9, 12].map(|from| map.find_gap(page(from), page(100), gap));
+    assert_eq!(found, [8, 12, 12].map(|at| Some(page(at))));
+    assert_eq!(map.make_room(&vma(9, 11, R)), Err(SpaceError::Overlap));
+    add(&mut map, vma(8, 10, R));
+    add(&mut map, vma(12, 14, R));
+    map.left(page(10), page(12));
+    add(&mut map, vma(10, 12, R));
+    assert_eq!(all(&map), [vma(8, 14, R)]);
+}
+
+#[test]
+fn a_part_ends_at_a_hole_and_at_what_is_not_wanted() {
+    let mut map = VmaMap::default();
+    let keyed = |start, end, key| vma(start, end, MapOptions::new(R).key(key));
+    for vma in [keyed(1, 3, 0), keyed(3, 5, 1), vma(5, 7, RW), keyed(7, 9, 0), keyed(10, 12, 0)] {
+        add(&mut map, vma);
+    }
+    let part = |from| map.next_part(page(from), page(11), 8, |vma| vma.rights() == R);
+    assert_eq!(part(0), Some((page(1), page(5))), "two that are alike to who asks");
+    assert_eq!(part(2), Some((page(2), page(5))));
+    assert_eq!(part(5), Some((page(7), page(9))));
+    assert_eq!(part(9), Some((page(10), page(11))));
+}
