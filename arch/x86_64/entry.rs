@@ -230,6 +230,12 @@ impl Entry {
         self.0 & (SPECIAL | BORROWED) == BORROWED && self.has_frame()
     }
 
+    /// User code reaches the frame through it, and it is no special one: whether the frame is this mm's own, its kind says.
+    #[inline(always)]
+    pub(crate) const fn is_ordinary(self) -> bool {
+        self.0 & (PRESENT | USER | SPECIAL) == PRESENT | USER
+    }
+
     /// A leaf that holds a reference to its frame.
     #[inline(always)]
     pub(crate) const fn is_counted(self) -> bool {

@@ -8,20 +8,20 @@ use crate::primitive::{AtomicU64, Ordering, const_fn, fence, safeguard};
 use crate::rights::Access;
 
 /// What of a slot's state says whether it holds a run. The high half is its generation, which changes when it is given back.
-pub(super) const PHASE: u64 = 0b1;
-pub(super) const FREE: u64 = 0;
-pub(super) const LIVE: u64 = 1;
+const PHASE: u64 = 0b1;
+const FREE: u64 = 0;
+const LIVE: u64 = 1;
 pub(super) const ORPHANED: u64 = 1 << 2;
 pub(super) const LEFT_BEHIND: u64 = 1 << 3;
 pub(super) const QUARANTINED: u64 = 1 << 4;
-pub(super) const MARKS: u64 = ORPHANED | LEFT_BEHIND | QUARANTINED;
+const MARKS: u64 = ORPHANED | LEFT_BEHIND | QUARANTINED;
 pub(super) const GENERATION: u64 = 1 << 32;
 /// The half of a link, ticket or head that is a slot's number and 1; 0 is none.
 pub(super) const NUMBER: u64 = GENERATION - 1;
 
 /// Positions of bits of [`Slot::shape`] above what is a run's.
-pub(super) const WRITES: u32 = 40;
-pub(super) const LONG: u32 = 41;
+const WRITES: u32 = 40;
+const LONG: u32 = 41;
 
 #[derive(Debug)]
 pub(super) struct Slot {

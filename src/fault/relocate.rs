@@ -100,9 +100,8 @@ fn look<K: Env>(env: &K, entry: Entry, leave: &impl Fn(Pfn) -> bool) -> Look {
     if entry.is_owned() {
         return Look::Shared;
     }
-    let own = entry.is_present() && entry.is_user() && !entry.is_special() && !entry.is_borrowed();
     let pfn = entry.leaf_frame(LeafSize::Size4KiB);
-    let Some(frame) = env.frames().frame(pfn).filter(|_| own && leave(pfn)) else { return Look::Other };
+    let Some(frame) = env.frames().frame(pfn).filter(|_| entry.is_ordinary() && leave(pfn)) else { return Look::Other };
     let word = frame.word.snapshot();
     match (word.kind, word.pins, word.refs) {
         (FrameKind::Anonymous, 0, 1) if word.order == 0 => Look::Moves,

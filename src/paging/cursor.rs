@@ -39,6 +39,19 @@ impl Chunk {
     pub(crate) fn end(&self) -> PageAddr {
         self.page_at(self.count)
     }
+
+    /// The first of its entries side by side that are `wanted`, from the place of the first. Each is loaded once: what was judged is what is
+    /// owned then, or nothing.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn first_run<K: Env>(
+        &self,
+        tables: &Tables<'_, K>,
+        wanted: impl Fn(Entry) -> bool,
+    ) -> Option<(u64, impl Iterator<Item = Entry>)> {
+        let wanted = move |i: u64| Some(tables.load(self.at(i))).filter(|entry| wanted(*entry));
+        let (from, first) = (0..self.count).find_map(|i| Some((i, wanted(i)?)))?;
+        Some((from, core::iter::once(first).chain((from + 1..self.count).map_while(wanted))))
+    }
 }
 
 /// A table below the root, found by way of the entry that leads to it.

@@ -193,10 +193,8 @@ unsafe fn reclaim_some<K: Env>(
 
 /// Whether an entry maps a base page of private memory, as far as it and its frame's kind say.
 fn is_own<K: Env>(env: &K, entry: Entry) -> bool {
-    let is_leaf = entry.is_present() && entry.is_user() && !entry.is_special();
-    let frame = || env.frames().frame(entry.leaf_frame(LeafSize::Size4KiB));
-    is_leaf
-        && frame().is_some_and(|frame| frame.word.snapshot().order == 0 && frame.word.kind() == FrameKind::Anonymous)
+    let word = || env.frames().frame(entry.leaf_frame(LeafSize::Size4KiB)).map(|frame| frame.word.snapshot());
+    entry.is_ordinary() && word().is_some_and(|word| word.order == 0 && word.kind == FrameKind::Anonymous)
 }
 
 /// Entries side by side that are replaced together.
@@ -232,12 +230,9 @@ impl Run {
         if chunk.size != LeafSize::Size4KiB {
             return Ok(());
         }
-        // What was judged is what is owned then, or nothing: so it is loaded once.
-        let wanted = |i: u64| Some(tables.load(chunk.at(i))).filter(|entry| is_wanted(*entry));
-        let Some((from, first)) = (0..chunk.count).find_map(|i| Some((i, wanted(i)?))) else { return Ok(()) };
-        let others = (from + 1..chunk.count).map_while(wanted);
+        let Some((from, entries)) = chunk.first_run(&tables, is_wanted) else { return Ok(()) };
         let mut count = 0;
-        for (place, entry) in self.old.iter_mut().zip(core::iter::once(first).chain(others)) {
+        for (place, entry) in self.old.iter_mut().zip(entries) {
             *place = entry;
             count += 1;
         }

@@ -72,12 +72,10 @@ unsafe fn swap_out_some<K: Env>(
     if chunk.size != LeafSize::Size4KiB {
         return Ok(chunk.end());
     }
-    // What was judged is what is owned then, or nothing: so it is loaded once.
-    let goes = |i: u64| Some(tables.load(chunk.at(i))).filter(|entry| is_private_page(mm.env(), *entry));
-    let Some((from, first)) = (0..chunk.count).find_map(|i| Some((i, goes(i)?))) else { return Ok(chunk.end()) };
+    let goes = |entry| is_private_page(mm.env(), entry);
+    let Some((from, entries)) = chunk.first_run(&tables, goes) else { return Ok(chunk.end()) };
     let mut going = Going::new(mm.env());
-    let others = (from + 1..chunk.count).map_while(goes);
-    for entry in core::iter::once(first).chain(others).take(MOST) {
+    for entry in entries.take(MOST) {
         if let Err(error) = going.reserve(entry) {
             if going.count == 0 {
                 return Err(error.into());
@@ -102,9 +100,8 @@ unsafe fn swap_out_some<K: Env>(
 
 /// Whether a page can go, as far as its entry and its frame's kind say.
 fn is_private_page<K: Env>(env: &K, entry: Entry) -> bool {
-    let is_leaf = entry.is_present() && entry.is_user() && !entry.is_special();
     let frame = || env.frames().frame(entry.leaf_frame(LeafSize::Size4KiB));
-    is_leaf && frame().is_some_and(|frame| frame.word.exclusive_sole_and_anonymous().2)
+    entry.is_ordinary() && frame().is_some_and(|frame| frame.word.exclusive_sole_and_anonymous().2)
 }
 
 /// Pages on their way. Dropped, the slots that were not filled are given back.

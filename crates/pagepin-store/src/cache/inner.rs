@@ -33,6 +33,11 @@ pub(super) fn page_of(key: u64) -> u32 {
     key as u32
 }
 
+/// The number of the object in a key.
+pub(super) fn object_of(key: u64) -> ObjectId {
+    ObjectId((key >> 32) as u32)
+}
+
 /// What there is of a page.
 pub(super) enum Contents {
     /// The device reads it.
@@ -235,7 +240,7 @@ impl Inner {
     /// Takes a page out.
     pub(super) fn take(&mut self, key: u64) -> Option<StoredPage> {
         let record = self.index.remove(key)?;
-        if let Ok(object) = self.object_mut(ObjectId((key >> 32) as u32)) {
+        if let Ok(object) = self.object_mut(object_of(key)) {
             object.pages -= 1;
         }
         match record.contents {
@@ -277,17 +282,13 @@ impl Inner {
     pub(super) fn evict<K: Env>(&mut self, kernel: &K) -> Option<StoredPage> {
         let mut second = None;
         for _ in 0..STEP.min(self.index.places()) {
-            self.hand = (self.hand + 1) % self.index.places();
-            let Some((key, record)) = self.index.at(self.hand) else { continue };
-            let is_file = self.object(ObjectId((key >> 32) as u32)).is_ok_and(|object| object.properties.file);
-            if is_file && is_idle(kernel, record) {
+            let Some((key, record)) = self.next_of_a_file() else { continue };
+            if is_idle(kernel, record) {
                 if !record.used {
                     return self.take(key);
                 }
                 second = second.or(Some(key));
-                if let Some(record) = self.index.get_mut(key) {
-                    record.used = false;
-                }
+                record.used = false;
             }
         }
         self.take(second?)
@@ -298,23 +299,25 @@ impl Inner {
     pub(super) fn unused<K: Env>(&mut self, kernel: &K, found: &mut [Option<(u64, bool)>; STEP]) {
         let mut places = found.iter_mut();
         for _ in 0..STEP.min(self.index.places()) {
-            self.hand = (self.hand + 1) % self.index.places();
-            let Some((key, record)) = self.index.at(self.hand) else { continue };
-            let is_file = self.object(ObjectId((key >> 32) as u32)).is_ok_and(|object| object.properties.file);
+            let Some((key, record)) = self.next_of_a_file() else { continue };
             let word = record.here().and_then(|page| page.snapshot(kernel));
-            let could_go = record.writing.is_none() && word.is_some_and(|word| word.pins == 0 && !word.dirty);
-            if !is_file || !could_go {
+            let Some(word) = word.filter(|word| record.writing.is_none() && word.pins == 0 && !word.dirty) else {
                 continue;
-            }
-            let is_shown = word.is_some_and(|word| !word.is_sole());
+            };
             if record.used {
-                if let Some(record) = self.index.get_mut(key) {
-                    record.used = false;
-                }
+                record.used = false;
             } else if let Some(place) = places.next() {
-                *place = Some((key, is_shown));
+                *place = Some((key, !word.is_sole()));
             }
         }
+    }
+
+    /// The page at the place to which the hand goes on, if there is one of a file.
+    fn next_of_a_file(&mut self) -> Option<(u64, &mut Record)> {
+        self.hand = (self.hand + 1) % self.index.places();
+        let (key, _) = self.index.at(self.hand)?;
+        self.object(object_of(key)).ok().filter(|object| object.properties.file)?;
+        Some((key, self.index.get_mut(key)?))
     }
 
     /// Takes this page out, if it is clean and nobody else has it.

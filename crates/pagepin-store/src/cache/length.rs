@@ -6,7 +6,7 @@ use core::ops::Range;
 use pagepin::space::Copies;
 use pagepin::{Env, ObjectId, PAGE_SIZE};
 
-use super::inner::{Record, STEP, check_length, key, page_of, wait_for, wait_for_some};
+use super::inner::{Record, STEP, check_length, key, object_of, page_of, wait_for, wait_for_some};
 use super::{Cache, Shown};
 use crate::device::FileDevice;
 use crate::error::StoreError;
@@ -157,7 +157,7 @@ impl<D: FileDevice> Cache<D> {
         iter::from_fn(move || {
             let found = self.with(kernel, |inner| inner.index.from(next?).map(|(found, _)| found))?;
             next = found.checked_add(1);
-            (found >> 32 == u64::from(id.0)).then_some(page_of(found))
+            (object_of(found) == id).then_some(page_of(found))
         })
     }
 }

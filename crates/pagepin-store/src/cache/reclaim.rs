@@ -5,9 +5,9 @@
 //! come back by a fault, which looks them up.
 
 use pagepin::space::Copies;
-use pagepin::{Env, ObjectId};
+use pagepin::Env;
 
-use super::inner::{STEP, page_of};
+use super::inner::{STEP, object_of, page_of};
 use super::{Cache, Shown};
 use crate::device::FileDevice;
 
@@ -28,7 +28,7 @@ impl<D: FileDevice> Cache<D> {
                 }
                 if is_shown {
                     let page = page_of(key);
-                    shown.forget(ObjectId((key >> 32) as u32), page..page + 1, Copies::Keep);
+                    shown.forget(object_of(key), page..page + 1, Copies::Keep);
                 }
                 if let Some(page) = self.with(kernel, |inner| inner.take_idle(kernel, key)) {
                     page.put(kernel);
