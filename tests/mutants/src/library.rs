@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -50,8 +51,6 @@ const ROOT: &str = "src/lib.rs";
 const FEATURES: &str = "#![feature(core_intrinsics, const_eval_select)]\n";
 const RUNTIME: &str = include_str!("runtime.rs");
 const RUNTIME_FILE: &str = "src/runtime_of_mutants.rs";
-/// Mutants that did not build before, by name.
-const LEFT_OUT: &str = "target/left-out.json";
 
 impl Library {
     /// What is at `sources`, to be built at `tree`.
@@ -70,7 +69,6 @@ impl Library {
             first += sites.iter().map(|site| site.mutants.len() as u32).sum::<u32>();
             library.files.insert(name, Source { original, sites });
         }
-        library.left_out_before()?;
         Ok(library)
     }
 
@@ -78,15 +76,15 @@ impl Library {
         self.files.values().flat_map(|source| &source.sites)
     }
 
-    /// What tells one state of a file from another.
+    /// What tells one state of a file from another. Another release of the standard library may give others.
     pub(crate) fn marks(&self) -> BTreeMap<String, String> {
-        // FNV-1a, 64 bits.
         let mark = |text: &str| {
-            text.bytes()
-                .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            format!("{:016x}", hasher.finish())
         };
         let files = self.files.iter();
-        files.map(|(name, source)| (name.display().to_string(), format!("{:016x}", mark(&source.original)))).collect()
+        files.map(|(name, source)| (name.display().to_string(), mark(&source.original))).collect()
     }
 
     /// Writes the sources, and leaves out what does not build, until all does.
@@ -98,7 +96,7 @@ impl Library {
                 if message["reason"] == "compiler-message" && message["message"]["level"] == "error" {
                     found += usize::from(self.leave_out_culprit(&message["message"], &texts)?);
                 } else if message["reason"] == "build-finished" && message["success"] == true {
-                    return self.remember_left_out();
+                    return Ok(());
                 }
             }
             println!("round {round}: {found} mutants do not build");
@@ -135,28 +133,13 @@ impl Library {
         fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
     }
 
-    fn left_out_before(&mut self) -> Result<()> {
-        let Ok(text) = fs::read(self.tree.join(LEFT_OUT)) else { return Ok(()) };
-        let [sites, mutants]: [BTreeSet<String>; 2] =
-            serde_json::from_slice(&text).context("what was left out before")?;
+    /// Those with these names do not build, so that the compiler need not say it again.
+    pub(crate) fn leave_out(&mut self, mutants: &BTreeSet<String>, sites: &BTreeSet<String>) {
         let all = || self.files.values().flat_map(|source| &source.sites);
         let numbered = all().flat_map(|site| (site.first..).zip(&site.mutants));
         let mutants = numbered.filter(|(_, mutant)| mutants.contains(&mutant.name)).map(|(number, _)| number).collect();
         let sites = all().filter(|site| sites.contains(&site.mutants[0].name)).map(|site| site.first).collect();
         self.left_out = LeftOut { mutants, sites };
-        Ok(())
-    }
-
-    fn remember_left_out(&self) -> Result<()> {
-        let numbered = self.sites().flat_map(|site| (site.first..).zip(&site.mutants));
-        let mutants: BTreeSet<&String> = numbered
-            .filter(|(number, _)| self.left_out.mutants.contains(number))
-            .map(|(_, mutant)| &mutant.name)
-            .collect();
-        let sites = self.sites().filter(|site| self.left_out.sites.contains(&site.first));
-        let sites: BTreeSet<&String> = sites.map(|site| &site.mutants[0].name).collect();
-        let text = serde_json::to_string(&[sites, mutants]).context("what is left out")?;
-        self.write_file(Path::new(LEFT_OUT), &text)
     }
 
     /// Whether there is one that was there before.

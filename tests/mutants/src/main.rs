@@ -7,7 +7,7 @@ mod render;
 mod sites;
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,8 +20,8 @@ const USAGE: &str = "pagepin-mutants SOURCES TREE LIST RESULT FLAGS [cargo's cho
 
 /// The mutants of `LIST` in the library at `SOURCES`, which is written to `TREE` with all of them in it and tested there.
 ///
-/// `RESULT` says how they ended. What it says before is believed of mutants that were caught in files that are as they were: more
-/// tests do not let them pass.
+/// `RESULT` says how they ended. What it says before is believed of mutants that were caught, or did not build, in files that are as
+/// they were: more tests do not let them pass.
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [sources, tree, list, result, flags, choice @ ..] = &arguments[..] else { bail!("{USAGE}") };
@@ -30,6 +30,7 @@ fn main() -> Result<()> {
     let build = Build { tree: &tree, choice, flags };
     let mut library = Library::new(Path::new(sources), &tree, &mutants)?;
     let before = Ends::read(Path::new(result), &library)?;
+    library.leave_out(&before.unviable, &before.apart);
     library.build(&build)?;
     let tests = Tests::build(&build)?;
     println!("{} tests, {} places", tests.count(), library.sites().count());
@@ -40,9 +41,9 @@ fn main() -> Result<()> {
     for site in library.sites() {
         for (number, mutant) in (site.first..).zip(&site.mutants) {
             let end = if library.left_out.sites.contains(&site.first) {
-                "apart"
+                APART
             } else if library.left_out.mutants.contains(&number) {
-                "unviable"
+                UNVIABLE
             } else if let Some(end) = before.caught.get(&mutant.name) {
                 end
             } else {
@@ -56,7 +57,7 @@ fn main() -> Result<()> {
             now.say(&mutant.name, end, site.constant);
         }
     }
-    library.unplaced.iter().for_each(|mutant| now.say(&mutant.name, "apart", false));
+    library.unplaced.iter().for_each(|mutant| now.say(&mutant.name, APART, false));
     ensure!(!now.all.is_empty(), "no mutants");
     let text = serde_json::to_string_pretty(&json!({ "files": library.marks(), "mutants": now.all }))?;
     std::fs::write(result, text).context("writing the result")
@@ -64,6 +65,8 @@ fn main() -> Result<()> {
 
 const CAUGHT: &str = "caught";
 const BY_TIME: &str = "time";
+const UNVIABLE: &str = "unviable";
+const APART: &str = "apart";
 
 /// How mutants ended.
 #[derive(Default)]
@@ -71,6 +74,10 @@ struct Ends {
     all: Vec<Value>,
     /// Those that a test noticed, by name.
     caught: BTreeMap<String, String>,
+    /// Those that do not build.
+    unviable: BTreeSet<String>,
+    /// Those whose place cannot ask which is switched on.
+    apart: BTreeSet<String>,
 }
 
 impl Ends {
@@ -83,8 +90,16 @@ impl Ends {
             |name: &str| marks.get(&library::file_of(name)).is_some_and(|mark| files[library::file_of(name)] == **mark);
         let list = before["mutants"].as_array().map_or(&[][..], Vec::as_slice);
         let ends = list.iter().filter_map(|mutant| Some((mutant["name"].as_str()?, mutant["end"].as_str()?)));
-        let caught = ends.filter(|(name, end)| [CAUGHT, BY_TIME].contains(end) && same(name));
-        Ok(Self { all: Vec::new(), caught: caught.map(|(name, end)| (name.to_owned(), end.to_owned())).collect() })
+        let mut before = Self::default();
+        for (name, end) in ends.filter(|(name, _)| same(name)) {
+            match end {
+                CAUGHT | BY_TIME => _ = before.caught.insert(name.to_owned(), end.to_owned()),
+                UNVIABLE => _ = before.unviable.insert(name.to_owned()),
+                APART => _ = before.apart.insert(name.to_owned()),
+                _ => {}
+            }
+        }
+        Ok(before)
     }
 
     fn say(&mut self, name: &str, end: &str, constant: bool) {

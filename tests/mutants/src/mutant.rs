@@ -40,9 +40,7 @@ pub(crate) fn read(list: &Path) -> Result<BTreeMap<String, Vec<Mutant>>> {
     let mut mutants: BTreeMap<String, Vec<Mutant>> = BTreeMap::new();
     for value in &list {
         let (file, mutant) = one(value).with_context(|| format!("an entry of the list: {value}"))?;
-        if !file.ends_with("/tests.rs") {
-            mutants.entry(file).or_default().push(mutant);
-        }
+        mutants.entry(file).or_default().push(mutant);
     }
     Ok(mutants)
 }

@@ -55,7 +55,7 @@ pub(crate) fn run(project: &Path, wanted: &Wanted) -> Steps {
         let program = setup::tool(project, &TOOL)?;
         let files = files(project, wanted)?;
         let note = format!("{} files to test", files.len());
-        Ok((Summary::note(note), Campaign { program, project, files, tree: Tree::copy(project, "tree", true)? }))
+        Ok((Summary::note(note), Campaign { program, project, files, tree: Tree::whole(project)? }))
     };
     let Some(campaign) = steps.value("set-up", Show::Last, set_up) else { return steps };
     let Some(mut ends) = steps.value("switched", Show::Last, || campaign.switched()) else { return steps };
@@ -109,7 +109,7 @@ impl Campaign<'_> {
             return Ok((Summary::note("nothing to test"), Ends::new()));
         }
         let folder = self.project.join("target/mutants");
-        let switched = Tree::copy(self.project, "switched", false)?;
+        let switched = Tree::without_library(self.project)?;
         let (list, result) = (folder.join("list.json"), folder.join("switched.json"));
         let mut listed = self.command(&self.program);
         listed.args(["mutants", "--list", "--json", "--package", "pagepin", "--colors", "never"]);
@@ -188,7 +188,7 @@ impl Campaign<'_> {
     fn write(&self, ends: &Ends) -> Result<Summary> {
         let page_file = self.project.join(PAGE);
         let page = Page::read(&page_file)?;
-        let tested = |name: &&String| self.files.iter().any(|file| name.starts_with(&format!("{file}: ")));
+        let tested = |name: &&String| self.files.iter().any(|file| is_of(name, file));
         let survivors = ends.iter().filter(|(_, end)| *end == End::Survives).map(|(name, _)| without_place(name));
         let survivors: Vec<String> = survivors.collect();
         let reviewed: Vec<String> = scores::reviewed(&page.text).iter().filter(tested).cloned().collect();
@@ -241,8 +241,9 @@ fn score<'a>(ends: impl Iterator<Item = &'a (String, End)>) -> Score {
     })
 }
 
+/// Whether a mutant, with its place or without, is one of this file.
 fn is_of(name: &str, file: &str) -> bool {
-    without_place(name).starts_with(&format!("{file}: "))
+    name.strip_prefix("src/../").unwrap_or(name).strip_prefix(file).is_some_and(|rest| rest.starts_with(':'))
 }
 
 /// `cargo-mutants` follows the module tree, which reaches `arch` by a detour.

@@ -17,8 +17,17 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Below `target`, up to date.
-    pub(super) fn copy(project: &Path, name: &str, with_library: bool) -> Result<Self> {
+    /// A copy of all, below `target`, up to date.
+    pub(super) fn whole(project: &Path) -> Result<Self> {
+        Self::copy(project, "tree", true)
+    }
+
+    /// One whose library somebody else writes.
+    pub(super) fn without_library(project: &Path) -> Result<Self> {
+        Self::copy(project, "switched", false)
+    }
+
+    fn copy(project: &Path, name: &str, with_library: bool) -> Result<Self> {
         let root = project.join("target/mutants").join(name);
         let tree = Self { project: project.to_owned(), root, with_library };
         tree.refresh()?;

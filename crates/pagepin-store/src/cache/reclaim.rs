@@ -4,8 +4,8 @@
 //! nobody has pinned, is taken from the address spaces that show it, and goes, unless somebody wants it at that moment. Hot pages that are shown
 //! come back by a fault, which looks them up.
 
-use pagepin::space::Copies;
 use pagepin::Env;
+use pagepin::space::Copies;
 
 use super::inner::{STEP, object_of, page_of};
 use super::{Cache, Shown};
