@@ -253,7 +253,7 @@ fn a_page_that_never_may_stay_ends_the_pin<L: Layout>() {
 fn a_file_that_is_written_back_is_not_pinned_for_long_for_writing<L: Layout>() {
     let machine = divided::<L>(128);
     machine.shelf().add(FILE, 8);
-    machine.shelf().write_back(true);
+    machine.shelf().write_back(FILE, true);
     let process = machine.process();
     process.map_object(A, 2 * PAGE, FILE, 0, Sharing::Shared, RW).unwrap();
     process.map_object(A + 2 * PAGE, 2 * PAGE, FILE, 0, Sharing::Private, RW).unwrap();
@@ -272,7 +272,7 @@ fn a_file_that_is_written_back_is_not_pinned_for_long_for_writing<L: Layout>() {
         }
     }
     drop(pin::<Read, L>(Form::FastOnly, &process, A, 2).unwrap().complete().unwrap());
-    machine.shelf().write_back(false);
+    machine.shelf().write_back(FILE, false);
     drop(pin::<Write, L>(Form::Fast, &process, A, 4).unwrap().complete().unwrap());
     assert_eq!(pin::<Write, L>(Form::FastOnly, &process, A, 2).err(), Some(PinError::WouldFault), "only its VMA knows");
     drop(process);

@@ -134,11 +134,11 @@ fn pins_for_long_are_of_what_may_stay<L: Layout>() {
     machine.memory().divide();
     machine.shelf().add(FILE, 4);
     assert_eq!(pin::<L, Write>(&machine, 0..1, PinFlags::LONGTERM).unwrap().pages(), 1);
-    machine.shelf().write_back(true);
+    machine.shelf().write_back(FILE, true);
     assert_eq!(pin::<L, Write>(&machine, 0..1, PinFlags::LONGTERM).err(), Some(PinError::WrittenBack));
     assert_eq!(pin::<L, Read>(&machine, 0..1, PinFlags::LONGTERM).unwrap().pages(), 1);
     assert_eq!(usual::<L, Write>(&machine, 0..1).unwrap().pages(), 1);
-    machine.shelf().write_back(false);
+    machine.shelf().write_back(FILE, false);
     machine.shelf().place_among_movable(true);
     assert_eq!(pin::<L, Read>(&machine, 1..2, PinFlags::LONGTERM).err(), Some(PinError::CannotMove));
     assert_eq!(usual::<L, Read>(&machine, 1..2).unwrap().pages(), 1);

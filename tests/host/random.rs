@@ -11,14 +11,21 @@ fn config() -> ProptestConfig {
     ProptestConfig { max_shrink_iters: 4000, ..crate::random_cases(500) }
 }
 
-/// Memory to work with: above the edge of a table a large leaf, or five pages, and as many below.
-const FURNITURE: [[u8; RECORD]; 2] = [[232, 0, 7, 0, 0, 4, 0, 0, 5], [0, 0, 0, 0, 0, 4, 0, 0, 0]];
+/// Memory to work with: above the edge of a table a large leaf, or five pages, and as many below; or of an object, shared above and
+/// private below, or private both.
+const FURNITURE: [&[[u8; RECORD]]; 5] = [
+    &[],
+    &[[232, 0, 7, 0, 0, 4, 0, 0, 5]],
+    &[[232, 0, 7, 0, 0, 4, 0, 0, 5], [0, 0, 0, 0, 0, 4, 0, 0, 0]],
+    &[[126, 0, 7, 0, 0, 4, 0, 0, 1], [126, 0, 0, 0, 0, 4, 0, 0, 0]],
+    &[[126, 0, 7, 0, 0, 4, 0, 1, 0], [126, 0, 0, 0, 0, 4, 0, 1, 3]],
+];
 
 /// The bytes of a script. A failure prints them; in a file of `tests/oracle/regressions` they are run again for good.
 fn script() -> impl Strategy<Value = Vec<u8>> {
     let records = prop::collection::vec(any::<[u8; RECORD]>(), 1..MAX_OPS);
-    (any::<u8>(), 0..=FURNITURE.len(), records).prop_map(|(machine, furniture, records)| {
-        [&[machine], FURNITURE[..furniture].as_flattened(), records.as_flattened()].concat()
+    (any::<u8>(), 0..FURNITURE.len(), records).prop_map(|(machine, furniture, records)| {
+        [&[machine], FURNITURE[furniture].as_flattened(), records.as_flattened()].concat()
     })
 }
 

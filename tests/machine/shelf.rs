@@ -56,7 +56,8 @@ struct Inner {
     write_delays: Cell<u64>,
     no_writes: Cell<bool>,
     writes: Cell<u64>,
-    written_back: Cell<bool>,
+    /// Pages that may be written since they were last written back.
+    expected: RefCell<BTreeSet<(ObjectId, u32)>>,
     movable: Cell<bool>,
     refusal: OneRefusal,
     never_still: Cell<bool>,
@@ -67,6 +68,7 @@ struct Object {
     pages: BTreeMap<u32, Pfn>,
     length: u32,
     mapped: u64,
+    written_back: bool,
     /// Pages that are written back.
     closed: BTreeSet<u32>,
 }
@@ -102,6 +104,16 @@ impl Shelf {
         self.inner().delays.set(count);
     }
 
+    /// Look-ups that are still to say so.
+    pub(crate) fn delays(&self) -> u64 {
+        self.inner().delays.get()
+    }
+
+    /// Whether the page may be written since it was last written back: somebody was granted it.
+    pub(crate) fn expects_writes(&self, id: ObjectId, page: u32) -> bool {
+        self.inner().expected.borrow().contains(&(id, page))
+    }
+
     /// The next `count` first writes have to wait.
     pub(crate) fn delay_writes(&self, count: u64) {
         self.inner().write_delays.set(count);
@@ -117,9 +129,9 @@ impl Shelf {
         self.inner().cut_after_page.set(true);
     }
 
-    /// Whether objects are written back.
-    pub(crate) fn write_back(&self, written_back: bool) {
-        self.inner().written_back.set(written_back);
+    /// Whether the object is written back.
+    pub(crate) fn write_back(&self, id: ObjectId, written_back: bool) {
+        self.inner().objects.borrow_mut().get_mut(&id).expect("an object that there is").written_back = written_back;
     }
 
     /// Whether pages that come into memory from now on lie where they could be moved.
@@ -169,6 +181,7 @@ impl Shelf {
         object.length = object.length.min(length);
         let gone = object.pages.split_off(&length);
         drop(objects);
+        self.inner().expected.borrow_mut().retain(|(object, page)| *object != id || *page < length);
         gone.into_values().for_each(|frame| release(kernel, frame));
     }
 }
@@ -226,6 +239,7 @@ unsafe impl Objects for Shelf {
             return Err(ObjectError::NotReady(WRITE_BACK));
         }
         inner.writes.set(inner.writes.get() + 1);
+        inner.expected.borrow_mut().insert((id, page));
         Ok(())
     }
 
@@ -242,8 +256,8 @@ unsafe impl Objects for Shelf {
         if object.closed.contains(&page) { Err(ObjectError::NotReady(WRITE_BACK)) } else { Ok(()) }
     }
 
-    fn is_written_back(&self, _: ObjectId) -> bool {
-        self.inner().written_back.get()
+    fn is_written_back(&self, id: ObjectId) -> bool {
+        self.inner().objects.borrow().get(&id).is_some_and(|object| object.written_back)
     }
 
     fn mapped(&self, id: ObjectId, pages: u64) -> Result<(), ObjectError> {
@@ -287,6 +301,7 @@ impl<L: Layout> Machine<L> {
     /// The first half of a hole: the object gives the page up, and has another when it is asked.
     pub(crate) fn punch(&self, id: ObjectId, page: u32) {
         let gone = self.shelf().inner().objects.borrow_mut().get_mut(&id).unwrap().pages.remove(&page);
+        self.shelf().inner().expected.borrow_mut().remove(&(id, page));
         gone.into_iter().for_each(|frame| release(self, frame));
     }
 
@@ -303,6 +318,7 @@ impl<L: Layout> Machine<L> {
     pub(crate) fn begin_writeback(&self, id: ObjectId, page: u32) -> Result<bool, pagepin::frame::CountError> {
         let frame = self.shelf().frame(id, page).unwrap();
         let was_dirty = self.word(frame).try_close()?;
+        self.shelf().inner().expected.borrow_mut().remove(&(id, page));
         self.shelf().inner().objects.borrow_mut().get_mut(&id).unwrap().closed.insert(page);
         Ok(was_dirty)
     }

@@ -6,7 +6,7 @@ use pagepin::frame::Layout;
 
 use super::reference::{Page, key_denies, whole_pages};
 use super::{Effect, PKRU, World};
-use crate::machine::PAGE;
+use crate::machine::{PAGE, READING};
 
 impl<L: Layout> World<'_, L> {
     /// What a fault at `address` comes to, and the page.
@@ -39,6 +39,12 @@ impl<L: Layout> World<'_, L> {
         }
         if self.starved() {
             assert_eq!(result, Err(FaultError::NoMemory));
+            // The object may have the page by now, and nobody shows it.
+            return if self.shows_object(who, address) { Effect::Anything } else { Effect::Nothing };
+        }
+        if self.delayed() {
+            assert!(wanted.is_ok() && self.shows_object(who, address));
+            assert_eq!(result, Err(FaultError::NotReady(READING)));
             return Effect::Nothing;
         }
         assert_eq!(result, wanted);
@@ -71,6 +77,7 @@ impl<L: Layout> World<'_, L> {
             return Effect::Nothing;
         }
         let result = self.machine.store(cpu, &self.processes[who].0, address, u64::from(byte), 1);
+        self.adopt(who);
         let page = self.accesses(who, address, Access::Write, cpu);
         let effect = self.judge_access((who, address), result, page.map(|_| ()));
         let places = page.map(|page| (page.register(address), page.bytes()));
@@ -104,6 +111,9 @@ impl<L: Layout> World<'_, L> {
         if !self.is_for_users(address) {
             assert!(matches!(result, Err(FaultError::Address(_))), "{result:?}");
             return Effect::Nothing;
+        }
+        if access == Access::Write {
+            self.adopt(who);
         }
         let wanted = self.faults(who, address, access).map(|_| ());
         self.judge_access((who, address), result.map(|_| ()), wanted)

@@ -105,12 +105,13 @@ impl<L: Layout> World<'_, L> {
             process.with_vmas(&mut |vmas| check_vmas(reference, |page| vmas.vma_at(page))).unwrap();
             let limited = self.limited();
             assert_eq!(process.budget().used(), if limited { reference.charged } else { 0 }, "the budget");
-            check_entries::<L>(reference, self.seen.leaves(who), &self.seen.tokens[who], &mut blocks);
+            self.check_entries(reference, self.seen.leaves(who), &self.seen.tokens[who], &mut blocks);
             self.check_resident(who);
         }
         for (frame, bytes) in self.pins.iter().flat_map(|dma| &dma.pages) {
             blocks.add_page(*frame, bytes);
         }
+        self.check_files(|frame, block| blocks.add(frame, &block));
         blocks.check(self.machine);
         let right = |(address, byte): (&u64, &u8)| self.machine.memory().read(*address) == *byte;
         assert!(self.registers.iter().all(right), "a device register was changed");
@@ -124,8 +125,10 @@ impl<L: Layout> World<'_, L> {
         for leaf in self.seen.leaves(who) {
             let word = self.seen.word(leaf.frame());
             let counter = match word {
+                _ if leaf.is_borrowed() => &mut wanted.object,
                 _ if leaf.is_special() && leaf.frame() == Pfn::new(FIRST) => &mut wanted.zero,
                 _ if leaf.is_special() => &mut wanted.foreign,
+                Some(word) if word.kind == FrameKind::File => &mut wanted.object,
                 Some(word) if word.exclusive => &mut wanted.exclusive,
                 _ => &mut wanted.shared,
             };
@@ -172,9 +175,12 @@ impl<L: Layout> World<'_, L> {
     /// From the next check on every byte is compared once more, also in large leaves that nobody touched.
     pub(super) fn check_all_bytes(&mut self) {
         for mapping in self.processes.iter().flat_map(|(_, reference)| reference.mappings()) {
-            if let Backing::Anonymous(block) = &mapping.1.backing {
-                block.borrow_mut().forget_where();
-            }
+            let block = match &mapping.1.backing {
+                Backing::Anonymous(block) => Some(block),
+                Backing::Object(shown) => shown.own.as_ref(),
+                Backing::Registers(_) => None,
+            };
+            block.into_iter().for_each(|block| block.borrow_mut().forget_where());
         }
         for (_, bytes) in self.pins.iter().flat_map(|dma| &dma.pages) {
             bytes.block.borrow_mut().forget_where();
@@ -185,20 +191,20 @@ impl<L: Layout> World<'_, L> {
 
 /// The blocks of the reference and where they begin in memory, each place once however many pages of it are known.
 #[derive(Default)]
-struct Blocks<'m> {
+struct Blocks {
     known: BTreeSet<(Pfn, *const ())>,
-    blocks: Vec<(Pfn, &'m SharedBlock)>,
-    in_slots: Vec<(Token, &'m SharedBlock)>,
+    blocks: Vec<(Pfn, SharedBlock)>,
+    in_slots: Vec<(Token, SharedBlock)>,
 }
 
-impl<'m> Blocks<'m> {
-    fn add(&mut self, first: Pfn, block: &'m SharedBlock) {
+impl Blocks {
+    fn add(&mut self, first: Pfn, block: &SharedBlock) {
         if self.known.insert((first, Rc::as_ptr(block).cast())) {
-            self.blocks.push((first, block));
+            self.blocks.push((first, block.clone()));
         }
     }
 
-    fn add_page(&mut self, frame: Pfn, bytes: &'m Bytes) {
+    fn add_page(&mut self, frame: Pfn, bytes: &Bytes) {
         self.add(bytes.block_in(frame), &bytes.block);
     }
 
@@ -212,18 +218,23 @@ impl<'m> Blocks<'m> {
 
 /// The VMAs are those of the reference, around it are none.
 fn check_vmas(reference: &Reference, vma_at: impl Fn(PageAddr) -> Option<Vma>) {
-    let expected = |mapping: &Mapping, vma: &Vma| {
-        let backing = match mapping.backing {
-            Backing::Registers(frame) => pagepin::Backing::Foreign(memory_type(frame)),
+    let expected = |mapping: &Mapping, vma: &Vma, page: PageAddr| {
+        let backing = match &mapping.backing {
+            Backing::Registers(frame) => pagepin::Backing::Foreign(memory_type(*frame)),
             Backing::Anonymous(_) => pagepin::Backing::Anonymous,
+            Backing::Object(shown) => {
+                assert_eq!(vma.object_page(page), Some((shown.file.id, shown.page)));
+                vma.backing()
+            }
         };
         let vma = (vma.rights(), vma.max_rights(), vma.key(), vma.flags(), vma.backing());
         vma == (mapping.rights, mapping.max_rights, mapping.key, mapping.flags, backing)
     };
     for (first, mapping) in reference.mappings() {
         for page in [first, first + mapping.pages - 1] {
-            let vma = vma_at(PageAddr::containing(page * PAGE));
-            assert!(vma.is_some_and(|vma| expected(mapping, &vma)), "{mapping:?} became {vma:?}");
+            let page = PageAddr::containing(page * PAGE);
+            let vma = vma_at(page);
+            assert!(vma.is_some_and(|vma| expected(mapping, &vma, page)), "{mapping:?} became {vma:?}");
         }
     }
     for address in windows() {
@@ -231,43 +242,56 @@ fn check_vmas(reference: &Reference, vma_at: impl Fn(PageAddr) -> Option<Vma>) {
     }
 }
 
-/// Every entry belongs to a mapping and says no more than it, and nothing that was stored is without one.
-fn check_entries<'m, L: Layout>(
-    reference: &'m Reference,
-    leaves: &[Leaf],
-    tokens: &BTreeMap<u64, Token>,
-    blocks: &mut Blocks<'m>,
-) {
-    let mut explained = 0;
-    for (first, mapping) in reference.mappings() {
-        let leaf = leaf_at(leaves, first * PAGE);
-        explained += usize::from(leaf.is_some());
-        if let Some(leaf) = leaf {
-            let rights = mapping.rights;
-            let writable = !Machine::<L>::is_writable(leaf.bits) || rights.contains(Rights::WRITE);
-            let executable = leaf.bits & NO_EXECUTE != 0 || rights.contains(Rights::EXECUTE);
-            let modest = !leaf.is_present() || (writable && executable && !rights.is_empty());
-            assert!(modest, "INV-9: {leaf:x?} says more than {rights:?}");
-            assert_eq!((leaf.address, leaf.size.pages()), (first * PAGE, mapping.pages));
-            assert_eq!(leaf.bits >> 59 & 15, u64::from(mapping.key), "the protection key of {leaf:x?}");
+impl<L: Layout> World<'_, L> {
+    /// Every entry belongs to a mapping and says no more than it, and nothing that was stored is without one.
+    fn check_entries(
+        &self,
+        reference: &Reference,
+        leaves: &[Leaf],
+        tokens: &BTreeMap<u64, Token>,
+        blocks: &mut Blocks,
+    ) {
+        let mut explained = 0;
+        for (first, mapping) in reference.mappings() {
+            let leaf = leaf_at(leaves, first * PAGE);
+            explained += usize::from(leaf.is_some());
+            if let Some(leaf) = leaf {
+                let rights = mapping.rights;
+                let writable = !Machine::<L>::is_writable(leaf.bits) || rights.contains(Rights::WRITE);
+                let executable = leaf.bits & NO_EXECUTE != 0 || rights.contains(Rights::EXECUTE);
+                let modest = !leaf.is_present() || (writable && executable && !rights.is_empty());
+                assert!(modest, "INV-9: {leaf:x?} says more than {rights:?}");
+                assert_eq!((leaf.address, leaf.size.pages()), (first * PAGE, mapping.pages));
+                assert_eq!(leaf.bits >> 59 & 15, u64::from(mapping.key), "the protection key of {leaf:x?}");
+            }
+            match (&mapping.backing, leaf) {
+                (Backing::Registers(frame), leaf) => {
+                    let expected = |leaf: &Leaf| {
+                        let index = leaf.bits >> 3 & 3 | (leaf.bits >> 7 & 1) << 2;
+                        leaf.is_special() && leaf.frame() == *frame && index == memory_type(*frame).pat_index().into()
+                    };
+                    assert!(leaf.is_some_and(expected), "{frame:?}: {leaf:x?}");
+                }
+                (Backing::Anonymous(block), Some(leaf)) => blocks.add(leaf.frame(), block),
+                (Backing::Object(shown), leaf) => {
+                    let token = tokens.get(&(first * PAGE)).filter(|_| leaf.is_none());
+                    explained += usize::from(token.is_some());
+                    match (self.check_shown(shown, leaf), token, leaf) {
+                        (Some(block), Some(token), _) => blocks.in_slots.push((*token, block.clone())),
+                        (Some(block), None, Some(leaf)) => blocks.add(leaf.frame(), block),
+                        (None, None, _) => {}
+                        _ => panic!("page {first:#x} was lost: {shown:?}"),
+                    }
+                }
+                (Backing::Anonymous(block), None) if let Some(token) = tokens.get(&(first * PAGE)) => {
+                    explained += 1;
+                    blocks.in_slots.push((*token, block.clone()));
+                }
+                (Backing::Anonymous(block), None) => {
+                    assert!(mapping.pages == 1 && block.borrow().is_zero(), "page {first:#x} was lost");
+                }
+            }
         }
-        match (&mapping.backing, leaf) {
-            (Backing::Registers(frame), leaf) => {
-                let expected = |leaf: &Leaf| {
-                    let index = leaf.bits >> 3 & 3 | (leaf.bits >> 7 & 1) << 2;
-                    leaf.is_special() && leaf.frame() == *frame && index == memory_type(*frame).pat_index().into()
-                };
-                assert!(leaf.is_some_and(expected), "{frame:?}: {leaf:x?}");
-            }
-            (Backing::Anonymous(block), Some(leaf)) => blocks.add(leaf.frame(), block),
-            (Backing::Anonymous(block), None) if let Some(token) = tokens.get(&(first * PAGE)) => {
-                explained += 1;
-                blocks.in_slots.push((*token, block));
-            }
-            (Backing::Anonymous(block), None) => {
-                assert!(mapping.pages == 1 && block.borrow().is_zero(), "page {first:#x} was lost");
-            }
-        }
+        assert_eq!(explained, leaves.len() + tokens.len(), "an entry outside every VMA");
     }
-    assert_eq!(explained, leaves.len() + tokens.len(), "an entry outside every VMA");
 }

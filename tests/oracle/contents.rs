@@ -23,17 +23,24 @@ pub(crate) struct Block {
     found_in: Option<Pfn>,
     /// Its process has given it up, and nobody has written it since.
     pub(crate) given_up: bool,
+    /// It was written since it was made, or last written back.
+    pub(crate) written: bool,
 }
 
 pub(crate) type SharedBlock = Rc<RefCell<Block>>;
 
 impl Block {
     fn new(pages: usize, bytes: Vec<u8>) -> Self {
-        Self { pages, bytes, touched: BTreeSet::from([0, pages - 1]), found_in: None, given_up: false }
+        Self { pages, bytes, touched: BTreeSet::from([0, pages - 1]), found_in: None, given_up: false, written: false }
     }
 
     pub(crate) fn cleared() -> SharedBlock {
         Rc::new(RefCell::new(Self::new(1, Vec::new())))
+    }
+
+    /// A page of the same byte all over.
+    pub(crate) fn filled(byte: u8) -> SharedBlock {
+        Rc::new(RefCell::new(Self::new(1, vec![byte; PAGE as usize])))
     }
 
     /// `pages` pages, no two of them alike.
@@ -53,6 +60,7 @@ impl Block {
             touched: self.touched.clone(),
             found_in: None,
             given_up: false,
+            written: false,
             ..*self
         }))
     }
@@ -107,7 +115,7 @@ impl Bytes {
 
     pub(crate) fn set(&self, address: u64, byte: u8) {
         let block = &mut *self.block.borrow_mut();
-        block.given_up = false;
+        (block.given_up, block.written) = (false, true);
         block.bytes.resize(block.pages * PAGE as usize, 0);
         block.bytes[self.page * PAGE as usize + (address % PAGE) as usize] = byte;
         block.touched.insert(self.page);

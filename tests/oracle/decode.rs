@@ -9,6 +9,8 @@ use pagepin::{LeafSize, Levels, MemoryType, Pfn, Rights, VmaFlags};
 use crate::forms::{FORMS, Form};
 use crate::machine::{CPUS, NONE, PAGE, R, RW, RX};
 
+use super::FILES;
+
 /// Bytes that an operation takes; what is missing at the end is 0.
 pub(crate) const RECORD: usize = 9;
 /// Operations in the longest script; what comes after is ignored.
@@ -77,6 +79,8 @@ pub(crate) const DEVICES: [(Pfn, MemoryType); 3] = [
 ];
 const ADVICE: [Advice; 6] =
     [Advice::DontFork, Advice::DontFork, Advice::WipeOnFork, Advice::WipeOnFork, Advice::DoFork, Advice::KeepOnFork];
+/// Most pages of an object.
+pub(crate) const OBJECT_PAGES: u32 = 8;
 /// Pages that a process may pin where that is limited: on a machine with large leaves two of them more.
 const PIN_LIMIT: u64 = 12;
 const PIN_LIMIT_WITH_LARGE: u64 = PIN_LIMIT + 2 * LARGE / PAGE;
@@ -98,6 +102,17 @@ pub(crate) enum Op {
     /// With an upper bound on later rights, a protection key, and what is done about pinned pages.
     MapWithKey(u64, u64, Rights, Rights, u8, VmaFlags),
     MapForeign(u64, u64, Rights, Pfn),
+    /// Pages of an object: which, from which page on, and whether they are shared.
+    MapObject(u64, u64, Rights, (usize, u32, bool)),
+    /// An object is cut off, or grows.
+    SetLength(usize, u32),
+    Punch(usize, u32),
+    /// What is not pinned.
+    WriteBack(usize),
+    /// By the object's number and the pages'.
+    PinObject(usize, Range<u32>, Acquire),
+    /// So many look-ups of pages find that they are not ready.
+    Delay(u64),
     /// One large leaf.
     MapLarge(u64, Rights, u8),
     Unmap(u64, u64),
@@ -229,6 +244,18 @@ fn decode(bytes: &[u8], large: bool) -> Step {
         125 | 201 | 202 | 209..212 => Op::FreeLazily(start, length),
         182 | 203..207 => Op::ReclaimFreed(start, length),
         227 => Op::FinishDeferred,
+        126..129 => {
+            let page = if byte < 250 { u32::from(byte >> 1) % OBJECT_PAGES } else { u32::MAX - 2 };
+            Op::MapObject(start, length, rights, (index % FILES, page, byte & 1 != 0))
+        }
+        129..132 if byte & 1 != 0 => Op::SetLength(index % FILES, number as u32 % (OBJECT_PAGES + 1)),
+        129..132 => Op::Punch(index % FILES, number as u32 % OBJECT_PAGES),
+        132..135 => Op::WriteBack(index % FILES),
+        135..137 => {
+            let first = number as u32 % OBJECT_PAGES;
+            Op::PinObject(index % FILES, first..first + u32::from(size % 5), any_form())
+        }
+        137 => Op::Delay(u64::from(byte % 2) + 1),
         237..241 => {
             let (max_rights, key, policy) = (RIGHTS[usize::from(byte % 8)], index as u8 % 8, POLICIES[index / 8]);
             Op::MapWithKey(start, length, rights, max_rights, key, policy)

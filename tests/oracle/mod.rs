@@ -16,6 +16,7 @@
 //! | INV-10 | the audit: the counts are those of the pins and gets that are held; the balance when the machine goes |
 //! | INV-11 | [`check`]: every byte of each process, through its tables, and of each pin |
 //! | INV-14 | [`check`]: after a refusal entries, tables and words are those from before |
+//! | objects | [`files`]: each page is one for all who share it; who has copied it sees his own; no write is lost to write-back |
 //! | resident counts | [`check`]: they are those of the entries |
 //! | INV-15 | there is no panic and no other error than the reference's |
 
@@ -23,6 +24,7 @@ mod access;
 mod check;
 mod contents;
 mod decode;
+mod files;
 mod large;
 mod pins;
 mod places;
@@ -31,6 +33,7 @@ mod vmas;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 #[cfg(not(pagepin_one_layout))]
 use pagepin::frame::{Biased10, Split23x4x4, Split23x8};
@@ -43,6 +46,7 @@ use crate::machine::{CPUS, Machine, Process};
 use check::Seen;
 use decode::{DEVICES, Op, Script, Step, Words};
 pub(crate) use decode::{MAX_OPS, RECORD};
+use files::File;
 use pins::{Dma, Gets};
 use reference::Reference;
 
@@ -50,6 +54,9 @@ use reference::Reference;
 const FRAMES: usize = 1024;
 /// Five large leaves and what lies around them.
 const FRAMES_WITH_LARGE: usize = 6 * 512;
+
+/// Objects there are.
+const FILES: usize = 2;
 
 /// More than are mapped from any of a device's frames on.
 const DEVICE_PAGES: u64 = 0x200;
@@ -81,6 +88,7 @@ struct World<'m, L: Layout> {
     processes: Vec<(Process<'m, L>, Reference)>,
     /// Processes there were so far.
     forked: usize,
+    files: [Rc<File>; FILES],
     pins: Vec<Dma>,
     gets: Vec<Gets>,
     /// What was stored in device registers.
@@ -88,6 +96,8 @@ struct World<'m, L: Layout> {
     pkru: [u32; CPUS],
     /// Allocations that had failed before this operation.
     refusals: u64,
+    /// Look-ups of pages that were still to be delayed before this operation.
+    delays: u64,
     /// What there was after the last operation.
     seen: Seen,
 }
@@ -95,7 +105,7 @@ struct World<'m, L: Layout> {
 impl<L: Layout> World<'_, L> {
     /// Carries out an operation and checks everything.
     fn step(&mut self, Step { who, op, allowed }: Step) {
-        self.refusals = self.machine.memory().refusals();
+        self.note_refusals();
         self.machine.memory().allow(allowed);
         let effect = self.apply(who % self.processes.len(), op);
         self.machine.memory().allow(None);
@@ -112,6 +122,12 @@ impl<L: Layout> World<'_, L> {
                 let options = MapOptions::new(rights).max_rights(max_rights).key(key).flags(policy);
                 self.map(who, start, length, options, (rights, max_rights, key, policy))
             }
+            Op::MapObject(start, length, rights, shown) => self.map_object(who, (start, length), rights, shown),
+            Op::SetLength(file, length) => self.set_length(file, length),
+            Op::Punch(file, page) => self.punch(file, page),
+            Op::WriteBack(file) => self.write_back(file),
+            Op::PinObject(file, pages, wanted) => self.pin_object(who, file, pages, &wanted),
+            Op::Delay(lookups) => self.delay(lookups),
             Op::MapForeign(start, length, rights, first) => self.map_foreign(who, start, length, rights, first),
             Op::MapLarge(start, rights, seed) => self.map_large(who, start, rights, seed),
             Op::Unmap(start, length) => self.unmap(who, start, length),
@@ -147,9 +163,20 @@ impl<L: Layout> World<'_, L> {
         self.pin_limit != u64::MAX
     }
 
+    /// What is refused from now on is refused to this operation.
+    fn note_refusals(&mut self) {
+        self.refusals = self.machine.memory().refusals();
+        self.delays = self.machine.shelf().delays();
+    }
+
     /// Whether this operation was refused memory.
     fn starved(&self) -> bool {
         self.machine.memory().refusals() > self.refusals
+    }
+
+    /// Whether an object was asked in this operation that was not ready.
+    fn delayed(&self) -> bool {
+        self.machine.shelf().delays() < self.delays
     }
 }
 
@@ -197,11 +224,13 @@ fn run_in<L: Layout>(script: Script) {
         kinds: L::SEPARATE_GETS.then_some((13, 15)),
         processes: vec![(machine.process_within(pin_limit, options), Reference::default())],
         forked: 1,
+        files: files::all(&machine),
         pins: Vec::new(),
         gets: Vec::new(),
         registers: BTreeMap::new(),
         pkru: [0; CPUS],
         refusals: 0,
+        delays: 0,
         seen: Seen::default(),
     };
     world.check(Effect::Anything);
@@ -211,7 +240,7 @@ fn run_in<L: Layout>(script: Script) {
         world.apply(0, Op::Unpin(0));
         world.check(Effect::Anything);
     }
-    world.refusals = machine.memory().refusals();
+    world.note_refusals();
     for who in 0..world.processes.len() {
         world.apply(who, Op::FinishDeferred);
         world.check(Effect::Anything);
@@ -222,4 +251,6 @@ fn run_in<L: Layout>(script: Script) {
         world.apply(0, Op::Put(0));
         world.check(Effect::Counts);
     }
+    drop(world);
+    machine.clear_shelf();
 }

@@ -8,10 +8,11 @@ use pagepin::{LeafSize, Pfn, PinLimit, Rights, UserRange};
 
 use super::contents::Bytes;
 use super::decode::Acquire;
+use super::files::File;
 use super::reference::{Backing, Page, key_denies};
 use super::{Effect, World};
 use crate::forms::{self, Form};
-use crate::machine::{Machine, PAGE, Pins};
+use crate::machine::{Machine, PAGE, Pins, READING};
 
 /// Pins that a device works with.
 pub(super) struct Dma {
@@ -19,8 +20,8 @@ pub(super) struct Dma {
     /// Each page's frame and, in the reference, the bytes it is another name for.
     pub(super) pages: Vec<(Pfn, Bytes)>,
     /// The process that took them, and what is charged for them, which outlives it.
-    owner: usize,
-    budget: Arc<PinLimit>,
+    pub(super) owner: usize,
+    pub(super) budget: Arc<PinLimit>,
 }
 
 pub(super) enum Raw {
@@ -31,7 +32,7 @@ pub(super) enum Raw {
 pub(super) type Gets = RawGets<Vec<PhysRun>>;
 
 /// Whether a pin or a get becomes a raw one: pages, runs and the reason why there are no more.
-type Acquired<T> = Result<(T, Vec<PhysRun>, Option<PinError>), PinError>;
+pub(super) type Acquired<T> = Result<(T, Vec<PhysRun>, Option<PinError>), PinError>;
 
 impl Raw {
     pub(super) fn runs(&self) -> &[PhysRun] {
@@ -45,6 +46,15 @@ impl Raw {
 impl Acquire {
     fn never_faults(&self) -> bool {
         self.form == Form::FastOnly || self.flags.contains(PinFlags::NOFAULT)
+    }
+
+    fn writes_for_long(&self) -> bool {
+        self.write && self.flags.contains(PinFlags::LONGTERM)
+    }
+
+    /// Whether an object would never be written back for this pin.
+    pub(super) fn is_written_back_of(&self, file: &File) -> bool {
+        self.writes_for_long() && file.written_back
     }
 
     fn is_alone(&self) -> bool {
@@ -64,12 +74,20 @@ impl Acquire {
         if self.form != Form::Remote && key_denies(pkru, mapping.key, self.write) {
             return Err(PinError::ProtectionKey);
         }
-        let anonymous = matches!(mapping.backing, Backing::Anonymous(_));
-        let forced = self.flags.contains(PinFlags::FORCE) && mapping.max_rights.contains(Rights::WRITE) && anonymous;
+        let private = match &mapping.backing {
+            Backing::Anonymous(_) => true,
+            Backing::Object(shown) => !shown.shared,
+            Backing::Registers(_) => false,
+        };
+        let forced = self.flags.contains(PinFlags::FORCE) && mapping.max_rights.contains(Rights::WRITE) && private;
         if mapping.rights.is_empty() || (self.write && !mapping.rights.contains(Rights::WRITE) && !forced) {
             return Err(PinError::AccessDenied);
         }
-        page.and_then(|page| page.bytes()).ok_or(PinError::NotPinnable)
+        if matches!(&mapping.backing, Backing::Object(shown) if shown.shared && self.is_written_back_of(&shown.file)) {
+            return Err(PinError::WrittenBack);
+        }
+        let page = page.filter(|page| !page.is_past_end()).ok_or(PinError::PastEnd)?;
+        page.bytes().ok_or(PinError::NotPinnable)
     }
 }
 
@@ -78,25 +96,27 @@ pub(super) fn frames(runs: &[PhysRun]) -> impl Iterator<Item = Pfn> {
 }
 
 /// What pins of `runs` are charged: each leaf that they have a part of, as a whole.
-fn cost(runs: &[PhysRun]) -> u64 {
+pub(super) fn cost(runs: &[PhysRun]) -> u64 {
     runs.iter().map(|run| (super::check::heads(&[*run]).count() as u64) << run.order()).sum()
 }
 
 /// Whether `next` could be part of `run`. Large leaves are joined at their edges only.
-fn continues(run: &PhysRun, next: &PhysRun) -> bool {
+pub(super) fn continues(run: &PhysRun, next: &PhysRun) -> bool {
     let at_an_edge = next.first() == next.first().block_start(next.order());
     run.order() == next.order() && run.end() == next.first() && at_an_edge
 }
 
 impl<L: Layout> World<'_, L> {
     pub(super) fn pin(&mut self, who: usize, wanted: &Acquire) -> Effect {
-        let (process, reference) = &self.processes[who];
+        let process = &self.processes[who].0;
         let Ok(range) = process.range(wanted.start, wanted.length) else { return Effect::Nothing };
         let result = if wanted.write {
             self.pin_for::<Write>(who, range, wanted).map(|(raw, runs, stopped)| (Raw::Write(raw), runs, stopped))
         } else {
             self.pin_for::<Read>(who, range, wanted).map(|(raw, runs, stopped)| (Raw::Read(raw), runs, stopped))
         };
+        self.adopt(who);
+        let reference = &self.processes[who].1;
         if !wanted.has_valid_flags(true) {
             assert_eq!(result.err(), Some(PinError::InvalidFlags));
             return Effect::Nothing;
@@ -160,6 +180,7 @@ impl<L: Layout> World<'_, L> {
             let (runs, stopped) = (gets.runs().to_vec(), gets.stopped());
             (gets.into_raw(), runs, stopped.map(|stopped| stopped.reason))
         });
+        self.adopt(who);
         if !wanted.has_valid_flags(false) {
             assert_eq!(result.err(), Some(PinError::InvalidFlags));
             return Effect::Nothing;
@@ -190,7 +211,12 @@ impl<L: Layout> World<'_, L> {
             Err(error) => (&[][..], Some(*error)),
         };
         assert!(runs.windows(2).all(|pair| !continues(&pair[0], &pair[1])), "one run would do: {runs:?}");
-        let acquired = frames(runs).map(|frame| {
+        let acquired = frames(runs).enumerate().map(|(index, frame)| {
+            let page = reference.page(range.first_page().offset(index as u64).address());
+            assert!(
+                page.is_none_or(|page| !page.is_borrowed()),
+                "{frame:?} is an object's, and the mapping is private"
+            );
             let bytes = permitted.next().expect("more pages than were asked for");
             (frame, bytes.expect("a page was acquired that may not be"))
         });
@@ -203,8 +229,10 @@ impl<L: Layout> World<'_, L> {
         let needs_fault = || self.needs_fault(who, first_missing, wanted, pin);
         let starved = matches!(stopped, Some(PinError::NoMemory | PinError::NotReady(_)));
         let elsewhere = self.seen.is_elsewhere(who, first_missing);
-        assert_eq!(starved, self.starved());
-        assert!(elsewhere || !matches!(stopped, Some(PinError::NotReady(_))));
+        assert_eq!(starved, self.starved() || self.delayed());
+        let delayed = stopped == Some(PinError::NotReady(READING));
+        assert_eq!(delayed, self.delayed());
+        assert!(elsewhere || delayed || !matches!(stopped, Some(PinError::NotReady(_))));
         match (stopped, next) {
             (None, None) => {}
             (Some(PinError::NoMemory | PinError::NotReady(_)), Some(Ok(_))) => {}
@@ -212,14 +240,18 @@ impl<L: Layout> World<'_, L> {
             (Some(PinError::WouldFault), Some(Ok(_))) => assert!(wanted.never_faults() && needs_fault()),
             // Without the lock it does not learn more, unless the entry says it.
             (Some(PinError::WouldFault), Some(Err(_))) if wanted.form == Form::FastOnly => {}
+            // Nobody asks an object either.
+            (Some(PinError::WouldFault), Some(Err(PinError::PastEnd))) if wanted.never_faults() => {}
             (Some(PinError::WouldFault), Some(Err(_))) if wanted.is_alone() && wanted.never_faults() => {}
+            // The page is there, and a full buffer ends the walk before its VMA is looked at.
+            (Some(PinError::BufferTooSmall), Some(Err(PinError::WrittenBack))) => assert_eq!(runs.len(), wanted.buffer),
             // Nor does a sole pin that never faults: a full buffer ends it before it looks at the page.
             (Some(PinError::BufferTooSmall), Some(Err(_))) if wanted.is_alone() && wanted.never_faults() => {
                 assert_eq!(runs.len(), wanted.buffer);
             }
             (Some(reason @ (PinError::Sole | PinError::OtherKind | PinError::CountOverflow)), Some(Ok(_))) => {
-                let leaf = self.seen.leaf(who, first_missing).expect("nobody holds a page that is not there");
-                assert_eq!(Some(reason), self.conflict(leaf.frame(), wanted, pin));
+                let frame = self.frame_behind(who, first_missing).expect("nobody holds a page that is not there");
+                assert_eq!(Some(reason), self.conflict(frame, wanted, pin));
             }
             (Some(reason), Some(Err(error))) => assert_eq!(reason, error),
             (stopped, next) => panic!("stopped by {stopped:?} where {next:?} is right"),
@@ -233,6 +265,8 @@ impl<L: Layout> World<'_, L> {
             }
             // It came for want of memory to copy it.
             (true, _) if starved && elsewhere => Effect::Anything,
+            // The object may have the page by now.
+            (true, _) if starved && self.shows_object(who, first_missing) => Effect::Anything,
             (true, _) => Effect::Nothing,
             (false, _) if wanted.never_faults() => Effect::Counts,
             (false, _) => Effect::Anything,
@@ -241,7 +275,7 @@ impl<L: Layout> World<'_, L> {
     }
 
     /// Why a frame cannot be held, by who held it before.
-    fn conflict(&self, head: Pfn, wanted: &Acquire, pin: bool) -> Option<PinError> {
+    pub(super) fn conflict(&self, head: Pfn, wanted: &Acquire, pin: bool) -> Option<PinError> {
         let word = self.seen.word(head)?;
         let gets = self.gets.iter().filter(|gets| super::check::heads(gets.runs()).any(|held| held == head)).count();
         let gets = gets as u64;
@@ -262,7 +296,9 @@ impl<L: Layout> World<'_, L> {
             self.processes[who].1.page(address).is_some_and(|page| page.mapping.rights.contains(Rights::WRITE));
         let exclusive = self.machine.word(leaf.frame()).snapshot().exclusive;
         let writes = wanted.write && writable && !Machine::<L>::is_writable(leaf.bits);
-        !leaf.is_present() || leaf.is_special() || writes || (pin && !exclusive)
+        // Without its VMA nobody knows whether the object is written back.
+        let unknown = wanted.form == Form::FastOnly && wanted.writes_for_long() && self.shows_object(who, address);
+        !leaf.is_present() || leaf.is_special() || writes || (pin && !exclusive) || unknown
     }
 
     pub(super) fn unpin(&mut self, index: usize) -> Effect {

@@ -43,7 +43,7 @@ impl<L: Layout> World<'_, L> {
         let pages: Vec<_> =
             self.processes[who].1.touching(&range).map(|(first, mapping)| (first, mapping.clone())).collect();
         let mut most = 0;
-        for (first, mapping) in pages.into_iter().filter(|(_, mapping)| mapping.pages == 1 && mapping.has_contents()) {
+        for (first, mapping) in pages.into_iter().filter(|(_, mapping)| mapping.pages == 1 && mapping.has_memory()) {
             let Backing::Anonymous(block) = &mapping.backing else { continue };
             if self.seen.tokens(who).contains_key(&(first * PAGE)) {
                 self.processes[who].1.discard(first..first + 1);
@@ -124,7 +124,7 @@ impl<L: Layout> World<'_, L> {
     /// First both write the same byte, or hardly any two would be alike.
     pub(super) fn merge(&mut self, who: usize, address: u64, other: usize, kept: u64) -> Effect {
         for (who, address) in [(who, address), (other, kept)] {
-            self.refusals = self.machine.memory().refusals();
+            self.note_refusals();
             _ = self.store(who, address & !(PAGE - 1), 0, 0x5a);
         }
         let (process, keeper) = (&self.processes[who].0, &self.processes[other].0);
@@ -132,7 +132,7 @@ impl<L: Layout> World<'_, L> {
         if result.is_ok() {
             let [one, two] = [(who, address), (other, kept)].map(|(who, address)| {
                 let page = self.processes[who].1.page(address).expect("a page that was merged");
-                assert!(matches!(page.mapping.backing, Backing::Anonymous(_)));
+                assert!(!matches!(page.mapping.backing, Backing::Registers(_)) && !page.is_borrowed());
                 page.bytes().unwrap()
             });
             assert!((0..PAGE).all(|at| one.get(at) == two.get(at)), "two pages became one that are not alike");

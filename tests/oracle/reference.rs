@@ -9,6 +9,7 @@ use pagepin::space::{Advice, SpaceError};
 use pagepin::{Levels, Pfn, RangeError, Rights, VmaFlags};
 
 use super::contents::{Block, Bytes, SharedBlock};
+use super::files::Shown;
 use crate::machine::{PAGE, depth};
 
 /// What is behind a page.
@@ -17,6 +18,7 @@ pub(crate) enum Backing {
     Anonymous(SharedBlock),
     /// Device registers from this frame on: every process has the same.
     Registers(Pfn),
+    Object(Shown),
 }
 
 /// One page, or the pages of one large leaf, which have the same fate.
@@ -40,6 +42,11 @@ impl Mapping {
 
     /// Whether it has any that a process can discard.
     pub(crate) fn has_contents(&self) -> bool {
+        !matches!(self.backing, Backing::Registers(_)) && !self.is_leaving()
+    }
+
+    /// Whether it has any that a process can give up for when they are wanted.
+    pub(crate) fn has_memory(&self) -> bool {
         matches!(self.backing, Backing::Anonymous(_)) && !self.is_leaving()
     }
 }
@@ -52,18 +59,29 @@ pub(crate) struct Page<'m> {
 }
 
 impl Page<'_> {
-    /// Its bytes, unless they are registers.
+    /// Its bytes, unless they are registers, or the object ends before.
     pub(crate) fn bytes(&self) -> Option<Bytes> {
         match &self.mapping.backing {
             Backing::Anonymous(block) => Some(Bytes { block: block.clone(), page: self.index as usize }),
+            Backing::Object(shown) => Some(Bytes { block: shown.block()?, page: 0 }),
             Backing::Registers(_) => None,
         }
+    }
+
+    /// Whether an object ends before it.
+    pub(crate) fn is_past_end(&self) -> bool {
+        matches!(&self.mapping.backing, Backing::Object(shown) if shown.block().is_none())
+    }
+
+    /// Whether it is a page of an object, of which its process would have to make a copy of its own.
+    pub(crate) fn is_borrowed(&self) -> bool {
+        matches!(&self.mapping.backing, Backing::Object(shown) if !shown.shared && shown.own.is_none())
     }
 
     /// Where `address`, which lies in this page, is in the device.
     pub(crate) fn register(&self, address: u64) -> Option<u64> {
         match self.mapping.backing {
-            Backing::Anonymous(_) => None,
+            Backing::Anonymous(_) | Backing::Object(_) => None,
             Backing::Registers(frame) => Some(frame.address() + address % PAGE),
         }
     }
@@ -76,7 +94,11 @@ impl Page<'_> {
             Access::Write => rights.contains(Rights::WRITE),
             Access::Execute => rights.contains(Rights::EXECUTE),
         };
-        if permitted { Ok(()) } else { Err(FaultError::AccessDenied) }
+        match permitted {
+            false => Err(FaultError::AccessDenied),
+            true if self.is_past_end() => Err(FaultError::PastEnd),
+            true => Ok(()),
+        }
     }
 }
 
@@ -121,6 +143,14 @@ impl Reference {
         let number = address / PAGE;
         let (first, mapping) = self.mappings.range(..=number).next_back()?;
         (number - first < mapping.pages).then_some(Page { mapping, index: number - first })
+    }
+
+    /// The pages of objects, by their numbers.
+    pub(crate) fn shown_mut(&mut self) -> impl Iterator<Item = (u64, &mut Shown)> {
+        self.mappings.iter_mut().filter_map(|(first, mapping)| match &mut mapping.backing {
+            Backing::Object(shown) => Some((*first, shown)),
+            _ => None,
+        })
     }
 
     pub(crate) fn mappings(&self) -> impl Iterator<Item = (u64, &Mapping)> {
@@ -213,7 +243,11 @@ impl Reference {
         let lost: Vec<_> = lost.map(|(first, mapping)| (first, mapping.clone())).collect();
         for (first, mapping) in lost {
             // What comes back comes in small pages.
-            let page = |page| (page, Mapping { pages: 1, backing: cleared(page), ..mapping });
+            let backing = |page| match &mapping.backing {
+                Backing::Object(shown) => Backing::Object(shown.uncopied()),
+                _ => cleared(page),
+            };
+            let page = |page| (page, Mapping { pages: 1, backing: backing(page), ..mapping });
             self.mappings.extend((first..first + mapping.pages).map(page));
         }
     }
@@ -245,8 +279,8 @@ impl Reference {
     /// What a child is to get of a range, from now on.
     pub(crate) fn advise(&mut self, range: Range<u64>, advice: Advice) -> Result<(), SpaceError> {
         self.reject_holes(&range)?;
-        let registers = |mapping: &Mapping| matches!(mapping.backing, Backing::Registers(_));
-        if advice == Advice::WipeOnFork && self.touching(&range).any(|(_, mapping)| registers(mapping)) {
+        let wipes = |mapping: &Mapping| matches!(mapping.backing, Backing::Anonymous(_));
+        if advice == Advice::WipeOnFork && !self.touching(&range).all(|(_, mapping)| wipes(mapping)) {
             return Err(SpaceError::InvalidFlags);
         }
         self.reject_split(&range)?;
@@ -271,6 +305,10 @@ impl Reference {
                 }
                 Backing::Anonymous(block) => {
                     let backing = Backing::Anonymous(block.borrow().copied());
+                    child.mappings.insert(first, Mapping { backing, ..mapping.clone() });
+                }
+                Backing::Object(shown) => {
+                    let backing = Backing::Object(shown.inherited());
                     child.mappings.insert(first, Mapping { backing, ..mapping.clone() });
                 }
                 Backing::Registers(_) => _ = child.mappings.insert(first, mapping.clone()),

@@ -14,12 +14,12 @@ use crate::machine::PAGE;
 /// Most processes at a time.
 const MAX_PROCESSES: usize = 4;
 /// Longer VMAs are not mapped, nor protected: the reference has an entry for each page.
-const MAX_MAPPED_BYTES: u64 = 1 << 20;
+pub(super) const MAX_MAPPED_BYTES: u64 = 1 << 20;
 const MAX_PROTECTED_PAGES: u64 = 1 << 20;
 
 /// What was unmapped, with an address and a frame for each page that stays pinned, as many as a report has runs for.
 #[derive(Debug, Default)]
-struct Taken {
+pub(super) struct Taken {
     pages: u64,
     pinned: Vec<(u64, Pfn)>,
     deferred_pages: u64,
@@ -27,7 +27,7 @@ struct Taken {
 }
 
 impl Taken {
-    fn append(&mut self, other: Self) {
+    pub(super) fn append(&mut self, other: Self) {
         self.pages += other.pages;
         self.pinned.extend(other.pinned);
     }
@@ -59,7 +59,7 @@ impl PartialEq for Taken {
 
 impl<L: Layout> World<'_, L> {
     /// What became of an operation that needs no frames.
-    fn judge<T>(&self, result: Result<T, SpaceError>, wanted: Result<T, SpaceError>) -> Effect
+    pub(super) fn judge<T>(&self, result: Result<T, SpaceError>, wanted: Result<T, SpaceError>) -> Effect
     where
         T: PartialEq + std::fmt::Debug,
     {
@@ -105,7 +105,7 @@ impl<L: Layout> World<'_, L> {
     }
 
     /// What is taken away with the leaves in `range` that are `wanted`, by the entries from before.
-    fn taken(&self, who: usize, range: &Range<u64>, wanted: impl Fn(&Mapping) -> bool) -> Taken {
+    pub(super) fn taken(&self, who: usize, range: &Range<u64>, wanted: impl Fn(&Mapping) -> bool) -> Taken {
         let mut taken = Taken::default();
         let of = |address: u64| self.processes[who].1.page(address).is_some_and(|page| wanted(page.mapping));
         let tokens = self.seen.tokens(who).keys();
