@@ -299,7 +299,6 @@ fn any_frame_of_a_pinned_leaf_has_its_pinner() {
 #[test]
 fn the_table_agrees_with_a_list() {
     let ledger = LedgerTable::<16>::new(now);
-    let range = UserRange::new(Levels::Four.user_half(), A, PAGE).unwrap();
     let mut held: Vec<(pagepin::LedgerTicket, Vec<PhysRun>)> = Vec::new();
     let mut random = 1u64;
     for step in 0..4000u64 {
@@ -308,15 +307,7 @@ fn the_table_agrees_with_a_list() {
         if choice % 2 == 0 || held.is_empty() {
             let runs: Vec<_> = (0..choice / 2 % 4).map(|i| PhysRun::from_parts(Pfn::new(step * 8 + i), 1, 0)).collect();
             let missed = ledger.missed();
-            let term = PinTerm::Short;
-            let ticket = ledger.record(&PinRecord {
-                through: Through::space(Pfn::new(1)),
-                tag: 0,
-                range,
-                runs: &runs,
-                access: Access::Write,
-                term,
-            });
+            let ticket = record(&ledger, &runs);
             // The last runs are recorded first.
             held.push((ticket, runs[(ledger.missed() - missed) as usize..].to_vec()));
         } else {
@@ -335,16 +326,13 @@ fn the_table_agrees_with_a_list() {
 
 /// Frames `first..first + pages`, recorded as one run.
 fn enter<const N: usize>(ledger: &LedgerTable<N>, first: u64, pages: u32) -> pagepin::LedgerTicket {
+    record(ledger, &[run(first, pages)])
+}
+
+fn record<const N: usize>(ledger: &LedgerTable<N>, runs: &[PhysRun]) -> pagepin::LedgerTicket {
     let range = UserRange::new(Levels::Four.user_half(), A, PAGE).unwrap();
-    let (runs, term) = ([run(first, pages)], PinTerm::Short);
-    ledger.record(&PinRecord {
-        through: Through::space(Pfn::new(1)),
-        tag: 0,
-        range,
-        runs: &runs,
-        access: Access::Write,
-        term,
-    })
+    let (access, term) = (Access::Write, PinTerm::Short);
+    ledger.record(&PinRecord { through: Through::space(Pfn::new(1)), tag: 0, range, runs, access, term })
 }
 
 fn run(first: u64, pages: u32) -> PhysRun {

@@ -64,7 +64,7 @@ struct Page {
 
 /// A process: whether it shares the file, and what it has copied of it.
 #[derive(Clone, Debug)]
-struct Model {
+struct Reference {
     shares: bool,
     own: BTreeMap<u32, u8>,
 }
@@ -90,14 +90,14 @@ struct World<'m, L: Layout> {
     file: BTreeMap<u32, Page>,
     length: u32,
     /// By numbers that are not used again.
-    processes: BTreeMap<usize, (Process<'m, L>, Model)>,
+    processes: BTreeMap<usize, (Process<'m, L>, Reference)>,
     next: usize,
     pins: Vec<(Held<'m, L>, Target)>,
 }
 
 impl<'m, L: Layout> World<'m, L> {
-    fn add(&mut self, process: Process<'m, L>, model: Model) {
-        self.processes.insert(self.next, (process, model));
+    fn add(&mut self, process: Process<'m, L>, reference: Reference) {
+        self.processes.insert(self.next, (process, reference));
         self.next += 1;
     }
 
@@ -110,17 +110,17 @@ impl<'m, L: Layout> World<'m, L> {
     }
 
     fn write(&mut self, who: usize, page: u32, byte: u8) {
-        let model = &mut self.processes.get_mut(&who).unwrap().1;
-        if model.shares {
+        let reference = &mut self.processes.get_mut(&who).unwrap().1;
+        if reference.shares {
             self.file.insert(page, Page { byte, written: true });
         } else {
-            model.own.insert(page, byte);
+            reference.own.insert(page, byte);
         }
     }
 
     /// What is cut off is nobody's but its pinner's.
     fn forget(&mut self, pages: Range<u32>, copies: bool) {
-        for (process, model) in self.processes.values_mut() {
+        for (process, reference) in self.processes.values_mut() {
             process
                 .forget_object(
                     FILE,
@@ -128,7 +128,7 @@ impl<'m, L: Layout> World<'m, L> {
                     if copies { pagepin::space::Copies::Forget } else { pagepin::space::Copies::Keep },
                 )
                 .unwrap();
-            model.own.retain(|page, _| !copies || !pages.contains(page));
+            reference.own.retain(|page, _| !copies || !pages.contains(page));
         }
         for (_, target) in &mut self.pins {
             let (page, goes) = match *target {
@@ -194,8 +194,8 @@ impl<'m, L: Layout> World<'m, L> {
                 }
             }
             Step::Fork(which) if self.processes.len() < MOST => {
-                let (process, model) = &self.processes[&self.who(which)];
-                let child = (process.fork().unwrap(), model.clone());
+                let (process, reference) = &self.processes[&self.who(which)];
+                let child = (process.fork().unwrap(), reference.clone());
                 self.add(child.0, child.1);
             }
             Step::Exit(which) if self.processes.len() > 2 => {
@@ -261,7 +261,7 @@ impl<'m, L: Layout> World<'m, L> {
         self.processes.values().for_each(|(process, _)| process.write_protect_object(FILE, page..page + 1).unwrap());
         let noted = was_dirty || self.machine.word(frame).snapshot().dirty;
         assert!(noted || !self.file[&page].written, "page {page} was written, and nobody knows");
-        for (process, _) in self.processes.values().filter(|(_, model)| model.shares) {
+        for (process, _) in self.processes.values().filter(|(_, reference)| reference.shares) {
             let leaf = self.machine.leaf(process, A + u64::from(page) * PAGE);
             assert!(leaf.is_none_or(|leaf| !leaf.is_writable()), "page {page} can be written while it is written back");
         }
@@ -308,7 +308,7 @@ fn run<L: Layout>(steps: Vec<Step>) {
         for (sharing, shares) in [(Sharing::Shared, true), (Sharing::Private, false)] {
             let process = machine.process();
             process.map_object(A, u64::from(PAGES) * PAGE, FILE, 0, sharing, RW).unwrap();
-            world.add(process, Model { shares, own: BTreeMap::new() });
+            world.add(process, Reference { shares, own: BTreeMap::new() });
         }
         for step in steps {
             world.apply(step);

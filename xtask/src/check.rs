@@ -12,7 +12,7 @@ use clap::builder::PossibleValuesParser;
 
 use crate::child::succeed;
 use crate::childenv::host_cargo;
-use crate::host_tests::{self, ONE_LAYOUT, ONE_LAYOUT_TARGET};
+use crate::host_tests;
 use crate::kernel::{self, KernelToolchain, Profile};
 use crate::powerset::{self, LIBRARY, STORE};
 use crate::published::{self, Package};
@@ -55,8 +55,9 @@ pub(crate) const CHECKS: &[Check] = &[
     Check::host("format", "rustfmt on everything", |c| c.format()),
     Check::host("lint", "clippy on all but the kernels", |c| c.lint()),
     Check::host("host-tests", "unit tests and tests on an emulated machine", |c| c.host_tests()),
-    Check::host("moved-bits", "the same with other software bits in the entries", |c| c.moved_bits()),
-    Check::host("package", "the published package, alone", |c| c.package()?.check()),
+    Check::host("package", "the published package, alone, with other software bits in the entries", |c| {
+        c.package()?.check()
+    }),
     Check::host("doc-tests", "the examples of the documentation", |c| c.doc_tests()),
     Check::host("docs", "the documentation builds without a warning", |c| c.docs()),
     Check::host("features", "every set of features compiles", |c| powerset::check(&|| c.cargo())),
@@ -155,17 +156,6 @@ impl Checkout {
         // Documentation tests are the next step's.
         let all = ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--examples"];
         host_tests::run(self.cargo().args(["test", "--no-fail-fast"]).args(all), true)
-    }
-
-    fn moved_bits(&self) -> Result<Summary> {
-        // The library with the software bits of page-table entries elsewhere, on the same machine. No layout of the frame word
-        // knows of them.
-        let (mut cargo, (flags, one_layout)) = (self.cargo(), ONE_LAYOUT);
-        cargo
-            .args(["test", "--all-features", "--test", "host", "--target-dir", ONE_LAYOUT_TARGET])
-            .env(flags, one_layout);
-        cargo.env("PAGEPIN_SOFTWARE_BITS", "11,58,54,9,55").env("PROPTEST_CASES", "100");
-        host_tests::run(&cargo, true)
     }
 
     fn doc_tests(&self) -> Result<Summary> {

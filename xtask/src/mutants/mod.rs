@@ -204,7 +204,8 @@ impl Campaign<'_> {
         }
         let others = scores::unreviewed(&page.text).into_iter().filter(|mutant| !tested(&mutant));
         let unreviewed: Vec<String> = others.chain(surprises.iter().cloned()).collect();
-        let table = scores.render(&tree::library(self.project)?, &unreviewed);
+        let beyond = scores::beyond(&page.text).len() as u64;
+        let table = scores.render(&tree::library(self.project)?, beyond, &unreviewed);
         std::fs::write(&page_file, page.with(&table)?).with_context(|| format!("writing {PAGE}"))?;
         let surprises = surprises.len() + outdated.len();
         let note = format!("{} survive, {surprises} surprises", survivors.len());

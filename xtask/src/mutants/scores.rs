@@ -85,9 +85,10 @@ impl Scores {
         self.0.insert(file.to_owned(), (score, tested));
     }
 
-    /// What the page says, of these files of the library, with the survivors that nobody has reviewed.
-    pub(super) fn render(&self, library: &[String], unreviewed: &[String]) -> String {
-        let mut text = self.table(library);
+    /// What the page says, of these files of the library, with how many survivors no test on the host can tell from the library, and
+    /// the survivors that nobody has reviewed.
+    pub(super) fn render(&self, library: &[String], beyond: u64, unreviewed: &[String]) -> String {
+        let mut text = self.table(library, beyond);
         if !unreviewed.is_empty() {
             let list = counted(unreviewed);
             text += &format!(
@@ -98,7 +99,7 @@ impl Scores {
         text
     }
 
-    fn table(&self, library: &[String]) -> String {
+    fn table(&self, library: &[String], beyond: u64) -> String {
         let row = |name: &str, score: Score, day: &str, id: &str| {
             let Score { unviable, caught, timeouts, survivors } = score;
             let numbers = [unviable + caught + survivors, unviable, caught, timeouts, survivors];
@@ -109,10 +110,15 @@ impl Scores {
         let total = there.iter().fold(Score::default(), |sum, (_, (score, _))| sum.plus(*score));
         let rows = there.iter().map(|(file, (score, tested))| row(file, *score, &tested.day, &tested.id));
         let table = page::table(&HEADINGS, rows.chain([row(TOTAL, total, "", "")]));
-        let share = 100.0 * total.caught as f64 / (total.caught + total.survivors).max(1) as f64;
+        let share = |of: u64| 100.0 * total.caught as f64 / of.max(1) as f64;
+        let built = total.caught + total.survivors;
         let missing: Vec<_> =
             library.iter().filter(|file| !self.0.contains_key(*file)).map(|f| format!("`{f}`")).collect();
-        let of_these = format!("Of those that build, {share:.1} % are caught.");
+        let of_these = format!(
+            "Of those that build, {:.1} % are caught; without the {beyond} that are the same program, or run in a kernel alone, {:.1} %.",
+            share(built),
+            share(built.saturating_sub(beyond)),
+        );
         if missing.is_empty() {
             return format!("{table}\n{of_these} Every file of the library is here.\n");
         }
@@ -127,9 +133,19 @@ impl Scores {
 /// How the list of survivors begins that wait for a test or a reason.
 const UNREVIEWED: &str = "```survivors\n";
 
+/// How the list of survivors begins that have a reason. The first may do something else, the others cannot: they are the same program
+/// in other words, or what no host can run.
+const REVIEWED: &str = "```text\n";
+const BEYOND: [&str; 2] = ["```equal\n", "```kernel\n"];
+
 /// The mutants in the page's fences, each as often as it may survive: a line for each, or one with a number before it.
 pub(super) fn reviewed(page: &str) -> Vec<String> {
-    listed(page, "```text\n")
+    [listed(page, REVIEWED), beyond(page)].concat()
+}
+
+/// Those among them that no test on the host can tell from the library.
+pub(super) fn beyond(page: &str) -> Vec<String> {
+    BEYOND.iter().flat_map(|fence| listed(page, fence)).collect()
 }
 
 /// Those that wait for a review.
@@ -188,9 +204,10 @@ mod tests {
 
     #[test]
     fn a_reviewed_mutant_may_survive_as_often_as_it_is_listed() {
-        let page = "text\n```text\n2 x a: x\n```\nmore\n```text\nb: y\n```\n```survivors\n2 x c: z\n```\n";
+        let page = "text\n```text\n2 x a: x\n```\nmore\n```equal\nb: y\n```\n```survivors\n2 x c: z\n```\n";
         let reviewed = reviewed(page);
         assert_eq!(reviewed, strings(&["a: x", "a: x", "b: y"]));
+        assert_eq!(beyond(page), strings(&["b: y"]));
         assert_eq!(unreviewed(page), strings(&["c: z", "c: z"]));
         assert_eq!(counted(&reviewed), "2 x a: x\nb: y\n");
         assert_eq!(unmatched(&strings(&["a: x", "a: x", "a: x"]), &reviewed), strings(&["a: x"]));
@@ -207,7 +224,7 @@ mod tests {
         scores.set("src/gone", score, tested("cccc"));
         let page = |scores: &Scores| {
             let text = "<!-- measured -->\n<!-- end -->\n".to_owned();
-            Page { text: Page { text }.with(&scores.render(&library, &[])).unwrap() }
+            Page { text: Page { text }.with(&scores.render(&library, 1, &[])).unwrap() }
         };
         let mut scores = Scores::of(&page(&scores));
         assert_eq!(scores.tested("src/gone"), None, "it is no file any more");
@@ -217,6 +234,6 @@ mod tests {
         assert!(scores.tested("src/a").unwrap().is_of("aaaa5678") && !scores.tested("src/a").unwrap().is_of("aab"));
         assert!(page.measured().contains("| src/a | 9 | 1 | 5 | 2 | 3 | 2026-01-02 | aaaa |"));
         assert!(page.measured().contains("| **all** | 16 | 1 | 12 | 2 | 3 |  |  |"));
-        assert!(page.measured().ends_with("80.0 % are caught. 2 of 3 files are here. Not yet tested: `src/c`.\n"));
+        assert!(page.measured().ends_with("80.0 % are caught; without the 1 that are the same program, or run in a kernel alone, 85.7 %. 2 of 3 files are here. Not yet tested: `src/c`.\n"));
     }
 }

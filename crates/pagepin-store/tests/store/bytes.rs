@@ -90,13 +90,13 @@ fn end_one(machine: &Machine, read: bool, which: usize) -> bool {
 }
 
 /// The file as it should be, which is as long as it is.
-struct Model {
+struct Reference {
     bytes: Vec<u8>,
     /// The page that is pinned, as long as the file has it.
     pinned: Option<u64>,
 }
 
-impl Model {
+impl Reference {
     fn has(&self, at: u64) -> bool {
         at < self.bytes.len() as u64
     }
@@ -125,7 +125,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let file = cache.create(&machine, Properties::file(), MOST / 2 * PAGE).unwrap();
     let process = machine.process();
     process.map_object(A, MOST * PAGE, file, 0, Sharing::Shared, RW).unwrap();
-    let mut model = Model { bytes: vec![0; (MOST / 2 * PAGE) as usize], pinned: None };
+    let mut reference = Reference { bytes: vec![0; (MOST / 2 * PAGE) as usize], pinned: None };
     let mut pin = None;
     let shown = One(&process);
     for step in steps {
@@ -134,7 +134,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let mut found = vec![0; length];
                 match cache.read(&machine, file, at, &mut found) {
                     Ok(count) => {
-                        let rest = model.bytes.get(at as usize..).unwrap_or_default();
+                        let rest = reference.bytes.get(at as usize..).unwrap_or_default();
                         prop_assert_eq!(count, rest.len().min(length));
                         prop_assert!(found[..count] == rest[..count]);
                     }
@@ -145,30 +145,30 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 // Within one page: so it is written or not.
                 let length = length.min((PAGE - at % PAGE) as usize);
                 match cache.write(&machine, file, at, &vec![byte; length]) {
-                    Ok(()) => model.bytes[at as usize..][..length].fill(byte),
-                    Err(StoreError::PastEnd) => prop_assert!(at + length as u64 > model.bytes.len() as u64),
+                    Ok(()) => reference.bytes[at as usize..][..length].fill(byte),
+                    Err(StoreError::PastEnd) => prop_assert!(at + length as u64 > reference.bytes.len() as u64),
                     Err(error) => prop_assert!(may_wait(error), "{:?}", error),
                 }
             }
             Step::Load(at) => match machine.load(0, &process, A + at, 1) {
-                Ok(byte) if model.has(at) => prop_assert_eq!(byte as u8, model.bytes[at as usize]),
-                Ok(_) => prop_assert!(model.has(at - at % PAGE)),
-                Err(FaultError::PastEnd) => prop_assert!(!model.has(at - at % PAGE)),
+                Ok(byte) if reference.has(at) => prop_assert_eq!(byte as u8, reference.bytes[at as usize]),
+                Ok(_) => prop_assert!(reference.has(at - at % PAGE)),
+                Err(FaultError::PastEnd) => prop_assert!(!reference.has(at - at % PAGE)),
                 Err(error) => prop_assert!(faults(&error), "{:?}", error),
             },
             // What is behind the end, in its page, is nobody's.
-            Step::Store(at, byte) if !model.has(at - at % PAGE) || model.has(at) => {
+            Step::Store(at, byte) if !reference.has(at - at % PAGE) || reference.has(at) => {
                 match machine.store(0, &process, A + at, u64::from(byte), 1) {
-                    Ok(()) => model.bytes[at as usize] = byte,
-                    Err(FaultError::PastEnd) => prop_assert!(!model.has(at)),
+                    Ok(()) => reference.bytes[at as usize] = byte,
+                    Err(FaultError::PastEnd) => prop_assert!(!reference.has(at)),
                     Err(error) => prop_assert!(faults(&error), "{:?}", error),
                 }
             }
             Step::Store(..) => {}
             Step::Pin(page) => match machine.pin::<Write>(&process, A + page * PAGE, 1) {
-                Ok(pins) if pins.pages() == 1 => (pin, model.pinned) = (Some(pins), Some(page)),
+                Ok(pins) if pins.pages() == 1 => (pin, reference.pinned) = (Some(pins), Some(page)),
                 Ok(_) => {}
-                Err(PinError::PastEnd) => prop_assert!(!model.has(page * PAGE)),
+                Err(PinError::PastEnd) => prop_assert!(!reference.has(page * PAGE)),
                 Err(error) => {
                     let waits = matches!(error, PinError::NotReady(_) | PinError::Failed | PinError::NoMemory);
                     prop_assert!(waits, "{:?}", error);
@@ -178,14 +178,14 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Dma(byte) => {
                 for run in pin.iter().flat_map(|pin| pin.runs()) {
                     machine.dma_write(run.first().address(), &[byte]);
-                    if let Some(page) = model.pinned {
-                        model.bytes[(page * PAGE) as usize] = byte;
+                    if let Some(page) = reference.pinned {
+                        reference.bytes[(page * PAGE) as usize] = byte;
                     }
                 }
             }
-            Step::Unpin => (pin, model.pinned) = (None, None),
+            Step::Unpin => (pin, reference.pinned) = (None, None),
             Step::SetLength(length) => match cache.set_length(&machine, &shown, file, length) {
-                Ok(()) => model.cut(length),
+                Ok(()) => reference.cut(length),
                 Err(error) => prop_assert!(matches!(error, StoreError::NotReady(_)), "{:?}", error),
             },
             Step::WriteBack(bounce) => {
@@ -196,7 +196,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Evict(most) => _ = cache.evict(&machine, most),
             Step::Reclaim(most) => _ = cache.reclaim(&machine, &shown, most),
             Step::Punch(first, pages) => match cache.punch(&machine, &shown, file, first..first + pages) {
-                Ok(()) => model.punch(first, pages),
+                Ok(()) => reference.punch(first, pages),
                 Err(error) => prop_assert!(matches!(error, StoreError::NotReady(_)), "{:?}", error),
             },
             Step::Late(late) => cache.device().answer_late(late),
@@ -215,7 +215,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     prop_assert_eq!((done.bounced, done.deferred, done.busy), (0, 0, 0));
     let again = cache.write_back(&machine, &shown, file, 0..u32::MAX, WhenPinned::Bounce).unwrap();
     prop_assert_eq!(again, WrittenBack::default());
-    for (page, bytes) in model.bytes.chunks(PAGE as usize).enumerate() {
+    for (page, bytes) in reference.bytes.chunks(PAGE as usize).enumerate() {
         let found = cache.device().get(FilePage { object: file, page: page as u32 });
         prop_assert!(found[..bytes.len()] == *bytes, "page {} on the disk", page);
     }

@@ -2,56 +2,14 @@
 
 use std::ops::Range;
 
-use pagepin::frame::Wide;
 use pagepin::pin::{Owner, PhysRun, PinFlags, Read, Write, pin_object_pages};
 use pagepin::space::{Copies, Sharing};
 use pagepin::{NotReady, ObjectId, Unlimited};
 use pagepin_store::{FilePage, Properties, Shown, StoreError, WhenPinned};
 
+use crate::files::{All, Machine, Process, bytes, end, machine, on_disk, showing};
 use crate::kept::PAGES;
-use crate::machine::{A, PAGE, RW};
-
-type Machine = crate::machine::Machine<Wide>;
-type Process<'m> = crate::machine::Process<'m, Wide>;
-
-/// All processes there are, and what happens in the middle of a change.
-struct All<'p, 'm>(&'p [&'p Process<'m>]);
-
-impl Shown for All<'_, '_> {
-    fn write_protect(&self, id: ObjectId, pages: Range<u32>) {
-        self.0.iter().for_each(|process| process.write_protect_object(id, pages.clone()).unwrap());
-    }
-
-    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: Copies) {
-        self.0.iter().for_each(|process| _ = process.forget_object(id, pages.clone(), copies).unwrap());
-    }
-}
-
-fn on_disk(page: u32) -> u8 {
-    0x80 | page as u8
-}
-
-fn machine(pages: u32) -> (Machine, ObjectId) {
-    let machine = Machine::new(64);
-    let file = machine.cache().create(&machine, Properties::file(), u64::from(pages) * PAGE).unwrap();
-    (0..pages).for_each(|page| machine.cache().device().put(FilePage { object: file, page }, on_disk(page)));
-    (machine, file)
-}
-
-fn showing(machine: &Machine, file: ObjectId, pages: u64, sharing: Sharing) -> Process<'_> {
-    let process = machine.process();
-    process.map_object(A, pages * PAGE, file, 0, sharing, RW).unwrap();
-    process
-}
-
-fn bytes(machine: &Machine, process: &Process<'_>) -> [u8; 4] {
-    [0, 1, 2, 3].map(|page| machine.get(process, A + page * PAGE))
-}
-
-fn end(machine: &Machine, file: ObjectId) {
-    machine.cache().remove(machine, file).unwrap();
-    assert_eq!(machine.cache().resident(machine), 0);
-}
+use crate::machine::{A, PAGE};
 
 /// A hole reads as zeroes for who shares the file and who reads it, on the disk as well; private copies stay, and pins keep their frames.
 #[test]

@@ -1,6 +1,7 @@
 //! The cache and the slots, alone against plain models, and on the emulated machine of the library's tests.
 
 mod disk;
+mod files;
 mod holes;
 mod kept;
 #[path = "../../../../tests/kit/mod.rs"]

@@ -1,55 +1,15 @@
 //! Objects that processes of the emulated machine show: shared, private, forked, pinned, cut off, written back.
 
-use std::ops::Range;
-
 use pagepin::fault::FaultError;
-use pagepin::frame::{FrameKind, Wide};
+use pagepin::frame::FrameKind;
 use pagepin::pin::{PinError, PinFlags, Read, Write};
-use pagepin::space::{Copies, Sharing};
+use pagepin::space::Sharing;
 use pagepin::{NotReady, ObjectId};
-use pagepin_store::{FilePage, Properties, Shown, StoreError, WhenPinned, WrittenBack};
+use pagepin_store::{FilePage, Properties, StoreError, WhenPinned, WrittenBack};
 
+use crate::files::{All, Machine, Process, bytes, end, machine, on_disk, showing};
 use crate::kept::{OBJECTS, PAGES};
 use crate::machine::{A, PAGE, RW};
-
-type Machine = crate::machine::Machine<Wide>;
-type Process<'m> = crate::machine::Process<'m, Wide>;
-
-/// All processes there are.
-struct All<'p, 'm>(&'p [&'p Process<'m>]);
-
-impl Shown for All<'_, '_> {
-    fn write_protect(&self, id: ObjectId, pages: Range<u32>) {
-        self.0.iter().for_each(|process| process.write_protect_object(id, pages.clone()).unwrap());
-    }
-
-    fn forget(&self, id: ObjectId, pages: Range<u32>, copies: Copies) {
-        self.0.iter().for_each(|process| _ = process.forget_object(id, pages.clone(), copies).unwrap());
-    }
-}
-
-/// What page `page` of the file holds on the disk.
-fn on_disk(page: u32) -> u8 {
-    0x80 | page as u8
-}
-
-/// A machine with a file of four pages.
-fn machine() -> (Machine, ObjectId) {
-    let machine = Machine::new(64);
-    let file = machine.cache().create(&machine, Properties::file(), 4 * PAGE).unwrap();
-    (0..4).for_each(|page| machine.cache().device().put(FilePage { object: file, page }, on_disk(page)));
-    (machine, file)
-}
-
-fn showing(machine: &Machine, file: ObjectId, sharing: Sharing) -> Process<'_> {
-    let process = machine.process();
-    process.map_object(A, 4 * PAGE, file, 0, sharing, RW).unwrap();
-    process
-}
-
-fn bytes(machine: &Machine, process: &Process<'_>) -> [u8; 4] {
-    [0, 1, 2, 3].map(|page| machine.get(process, A + page * PAGE))
-}
 
 fn write_back(machine: &Machine, all: &[&Process<'_>], file: ObjectId, when: WhenPinned) -> WrittenBack {
     machine.cache().write_back(machine, &All(all), file, 0..u32::MAX, when).unwrap()
@@ -59,19 +19,13 @@ fn disk(machine: &Machine, file: ObjectId) -> [u8; 4] {
     [0, 1, 2, 3].map(|page| machine.cache().device().get(FilePage { object: file, page })[0])
 }
 
-/// Everything was given back, and the disk has asked for nothing.
-fn end(machine: &Machine, file: ObjectId) {
-    machine.cache().remove(machine, file).unwrap();
-    assert_eq!(machine.cache().resident(machine), 0);
-}
-
 /// Who shares a file sees what the others write, who has it privately does not; children are as their parents, and the disk gets what is the
 /// file's, once.
 #[test]
 fn a_file_is_shared_and_private() {
-    let (machine, file) = machine();
-    let (one, other) = (showing(&machine, file, Sharing::Shared), showing(&machine, file, Sharing::Shared));
-    let private = showing(&machine, file, Sharing::Private);
+    let (machine, file) = machine(4);
+    let (one, other) = (showing(&machine, file, 4, Sharing::Shared), showing(&machine, file, 4, Sharing::Shared));
+    let private = showing(&machine, file, 4, Sharing::Private);
     assert_eq!(bytes(&machine, &private), [0, 1, 2, 3].map(on_disk));
     machine.put(&one, A, 1);
     machine.put(&private, A + PAGE, 2);
@@ -104,8 +58,8 @@ fn a_file_is_shared_and_private() {
 /// stays dirty.
 #[test]
 fn a_page_that_is_written_back_is_closed() {
-    let (machine, file) = machine();
-    let process = showing(&machine, file, Sharing::Shared);
+    let (machine, file) = machine(4);
+    let process = showing(&machine, file, 4, Sharing::Shared);
     machine.put(&process, A, 1);
     machine.cache().device().answer_late(true);
     assert_eq!(write_back(&machine, &[&process], file, WhenPinned::Bounce).started, 1);
@@ -138,8 +92,8 @@ fn a_page_that_is_written_back_is_closed() {
 /// was.
 #[test]
 fn a_write_by_a_stale_translation_is_written_back() {
-    let (machine, file) = machine();
-    let process = showing(&machine, file, Sharing::Shared);
+    let (machine, file) = machine(4);
+    let process = showing(&machine, file, 4, Sharing::Shared);
     machine.put(&process, A, 1);
     let work = || assert_eq!(write_back(&machine, &[&process], file, WhenPinned::Bounce).direct, 1);
     machine.before_acknowledgement(|| machine.store(0, &process, A, 2, 1).unwrap(), work);
@@ -152,8 +106,8 @@ fn a_write_by_a_stale_translation_is_written_back() {
 /// the pin gets to the disk.
 #[test]
 fn a_pinned_page_is_written_as_a_copy_or_later() {
-    let (machine, file) = machine();
-    let process = showing(&machine, file, Sharing::Shared);
+    let (machine, file) = machine(4);
+    let process = showing(&machine, file, 4, Sharing::Shared);
     let pin = machine.pin::<Write>(&process, A + PAGE, 1).unwrap();
     let frame = machine.cache().frame(&machine, file, 1).unwrap();
     assert_eq!(pin.runs()[0].first(), frame);
@@ -193,8 +147,8 @@ fn a_pinned_page_is_written_as_a_copy_or_later() {
 /// What is cut off is gone for all, copies included; who has it pinned keeps a frame that is nobody's file any more.
 #[test]
 fn a_pin_keeps_what_is_cut_off_from_nobody_else() {
-    let (machine, file) = machine();
-    let (shared, private) = (showing(&machine, file, Sharing::Shared), showing(&machine, file, Sharing::Private));
+    let (machine, file) = machine(4);
+    let (shared, private) = (showing(&machine, file, 4, Sharing::Shared), showing(&machine, file, 4, Sharing::Private));
     assert_eq!(bytes(&machine, &shared), [0, 1, 2, 3].map(on_disk));
     machine.put(&private, A + 2 * PAGE, 4);
     let pin = machine.pin::<Write>(&shared, A + 2 * PAGE, 1).unwrap();
@@ -221,8 +175,8 @@ fn a_pin_keeps_what_is_cut_off_from_nobody_else() {
 /// A file is cut off between the look-up of its page and the entry.
 #[test]
 fn a_page_that_was_cut_off_meanwhile_is_not_kept() {
-    let (machine, file) = machine();
-    let process = showing(&machine, file, Sharing::Shared);
+    let (machine, file) = machine(4);
+    let process = showing(&machine, file, 4, Sharing::Shared);
     machine.get(&process, A);
     let cut = || machine.cache().set_length(&machine, &All(&[&process]), file, PAGE).unwrap();
     let (found, fired) = machine.at_exchange(0, cut, || machine.load(0, &process, A + PAGE, 1));
@@ -237,8 +191,8 @@ fn a_page_that_was_cut_off_meanwhile_is_not_kept() {
 /// cut off while it was read is nobody's when it comes.
 #[test]
 fn a_late_disk_is_waited_for() {
-    let (machine, file) = machine();
-    let process = showing(&machine, file, Sharing::Shared);
+    let (machine, file) = machine(4);
+    let process = showing(&machine, file, 4, Sharing::Shared);
     let disk = machine.cache().device();
     disk.answer_late(true);
     let later = NotReady(u64::from(file.0) << 32 | 1);
@@ -278,7 +232,7 @@ fn what_is_behind_the_end_stays_there() {
     let machine = Machine::new(64);
     let file = machine.cache().create(&machine, Properties::file(), PAGE + 16).unwrap();
     (0..2).for_each(|page| machine.cache().device().put(FilePage { object: file, page }, 0x99));
-    let process = showing(&machine, file, Sharing::Shared);
+    let process = showing(&machine, file, 4, Sharing::Shared);
     assert_eq!((machine.get(&process, A + PAGE + 15), machine.get(&process, A + PAGE + 16)), (0x99, 0));
     machine.put(&process, A + PAGE + 20, 1);
     machine.cache().set_length(&machine, &All(&[&process]), file, 2 * PAGE).unwrap();
@@ -324,7 +278,7 @@ fn a_full_cache_evicts_what_is_clean() {
 fn memory_objects_are_zeroes_at_first() {
     let machine = Machine::new(64);
     let memory = machine.cache().create(&machine, Properties::memory(), 4 * PAGE).unwrap();
-    let process = showing(&machine, memory, Sharing::Shared);
+    let process = showing(&machine, memory, 4, Sharing::Shared);
     assert_eq!(bytes(&machine, &process), [0; 4]);
     machine.put(&process, A, 1);
     machine.cache().write(&machine, memory, PAGE - 1, &[2, 3]).unwrap();
@@ -342,7 +296,7 @@ fn memory_objects_are_zeroes_at_first() {
 /// What an object is not for, and what there is not: a precise error, and nothing changed.
 #[test]
 fn refusals_say_why() {
-    let (machine, file) = machine();
+    let (machine, file) = machine(4);
     let cache = machine.cache();
     let (sealed, secret) = (Properties::file().read_only(), Properties::memory().unpinnable());
     let sealed = cache.create(&machine, sealed, 4 * PAGE).unwrap();
@@ -382,10 +336,10 @@ fn refusals_say_why() {
 /// A file is written back, so no device may write it for as long as it likes; memory is not.
 #[test]
 fn only_memory_is_pinned_for_long_for_writing() {
-    let (machine, file) = machine();
+    let (machine, file) = machine(4);
     let memory = machine.cache().create(&machine, Properties::memory(), 4 * PAGE).unwrap();
     for (object, refused) in [(file, Some(PinError::WrittenBack)), (memory, None)] {
-        let process = showing(&machine, object, Sharing::Shared);
+        let process = showing(&machine, object, 4, Sharing::Shared);
         let write = machine.pin_slow::<Write>(&process, A, PAGE, PinFlags::LONGTERM);
         assert_eq!(write.as_ref().err(), refused.as_ref());
         drop(write);
