@@ -140,10 +140,10 @@ pub use env::EntryCell;
 pub use env::{
     AddressSpace, BudgetExceeded, CounterValues, Counters, CpuCounters, CpuReaders, Cpus, CurrentCpu, DeviceFrames,
     EntryAddr, Env, ExtraParts, Extras, FlatFrameTable, FlushRange, ForeignFault, FrameRequest, FrameSource,
-    FrameTable, LedgerEntry, LedgerTable, LedgerTicket, LocalCpu, LostLoan, Mm, MmReaders, NoPreempt, NotReady,
-    ObjectError, Objects, OffsetPhysMap, PhysMap, PinBudget, PinLedger, PinLimit, PinLimits, PinRecord, PinTerm,
-    PinnedRun, Platform, Quarantine, ReadSide, Reentered, Shootdown, SpaceEnd, Statistics, StillPinned, SwitchMm,
-    Through, Ticket, TokenError, Tokens, Unlimited, Vmas, Zone,
+    FrameTable, GrowError, LedgerEntry, LedgerTable, LedgerTicket, LocalCpu, LostLoan, Mm, MmReaders, NoPreempt,
+    NotReady, ObjectError, Objects, OffsetPhysMap, PhysMap, PinBudget, PinLedger, PinLimit, PinLimits, PinRecord,
+    PinTerm, PinnedRun, Platform, Quarantine, ReadSide, Reentered, Shootdown, SpaceEnd, Statistics, StillPinned,
+    SwitchMm, Through, Ticket, TokenError, Tokens, Unlimited, Vmas, Zone,
 };
 pub use rights::{Access, Rights};
 pub use vma::{Backing, MapOptions, ObjectId, Vma, VmaError, VmaFlags};

@@ -5,7 +5,7 @@ use core::fmt;
 use super::{Env, Mm, PinBudget};
 use crate::addr::PageAddr;
 use crate::arch::KeyRights;
-use crate::errno::{EAGAIN, EDEADLK, EFAULT, ENOMEM};
+use crate::errno::{EACCES, EAGAIN, EDEADLK, EFAULT, ENOMEM};
 use crate::rights::Access;
 use crate::vma::Vma;
 
@@ -88,6 +88,55 @@ impl fmt::Display for ForeignFault {
 
 impl core::error::Error for ForeignFault {}
 
+/// Why no VMA grew down to a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GrowError {
+    /// None above grows.
+    NoVma,
+    /// The one above does not permit the access.
+    AccessDenied,
+    /// Too little would lie between it and what is below.
+    GuardGap,
+    /// It would have more pages than it may.
+    Limit,
+    /// The mm lock cannot be taken here.
+    Reentered(Reentered),
+}
+
+impl GrowError {
+    /// The nearest Linux error number (positive).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::NoVma | Self::GuardGap => EFAULT,
+            Self::AccessDenied => EACCES,
+            Self::Limit => ENOMEM,
+            Self::Reentered(error) => error.errno(),
+        }
+    }
+}
+
+impl fmt::Display for GrowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoVma => "no VMA contains the address, and none grows down to it",
+            Self::AccessDenied => "the VMA that would grow does not permit the access",
+            Self::GuardGap => "the VMA that would grow comes too near to the one below",
+            Self::Limit => "the VMA that would grow has as many pages as it may",
+            Self::Reentered(error) => return error.fmt(f),
+        })
+    }
+}
+
+impl core::error::Error for GrowError {}
+
+impl From<Reentered> for GrowError {
+    fn from(error: Reentered) -> Self {
+        Self::Reentered(error)
+    }
+}
+
 /// The VMAs of an address space, looked at with its mm lock held.
 ///
 /// # Implementation safety
@@ -142,6 +191,16 @@ pub unsafe trait AddressSpace: Sync {
     fn with_vma_at(&self, page: PageAddr, look: &mut dyn FnMut(&dyn Vmas)) -> Result<(), Reentered> {
         let _ = page;
         self.with_vmas(look)
+    }
+
+    /// A thread accessed `page`, and no VMA contains it. A stack that ends above may grow down to it, if that permits the access
+    /// ([`VmaFlags::GROWS_DOWN`](crate::VmaFlags::GROWS_DOWN)). Called with no lock held, and the fault looks once more afterwards.
+    ///
+    /// # Errors
+    /// [`GrowError`], and nothing is changed. [`GrowError::NoVma`] where no VMA ever grows.
+    fn grow(&self, page: PageAddr, access: Access) -> Result<(), GrowError> {
+        let _ = (page, access);
+        Err(GrowError::NoVma)
     }
 
     /// What protection keys deny to the thread on whose behalf the call is made.

@@ -50,7 +50,7 @@ use core::marker::PhantomData;
 
 use crate::primitive::const_fn;
 
-pub use address_space::{AddressSpace, ForeignFault, NotReady, Reentered, Vmas};
+pub use address_space::{AddressSpace, ForeignFault, GrowError, NotReady, Reentered, Vmas};
 pub use budget::{BudgetExceeded, PinBudget, PinLimit, PinLimits, PinTerm, Unlimited};
 pub(crate) use counters::{Counted, bug_caught, count};
 pub use counters::{CounterValues, Counters, CpuCounters, Statistics};

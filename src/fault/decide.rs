@@ -67,7 +67,7 @@ pub enum Request {
 
 impl Request {
     /// What user code asks.
-    pub(super) const fn of(access: Access) -> Self {
+    pub(crate) const fn of(access: Access) -> Self {
         match access {
             Access::Read => Self::Read,
             Access::Write => Self::Write,

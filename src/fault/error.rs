@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::Unresolved;
 use crate::addr::RangeError;
-use crate::env::{ForeignFault, NotReady, ObjectError, Reentered, TokenError};
+use crate::env::{ForeignFault, GrowError, NotReady, ObjectError, Reentered, TokenError};
 use crate::errno::{EACCES, EAGAIN, EDEADLK, EFAULT, EIO, ENOMEM};
 use crate::paging::TableError;
 
@@ -15,8 +15,12 @@ use crate::paging::TableError;
 pub enum FaultError {
     /// The address is not in the user half. The process gets SIGSEGV.
     Address(RangeError),
-    /// No VMA contains the page. SIGSEGV.
+    /// No VMA contains the page, and none grows down to it. SIGSEGV.
     NoVma,
+    /// A VMA would have to grow too near to the one below. SIGSEGV.
+    GuardGap,
+    /// A VMA would have to grow beyond what it may have. SIGSEGV.
+    GrowthLimit,
     /// The VMA does not permit the access. SIGSEGV.
     AccessDenied,
     /// A protection key denies the access. SIGSEGV.
@@ -46,11 +50,13 @@ impl FaultError {
     pub const fn errno(self) -> i32 {
         match self {
             Self::Address(error) => error.errno(),
-            Self::NoMemory => ENOMEM,
+            Self::NoMemory | Self::GrowthLimit => ENOMEM,
             Self::NotReady(_) => EAGAIN,
             Self::AccessDenied | Self::ProtectionKey => EACCES,
             Self::Reentered => EDEADLK,
-            Self::NoVma | Self::Foreign | Self::NotFilled | Self::PastEnd | Self::MalformedTable => EFAULT,
+            Self::NoVma | Self::GuardGap | Self::Foreign | Self::NotFilled | Self::PastEnd | Self::MalformedTable => {
+                EFAULT
+            }
             Self::Failed => EIO,
         }
     }
@@ -61,6 +67,8 @@ impl fmt::Display for FaultError {
         match self {
             Self::Address(error) => return error.fmt(f),
             Self::NoVma => "no VMA contains the address",
+            Self::GuardGap => return GrowError::GuardGap.fmt(f),
+            Self::GrowthLimit => return GrowError::Limit.fmt(f),
             Self::AccessDenied => "the VMA does not permit the access",
             Self::ProtectionKey => "a protection key denies the access",
             Self::Foreign => "foreign memory that nothing maps",
@@ -83,6 +91,18 @@ impl From<TableError> for FaultError {
         match error {
             TableError::NoMemory => Self::NoMemory,
             TableError::Malformed | TableError::LargeLeaf => Self::MalformedTable,
+        }
+    }
+}
+
+impl From<GrowError> for FaultError {
+    fn from(error: GrowError) -> Self {
+        match error {
+            GrowError::NoVma => Self::NoVma,
+            GrowError::AccessDenied => Self::AccessDenied,
+            GrowError::GuardGap => Self::GuardGap,
+            GrowError::Limit => Self::GrowthLimit,
+            GrowError::Reentered(_) => Self::Reentered,
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::env::Env;
 use crate::env::{AddressSpace, Mm, Vmas};
 use crate::paging::Tables;
 use crate::rights::Access;
+use crate::vma::Terms;
 
 /// A page fault on a user address, whoever caused it: user code or a kernel copy.
 ///
@@ -46,14 +47,45 @@ pub fn handle_fault(space: &(impl AddressSpace + ?Sized), fault: Fault) -> Resul
     let mut result = Err(FaultError::NoVma);
     let page = PageAddr::containing(fault.address);
     space.with_vma_at(page, &mut |vmas| result = fault_in_vmas(space.mm(), vmas, fault))?;
+    if result == Err(FaultError::NoVma) {
+        space.grow(page, fault.access)?;
+        space.with_vma_at(page, &mut |vmas| result = fault_in_vmas(space.mm(), vmas, fault))?;
+    }
     result
 }
 
 /// The same with the mm lock held.
-#[inline(always)]
 pub(crate) fn fault_in_vmas<K: Env>(
     mm: &Mm<K>,
     vmas: &(impl Vmas + ?Sized),
+    fault: Fault,
+) -> Result<FaultOutcome, FaultError> {
+    match vmas.vma_at(PageAddr::containing(fault.address)) {
+        Some(vma) => fault_in_vma(mm, vmas, vma.terms(), fault),
+        None => Err(no_vma(mm, fault)),
+    }
+}
+
+/// What a fault outside of every VMA is.
+#[cold]
+#[inline(never)]
+pub(crate) fn no_vma<K: Env>(mm: &Mm<K>, fault: Fault) -> FaultError {
+    match fault {
+        Fault { malformed_table: true, .. } => FaultError::MalformedTable,
+        Fault { key_denied: true, .. } => FaultError::ProtectionKey,
+        // No VMA lies outside the user half, so this is the only case in which the address can be a bad one.
+        Fault { address, .. } => {
+            UserRange::new(mm.levels().user_half(), address, 1).err().map_or(FaultError::NoVma, FaultError::Address)
+        }
+    }
+}
+
+/// The fault, in a VMA of these terms.
+#[inline(always)]
+pub(crate) fn fault_in_vma<K: Env>(
+    mm: &Mm<K>,
+    vmas: &(impl Vmas + ?Sized),
+    vma: Terms,
     fault: Fault,
 ) -> Result<FaultOutcome, FaultError> {
     if fault.malformed_table {
@@ -63,12 +95,6 @@ pub(crate) fn fault_in_vmas<K: Env>(
         return Err(FaultError::ProtectionKey);
     }
     let page = PageAddr::containing(fault.address);
-    let Some(vma) = vmas.vma_at(page).map(|vma| vma.terms()) else {
-        // No VMA lies outside the user half, so this is the only case in which the address can be a bad one.
-        return Err(UserRange::new(mm.levels().user_half(), fault.address, 1)
-            .err()
-            .map_or(FaultError::NoVma, FaultError::Address));
-    };
     if vma.is_shared() {
         // Nothing there is this mm's own.
         return resolve_elsewhere(mm, vmas, (page, vma), Request::of(fault.access));

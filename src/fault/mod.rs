@@ -19,9 +19,9 @@ pub(crate) use batch::copy_pinned;
 pub(crate) use decide::permits;
 pub(crate) use elsewhere::{HeldPage, resolve_elsewhere};
 pub use error::FaultError;
-#[cfg(feature = "alloc")]
-pub(crate) use handler::fault_in_vmas;
 pub use handler::{Fault, handle_fault};
+#[cfg(feature = "alloc")]
+pub(crate) use handler::{fault_in_vma, fault_in_vmas, no_vma};
 pub(crate) use relocate::{Relocated, relocate_some};
 pub use resolve::FaultOutcome;
 pub(crate) use resolve::{Unresolved, resolve};

@@ -101,7 +101,11 @@ fn act_on_usual<'k, K: Env>(
 ) -> Result<Option<FaultOutcome>, Unresolved> {
     let entry = slot.entry;
     if entry.is_empty() {
-        return act(tables, slot, State::Empty, None, vma, request);
+        return match vma.is_plain() {
+            true => act(tables, slot, State::Empty, None, vma, request),
+            false if vma.is_object() => Err(Unresolved::Elsewhere),
+            false => LOOK_AGAIN,
+        };
     }
     let Some((frame, view)) = observe_anonymous(tables.env(), &slot) else {
         return LOOK_AGAIN;
@@ -224,8 +228,9 @@ pub(super) fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<Option<Obse
     }
     let frame = env.frames().frame(pfn).ok_or(Unresolved::MalformedTable)?;
     let (writable, (exclusive, sole, anonymous)) = (entry.is_writable(), frame.word.exclusive_sole_and_anonymous());
-    // `EXCLUSIVE` says that the frame is this mm's, or open to pins by whoever maps it. Of others the kind says whose they are.
-    let state = if entry.is_borrowed() {
+    // `EXCLUSIVE` says that the frame is this mm's, or open to pins by whoever maps it. Of others the kind says whose they are. An
+    // anonymous frame that is marked as borrowed is this mm's, and unpinnable.
+    let state = if entry.is_borrowed() && !anonymous {
         State::Borrowed { writable }
     } else if exclusive || anonymous {
         State::Anonymous { writable, frame: FrameView { exclusive, sole } }
@@ -269,7 +274,8 @@ pub(super) const fn frame_for(vma: Terms, size: LeafSize) -> FrameRequest {
 pub(super) fn leaf(frame: Pfn, size: LeafSize, vma: Terms, writable: bool) -> Entry {
     let mut rights = vma.rights();
     rights.set(Rights::WRITE, writable);
-    Entry::leaf(frame, size, rights, vma.key())
+    let entry = Entry::leaf(frame, size, rights, vma.key());
+    if vma.is_unpinnable() { entry.borrowed() } else { entry }
 }
 
 /// Brings a page back that had lost all rights, read-only.
@@ -320,7 +326,7 @@ fn map_zero<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: Terms) -> Resul
     };
     // SAFETY: found under this lock; the page lies in a VMA, and VMAs lie in the user half.
     let Some(at) = place_of(unsafe { tables.place_at(&slot, LeafSize::Size4KiB) })? else { return LOOK_AGAIN };
-    let entry = leaf(zero, LeafSize::Size4KiB, vma, false).special();
+    let entry = leaf(zero, LeafSize::Size4KiB, vma.pinnable(), false).special();
     // SAFETY: the place is of this size, under this lock; a special entry owns no reference, and it is read-only.
     Ok(unsafe { tables.fill(at, LeafSize::Size4KiB, entry) }.is_ok().then_some(FaultOutcome::MappedZero))
 }
@@ -444,7 +450,10 @@ pub(super) fn hold<'k, K: Env>(tables: &Tables<'k, K>, slot: &Slot, frame: Frame
         Err(_) => return Err(Unheld::NotInUse),
     }
     // The look at the entry was before: since then the frame can have left it, and been handed out again.
-    let became_own = || !slot.entry.is_borrowed() && frame.word.exclusive_sole_and_anonymous().0;
+    let became_own = || {
+        let (exclusive, _, anonymous) = frame.word.exclusive_sole_and_anonymous();
+        exclusive && (anonymous || !slot.entry.is_borrowed())
+    };
     let another = safeguard!(CopyLooksAgain => tables.has_changed(slot) || became_own());
     if another {
         release(tables.env(), slot.entry.leaf_frame(slot.size()), frame.word.put());

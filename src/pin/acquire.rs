@@ -14,7 +14,7 @@ use crate::env::{AddressSpace, Counted, DeviceFrames, Env, ExtraParts, Objects, 
 use crate::fault::{self, FaultError, FaultOutcome, Request, Unresolved};
 use crate::frame::Dirty;
 use crate::rights::Rights;
-use crate::vma::{Backing, Vma};
+use crate::vma::{Backing, Vma, VmaFlags};
 
 /// The drivers that own frames.
 type DevicesOf<K> = <<K as Env>::Extras as ExtraParts>::DeviceFrames;
@@ -358,6 +358,7 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
             return Err(PinError::AccessDenied);
         }
         match vma.backing() {
+            _ if vma.flags().contains(VmaFlags::UNPINNABLE) => Err(PinError::NotPinnable),
             Backing::Foreign(_) => Err(PinError::NotPinnable),
             Backing::Object { id, shared: true, .. }
                 if LONG && A::WRITES && self.env().extras().objects().is_written_back(id) =>

@@ -27,7 +27,8 @@ pub enum PinError {
     AccessDenied,
     /// A protection key denies the access.
     ProtectionKey,
-    /// Device registers, foreign memory, or memory without a frame table entry.
+    /// Device registers, foreign memory, memory without a frame table entry, or a VMA that is
+    /// [unpinnable](crate::VmaFlags::UNPINNABLE).
     NotPinnable,
     /// The object ends before the page.
     PastEnd,
@@ -153,7 +154,8 @@ impl From<FaultError> for PinError {
     fn from(error: FaultError) -> Self {
         match error {
             FaultError::Address(error) => Self::Range(error),
-            FaultError::NoVma => Self::NoVma,
+            // A pin grows nothing.
+            FaultError::NoVma | FaultError::GuardGap | FaultError::GrowthLimit => Self::NoVma,
             FaultError::AccessDenied => Self::AccessDenied,
             FaultError::ProtectionKey => Self::ProtectionKey,
             FaultError::Foreign | FaultError::NotFilled => Self::NotPinnable,

@@ -450,10 +450,10 @@ fn take_neighbours<K: Env, const PIN: bool>(
 #[cold]
 fn refusal<const WRITE: bool>(demand: Demand<WRITE>, leaf: Entry) -> Stop {
     if leaf.is_special() {
-        // A special leaf that permits writes is not the zero frame (INV-6) but foreign memory, and no fault makes it
-        // anything else. Of one that only permits reads, the slow path finds out what it is.
-        let foreign = WRITE && Demand::<WRITE>::passes(leaf);
-        return if foreign { Stop::NotPinnable } else { Stop::Unready };
+        // A special leaf that permits writes is not the zero frame (INV-6) but foreign memory, or of an unpinnable VMA, and no
+        // fault makes it anything else. Of one that only permits reads, the slow path finds out what it is.
+        let for_nobody = WRITE && Demand::<WRITE>::passes(leaf);
+        return if for_nobody { Stop::NotPinnable } else { Stop::Unready };
     }
     if leaf.is_present() && demand.key_denies(leaf) { Stop::ProtectionKey } else { Stop::Unready }
 }

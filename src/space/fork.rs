@@ -17,7 +17,7 @@ use crate::env::{
 };
 use crate::env::{TokenError, Tokens, bug_caught, release};
 use crate::errno::{EAGAIN, EDEADLK, EFAULT, ENOMEM};
-use crate::frame::CountError;
+use crate::frame::{CountError, FrameKind};
 use crate::paging::{Chunk, Cursor, TableError, Tables};
 use crate::primitive::safeguard;
 use crate::vma::Vma;
@@ -222,15 +222,42 @@ impl<K: Env> Fork<'_, K> {
         }
     }
 
-    /// The child holds the parent's token as well. A page that is borrowed it borrows when it wants it.
+    /// The child holds the parent's token as well.
     #[cold]
     fn share_elsewhere(&mut self, chunk: &Chunk, table: Pfn, i: u64) -> Result<(), ForkError> {
         let (at, entry) = (EntryAddr::new(table, chunk.index + i), self.parent.load(chunk.at(i)));
-        let Some(token) = entry.as_token() else { return Ok(()) };
+        let Some(token) = entry.as_token() else { return self.share_marked(chunk, table, i) };
         self.env.extras().tokens().duplicate(token)?;
         // SAFETY: nobody else has the child, so the table just found is alive; the child is empty there, and a token is not present.
         unsafe { self.env.phys_map().store_entry(at, entry) };
         self.forked.shared_pages += 1;
+        Ok(())
+    }
+
+    /// A page of the parent's own that nobody pins is shared as any other. One that is borrowed the child borrows when it wants it.
+    fn share_marked(&mut self, chunk: &Chunk, table: Pfn, i: u64) -> Result<(), ForkError> {
+        let (at, child_at) = (chunk.at(i), EntryAddr::new(table, chunk.index + i));
+        let entry = self.parent.load(at);
+        let frame = self.env.frames().frame(entry.leaf_frame(chunk.size)).ok_or(ForkError::MalformedTable)?;
+        if frame.word.kind() != FrameKind::Anonymous {
+            return Ok(());
+        }
+        let shared = match frame.word.try_share_with_child() {
+            Ok(shared) => shared,
+            // By a walk that has come too late, and will find that out.
+            Err(CountError::Pinned) => return self.copy_early(chunk, table, i),
+            Err(error) => return Err(error.into()),
+        };
+        let map = self.env.phys_map();
+        if entry.is_writable() {
+            self.protected = true;
+            // SAFETY: the parent's mm lock is held exclusively, so its table is alive.
+            unsafe { map.change_entry(at, Entry::WRITE_PROTECT) };
+        }
+        // SAFETY: nobody else has the child, so its table is alive; the child is empty there; the entry is read-only and owns the
+        // reference just taken.
+        unsafe { map.store_entry(child_at, entry.for_child(shared).borrowed()) };
+        self.forked.shared_pages += chunk.size.pages();
         Ok(())
     }
 
@@ -244,7 +271,9 @@ impl<K: Env> Fork<'_, K> {
         let copy = unsafe { OwnedFrame::copied(self.env, from, FrameRequest::movable(chunk.size.order())) }
             .ok_or(ForkError::NoMemory)?;
         self.forked.copied_pages += chunk.size.pages();
+        let marked = entry.is_borrowed();
         let entry = entry.with_frame(copy.into_entry(), chunk.size);
+        let entry = if marked { entry.borrowed() } else { entry };
         self.child.before_execute(Entry::EMPTY, entry, chunk.size);
         // SAFETY: nobody else has the child, so the table just found is alive; the child is empty there; the entry owns the
         // copy, which is exclusive.
@@ -257,7 +286,7 @@ fn undo_entry<K: Env>(env: &K, parent_at: EntryAddr, parent: Entry, child: Entry
     if let Some(token) = child.as_token() {
         env.extras().tokens().release(env, token);
     }
-    if child.is_special() || !child.has_frame() {
+    if !child.is_counted() {
         return;
     }
     let pfn = child.leaf_frame(chunk.size);
@@ -293,7 +322,7 @@ enum Unshared {
     Count(CountError),
     /// The frame has no word.
     NoWord,
-    /// A token, or a page that is borrowed.
+    /// A token, or a page that is marked as borrowed.
     Elsewhere,
 }
 

@@ -13,6 +13,8 @@ mod deferred;
 mod error;
 mod fork;
 #[cfg(feature = "alloc")]
+mod growth;
+#[cfg(feature = "alloc")]
 mod inspect;
 mod kernel_half;
 #[cfg(feature = "alloc")]
@@ -25,6 +27,8 @@ mod mm_lock;
 mod move_pages;
 #[cfg(feature = "alloc")]
 mod objects;
+#[cfg(feature = "alloc")]
+mod options;
 mod pinned;
 #[cfg(feature = "alloc")]
 mod placement;
@@ -58,6 +62,8 @@ pub use copies::Copies;
 pub use error::SpaceError;
 pub use fork::{ForkError, Forked, fork_vmas};
 #[cfg(feature = "alloc")]
+pub use growth::Growth;
+#[cfg(feature = "alloc")]
 pub use inspect::{Audited, Dump, Finding, Resident, audit};
 pub use kernel_half::{KernelHalf, KernelHalfError, OutOfTables, Vital};
 #[cfg(feature = "alloc")]
@@ -66,6 +72,8 @@ pub use lazily_freed::{LazilyFreed, Reclaimed};
 pub use merge::MergeError;
 #[cfg(feature = "alloc")]
 pub use objects::Sharing;
+#[cfg(feature = "alloc")]
+pub use options::SpaceOptions;
 pub use pinned::first_pinned_page;
 #[cfg(feature = "alloc")]
 pub use placement::Placement;
@@ -77,5 +85,5 @@ pub use relocate::Relocated;
 #[cfg(feature = "alloc")]
 pub use swap::SwappedOut;
 #[cfg(feature = "alloc")]
-pub use user_space::{SpaceOptions, UserSpace};
+pub use user_space::UserSpace;
 pub use zap::{EmptyTables, Unmapped, ZapError, free_tables, zap_pages};

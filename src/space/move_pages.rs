@@ -9,6 +9,7 @@
 //! steps, from the lowest up, each together with its VMA: at any moment a page is at one of its two addresses, as a child that is
 //! forked between two steps finds it.
 
+use super::private_pages::maps_anonymous;
 use super::steps::{Held, MOST_VMAS, end_of_some};
 use super::vma_map::VmaMap;
 use super::{SpaceError, UserSpace};
@@ -305,7 +306,8 @@ fn move_shown<K: Env>(
         let entry = unsafe { map.change_entry(from, TAKE) };
         let shared = part.backing().is_shared() && entry.is_counted();
         let pfn = entry.leaf_frame(chunk.size);
-        let frame = if shared || entry.is_borrowed() { env.frames().frame(pfn) } else { None };
+        let shown = shared || (entry.is_borrowed() && !maps_anonymous(env, entry));
+        let frame = if shown { env.frames().frame(pfn) } else { None };
         let moved = match (frame, part.object_page(page)) {
             (Some(frame), Some((id, page_of))) if safeguard!(StillTheObjects => !env.extras().objects().still(id, page_of, pfn)) =>
             {

@@ -6,6 +6,7 @@
 
 use core::ops::Range;
 
+use super::private_pages::maps_anonymous;
 use super::vma_map::VmaMap;
 use super::{Copies, SpaceError, Unmapped, UserSpace};
 use crate::addr::{PageAddr, UserRange};
@@ -85,10 +86,14 @@ impl<K: Env, C> UserSpace<K, C> {
             if !is_objects && !(copies == Copies::Forget && (entry.is_counted() || entry.is_token())) {
                 return true;
             }
+            let env = tables.env();
             // SAFETY: found under this lock, and it is a leaf or a token; published here and now.
             let Some(broken) = (unsafe { tables.break_leaf(slot) }) else { return false };
+            if copies == Copies::Keep && maps_anonymous(env, entry) {
+                broken.restore();
+                return true;
+            }
             let old = broken.flush().leave_empty();
-            let env = tables.env();
             gone.pages += 1;
             match entry.as_token() {
                 Some(token) => env.extras().tokens().release(env, token),

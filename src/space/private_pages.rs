@@ -2,12 +2,20 @@
 
 use super::{SpaceError, UserSpace};
 use crate::addr::{PageAddr, UserRange};
-use crate::env::{Env, Mm};
+use crate::arch::{Entry, LeafSize};
+use crate::env::{Env, FrameTable, Mm};
+use crate::frame::FrameKind;
 use crate::vma::{Vma, VmaFlags};
 
 /// Whether pages of it are a process's own to keep elsewhere: it is private, and no unmap of it waits.
 pub(super) fn is_private(vma: &Vma) -> bool {
     vma.backing().is_private() && !vma.flags().contains(VmaFlags::UNMAP_DEFERRED)
+}
+
+/// Whether a leaf that is marked as borrowed is this mm's own after all, and unpinnable.
+pub(super) fn maps_anonymous<K: Env>(env: &K, leaf: Entry) -> bool {
+    let frame = env.frames().frame(leaf.leaf_frame(LeafSize::Size4KiB));
+    leaf.is_counted() && frame.is_some_and(|frame| frame.word.kind() == FrameKind::Anonymous)
 }
 
 impl<K: Env, C> UserSpace<K, C> {

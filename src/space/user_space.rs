@@ -2,56 +2,23 @@
 
 use core::fmt;
 
+use super::growth::Growth;
 use super::mm_lock::MmLock;
 use super::objects::{tell_mapped, tell_unmapped};
 use super::protect::refuses;
 use super::vma_map::{Looked, VmaMap};
-use super::{Advice, ForkError, KernelHalf, KernelHalfError, SpaceError, Unmapped, fork_vmas, free_tables};
-use crate::addr::{Pfn, RangeError, UserRange};
-use crate::arch::{Entry, KeyRights, LeafSize, Levels, MemoryType};
-use crate::env::{AddressSpace, Mm, Reentered, Shootdown, Vmas};
+use super::{Advice, ForkError, KernelHalfError, SpaceError, SpaceOptions, Unmapped, fork_vmas, free_tables};
+use crate::addr::{PageAddr, Pfn, RangeError, UserRange};
+use crate::arch::{Entry, KeyRights, LeafSize, MemoryType};
+use crate::env::{AddressSpace, GrowError, Mm, Reentered, Shootdown, Vmas};
 use crate::env::{EntryAddr, Env, ExtraParts, FrameTable, OwnedFrame, PhysMap, release};
 use crate::env::{PinBudget, PinLedger, ReaderSlot, SpaceEnd, Unlimited};
-use crate::fault::{Fault, FaultError, FaultOutcome, fault_in_vmas};
+use crate::fault::{Fault, FaultError, FaultOutcome, fault_in_vma};
 use crate::frame::FrameKind;
 use crate::pin::{PinAccess, PinError, PinFlags, PinnedRange, RunBuffer, pin_user_pages_fast};
 use crate::primitive::{AtomicU64, Ordering, RwLock};
-use crate::rights::Rights;
+use crate::rights::{Access, Rights};
 use crate::vma::{Backing, MapOptions, Vma};
-
-/// Choices that hold for an address space and its children.
-///
-/// ```
-/// use pagepin::{Levels, space::{KernelHalf, SpaceOptions}};
-/// # let kernel_half = KernelHalf::none(Levels::Four);
-/// let options = SpaceOptions::new(kernel_half); // of `KernelHalf::loaded`
-/// let never_loaded = SpaceOptions::without_kernel_half(Levels::Four);
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct SpaceOptions {
-    /// The kernel half that every new root gets, and how many levels it has.
-    pub kernel_half: KernelHalf,
-    /// Reads the rights of the running thread's protection keys (the PKRU register), where keys are in use.
-    pub key_rights: Option<fn() -> KeyRights>,
-}
-
-impl SpaceOptions {
-    /// Spaces whose roots have this kernel half. Nothing else is out of the ordinary.
-    #[must_use]
-    pub const fn new(kernel_half: KernelHalf) -> Self {
-        Self { kernel_half, key_rights: None }
-    }
-
-    /// Spaces that no processor can run in: see [`KernelHalf::none`].
-    #[must_use]
-    pub const fn without_kernel_half(levels: Levels) -> Self {
-        Self::new(KernelHalf::none(levels))
-    }
-
-    const fn levels(&self) -> Levels {
-        self.kernel_half.levels()
-    }
-}
 
 /// One process's address space.
 ///
@@ -91,6 +58,8 @@ pub struct UserSpace<K: Env, C = Unlimited> {
     options: SpaceOptions,
     budget: C,
     tag: AtomicU64,
+    /// How far VMAs may grow.
+    pub(super) growth: AtomicU64,
     /// How often an unmap was deferred since none waited.
     pub(super) deferrals: AtomicU64,
     ended: bool,
@@ -141,7 +110,8 @@ impl<K: Env, C> UserSpace<K, C> {
         // code; it is freed only by `drop`, and its user half is reached only through `mm`.
         let mm = unsafe { Mm::new(kernel, root, options.levels()) };
         let (vmas, tag, deferrals) = (MmLock::new(RwLock::new(vmas)), AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { mm, vmas, options, budget, tag, deferrals, ended: false })
+        let growth = AtomicU64::new(Growth::DEFAULT.packed());
+        Ok(Self { mm, vmas, options, budget, tag, growth, deferrals, ended: false })
     }
 
     /// The kernel.
@@ -320,6 +290,7 @@ impl<K: Env, C> UserSpace<K, C> {
         let inherited = vmas.try_fork().map_err(|_| ForkError::NoMemory)?;
         let child = Self::with_vma_map(self.env().clone(), self.options, budget, inherited);
         let child = child.map_err(|_| ForkError::NoMemory)?;
+        child.set_growth(self.growth());
         {
             let inherited = child.vmas.write_beside(self.env().extras(), &vmas);
             tell_mapped(self.env(), inherited.iter());
@@ -336,7 +307,14 @@ impl<K: Env, C> UserSpace<K, C> {
     #[inline]
     pub fn fault(&self, fault: Fault) -> Result<FaultOutcome, FaultError> {
         let section = self.vmas.read(self.env().extras())?;
-        fault_in_vmas(&self.mm, &Looked { vmas: &section, found: section.slot().map(ReaderSlot::found) }, fault)
+        let vmas = Looked { vmas: &section, found: section.slot().map(ReaderSlot::found) };
+        match vmas.vma_at(PageAddr::containing(fault.address)) {
+            Some(vma) => fault_in_vma(&self.mm, &vmas, vma.terms(), fault),
+            None => {
+                drop(section);
+                self.fault_outside(fault)
+            }
+        }
     }
 
     /// Whom the kernel's [`PinLedger`] names for pins of this address space from now on; 0 at first, and for a child of fork.
@@ -383,6 +361,10 @@ unsafe impl<K: Env, C: PinBudget> AddressSpace for UserSpace<K, C> {
         let section = self.vmas.read(self.env().extras())?;
         look(&Looked { vmas: &section, found: section.slot().map(ReaderSlot::found) });
         Ok(())
+    }
+
+    fn grow(&self, page: PageAddr, access: Access) -> Result<(), GrowError> {
+        self.grow_to(page, access)
     }
 
     #[inline]

@@ -10,7 +10,8 @@ use pagepin::paging::TableError;
 use pagepin::pin::{OutOfRange, PinError, RegisterError, UserVecError};
 use pagepin::space::{ForkError, MergeError, ProtectError, SpaceError, ZapError};
 use pagepin::{
-    BudgetExceeded, ForeignFault, NotReady, ObjectError, PageAddr, RangeError, Reentered, TokenError, VmaError,
+    BudgetExceeded, ForeignFault, GrowError, NotReady, ObjectError, PageAddr, RangeError, Reentered, TokenError,
+    VmaError,
 };
 
 /// Each error with a part of its text that no other variant has.
@@ -50,6 +51,8 @@ fn every_variant_explains_itself() {
     explains(&[
         (FaultError::Address(RangeError::KernelHalf), "kernel half"),
         (FaultError::NoVma, "no VMA"),
+        (FaultError::GuardGap, "too near"),
+        (FaultError::GrowthLimit, "as many pages"),
         (FaultError::AccessDenied, "does not permit"),
         (FaultError::ProtectionKey, "key"),
         (FaultError::Foreign, "foreign"),
@@ -69,6 +72,13 @@ fn every_variant_explains_itself() {
         (TokenError::Lost, "lost"),
         (TokenError::NoMemory, "no memory"),
         (TokenError::NotReady(NotReady(1)), "not there yet"),
+    ]);
+    explains(&[
+        (GrowError::NoVma, "none grows"),
+        (GrowError::AccessDenied, "does not permit"),
+        (GrowError::GuardGap, "too near"),
+        (GrowError::Limit, "as many pages"),
+        (GrowError::Reentered(Reentered), "section of an mm lock"),
     ]);
     explains(&[(BudgetExceeded, "budget")]);
     explains(&[(Reentered, "inside a section of an mm lock")]);
@@ -226,6 +236,8 @@ fn no_cause_is_lost_on_the_way_out() {
     let faults = [
         (FaultError::Address(RangeError::Wraps), PinError::Range(RangeError::Wraps)),
         (FaultError::NoVma, PinError::NoVma),
+        (FaultError::GuardGap, PinError::NoVma),
+        (FaultError::GrowthLimit, PinError::NoVma),
         (FaultError::AccessDenied, PinError::AccessDenied),
         (FaultError::ProtectionKey, PinError::ProtectionKey),
         (FaultError::Foreign, PinError::NotPinnable),
@@ -282,6 +294,8 @@ fn every_error_has_a_number_of_linux() {
     counts.iter().for_each(|(error, number)| assert_eq!(error.errno(), *number, "{error:?}"));
     let faults = [
         (FaultError::NoVma, fault),
+        (FaultError::GuardGap, fault),
+        (FaultError::GrowthLimit, memory),
         (FaultError::AccessDenied, access),
         (FaultError::ProtectionKey, access),
         (FaultError::Foreign, fault),

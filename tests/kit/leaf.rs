@@ -37,7 +37,7 @@ impl Leaf {
         self.bits & (SPECIAL | BORROWED) != SPECIAL
     }
 
-    /// Its frame is an object's, and the VMA is private.
+    /// Its frame is an object's, and the VMA is private; or the VMA is unpinnable.
     pub(crate) fn is_borrowed(&self) -> bool {
         self.bits & (SPECIAL | BORROWED) == SPECIAL | BORROWED
     }

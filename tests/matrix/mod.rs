@@ -31,12 +31,16 @@ pub(crate) enum Kind {
     Copied,
     /// A page of an object, shown in a shared VMA.
     Shared,
+    /// Written by its process, in a VMA that nobody may pin.
+    Secret,
+    /// A page of an object, shown in a shared VMA that nobody may pin.
+    SharedSecret,
     /// Registers of a device.
     Foreign,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Base,
         Self::Untouched,
         Self::Zero,
@@ -47,12 +51,24 @@ impl Kind {
         Self::Borrowed,
         Self::Copied,
         Self::Shared,
+        Self::Secret,
+        Self::SharedSecret,
         Self::Foreign,
     ];
 
     /// Whether the VMA shows an object.
     pub(crate) fn shows_object(self) -> bool {
-        matches!(self, Self::Borrowed | Self::Copied | Self::Shared)
+        matches!(self, Self::Borrowed | Self::Copied) || self.is_shared()
+    }
+
+    /// Whether what is written there is the object's.
+    pub(crate) fn is_shared(self) -> bool {
+        matches!(self, Self::Shared | Self::SharedSecret)
+    }
+
+    /// Whether nobody takes hold of it.
+    pub(crate) fn is_unpinnable(self) -> bool {
+        matches!(self, Self::Secret | Self::SharedSecret | Self::Foreign)
     }
 }
 
@@ -159,7 +175,7 @@ impl Act {
 
     fn makes_sense(self, kind: Kind) -> bool {
         match self {
-            Self::WriteBack => kind == Kind::Shared,
+            Self::WriteBack => kind.is_shared(),
             Self::Truncate => kind.shows_object(),
             Self::Merge | Self::SwapOut | Self::Relocate => kind != Kind::Foreign,
             _ => true,
@@ -261,7 +277,7 @@ pub(crate) fn play(case: &Case, world: &mut impl World) -> bool {
     }
     let held = world.hold(holder, hold);
     assert!(held || reference.may_refuse(hold, fork == Fork::BeforeTheHold), "refused");
-    assert!(!held || kind != Kind::Foreign, "held");
+    assert!(!held || !kind.is_unpinnable(), "held");
     if held {
         reference.hold(holder, hold);
         reference.compare_device(world.device_read());

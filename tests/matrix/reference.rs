@@ -37,7 +37,8 @@ pub(super) struct Reference {
 
 impl Reference {
     pub(super) fn new(kind: Kind) -> Self {
-        let written = !matches!(kind, Kind::Untouched | Kind::Zero | Kind::Borrowed | Kind::Shared | Kind::Foreign);
+        let untouched = matches!(kind, Kind::Untouched | Kind::Zero | Kind::Borrowed | Kind::Foreign);
+        let written = !untouched && !kind.is_shared();
         let parent = Page { own: written.then_some(FIRST), given_up: false };
         Self { kind, pages: [Some(parent), None], object: kind.shows_object().then_some(OBJECTS), held: None }
     }
@@ -59,7 +60,7 @@ impl Reference {
 
     pub(super) fn write(&mut self, side: Side, byte: u8) -> bool {
         let Some(page) = &mut self.pages[side as usize] else { return false };
-        if self.kind == Kind::Shared {
+        if self.kind.is_shared() {
             self.object = self.object.map(|_| byte);
             return self.object.is_some();
         }
@@ -78,7 +79,7 @@ impl Reference {
     /// Whether this hold need not be granted: registers never are, and the form that never takes a lock takes what is there, and alone.
     pub(super) fn may_refuse(&self, hold: Hold, shared: bool) -> bool {
         let at_once = matches!(self.kind, Kind::Base | Kind::Moved | Kind::Copied) && !shared;
-        self.kind == Kind::Foreign || (hold.form == Form::FastOnly && !at_once)
+        self.kind.is_unpinnable() || (hold.form == Form::FastOnly && !at_once)
     }
 
     pub(super) fn hold(&mut self, side: Side, hold: Hold) {

@@ -92,9 +92,9 @@ impl Resident {
         for leaf in leaves_of(tables, chunk) {
             let counter = match word_of(tables, leaf.frame()) {
                 _ if leaf.entry.is_token() => &mut self.swapped,
-                _ if leaf.entry.is_borrowed() => &mut self.object,
+                Some(word) if leaf.entry.is_borrowed() && word.kind != FrameKind::Anonymous => &mut self.object,
                 _ if leaf.entry.is_special() && zero == Some(leaf.frame()) => &mut self.zero,
-                _ if leaf.entry.is_special() => &mut self.foreign,
+                _ if leaf.entry.is_special() && !leaf.entry.is_borrowed() => &mut self.foreign,
                 Some(word) if matches!(word.kind, FrameKind::File | FrameKind::Device) => &mut self.object,
                 Some(word) if word.exclusive => &mut self.exclusive,
                 _ => &mut self.shared,

@@ -93,6 +93,11 @@ impl VmaMap {
         first.iter().chain(others).take_while(move |vma| vma.start() < end)
     }
 
+    /// The VMA that contains `page`, or else the next.
+    pub(super) fn next_from(&self, page: PageAddr) -> Option<&Vma> {
+        self.get(self.place(page))
+    }
+
     /// The first stretch in `start..end` of VMAs that are `wanted`, without a hole; no more than `most` VMAs are looked at for it,
     /// where it is long.
     pub(super) fn next_part(
@@ -334,6 +339,14 @@ impl VmaMap {
     /// Whether pages may be pinned of VMAs that wait to be unmapped.
     pub(super) fn is_deferring(&self) -> bool {
         self.deferring != 0
+    }
+
+    /// Makes the VMA after `page` begin there, which nothing lies between.
+    pub(super) fn extend_down(&mut self, page: PageAddr) {
+        let place = self.place(page);
+        if let Some(vma) = self.get(place).copied() {
+            self.put(place, vma.extended_down(page));
+        }
     }
 
     fn split_at(&mut self, page: PageAddr) {

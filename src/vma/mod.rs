@@ -2,14 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use core::fmt;
-
-use bitflags::bitflags;
+mod options;
 
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::MemoryType;
-use crate::errno::{EACCES, EINVAL, EOVERFLOW};
 use crate::rights::Rights;
+use options::KEYS;
+pub use options::{MapOptions, VmaError, VmaFlags};
 
 /// A number by which the kernel's [`Objects`](crate::Objects) know a file, a memfd, or any other thing that has pages of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,134 +67,6 @@ impl Backing {
     }
 }
 
-bitflags! {
-    /// What an operation does otherwise with a VMA.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub struct VmaFlags: u8 {
-        /// A child gets neither the VMA nor its pages (`VM_DONTCOPY` on Linux). A parent that lends pages to a device spares
-        /// fork the copies.
-        const DONT_FORK = 1 << 0;
-        /// A child gets the VMA, and zeroes in it (`VM_WIPEONFORK`). For keys and the state of random generators.
-        const WIPE_ON_FORK = 1 << 1;
-        /// Taking the right to write, or all rights, from a page that is pinned, for reading or writing, is refused. Without it rights
-        /// are user code's alone, and a device keeps what it was given, as on Linux. A pin that is being taken at the same
-        /// moment may come before or after.
-        const REFUSE_PROTECT_PINNED = 1 << 2;
-        /// Unmapping or discarding a page that is pinned is refused. Without it, and the next, the page goes, its frame
-        /// stays as long as the pin, and the caller is told which. As with protect, a pin may be taken at the same moment.
-        const REFUSE_UNMAP_PINNED = 1 << 3;
-        /// Unmapping a page that is pinned is deferred: nobody may access the VMA from then on, and no child gets it, but its addresses
-        /// stay taken and its pages stay where they are until none is pinned any more and the kernel calls
-        /// [`finish_deferred`](crate::space::UserSpace::finish_deferred). Discarding such a page is refused.
-        const DEFER_UNMAP_PINNED = 1 << 4;
-        /// An unmap of it waits. Set by the unmap, and by nobody else.
-        const UNMAP_DEFERRED = 1 << 5;
-    }
-}
-
-/// Protection keys that an entry has room for.
-const KEYS: u8 = 16;
-
-/// What a new mapping may do. Checked where it becomes a [`Vma`].
-///
-/// ```
-/// use pagepin::{MapOptions, Rights};
-/// let read_now_write_later = MapOptions::new(Rights::READ).max_rights(Rights::READ | Rights::WRITE).key(3);
-/// ```
-///
-/// ```
-/// use pagepin::{MapOptions, Rights, VmaFlags};
-/// let heap = MapOptions::new(Rights::READ | Rights::WRITE).flags(VmaFlags::WIPE_ON_FORK).data(7); // 7: the kernel's own number
-/// assert!(!heap.max_rights(Rights::READ).eq(&heap));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MapOptions {
-    rights: Rights,
-    max_rights: Rights,
-    key: u8,
-    flags: VmaFlags,
-    data: u16,
-}
-
-impl MapOptions {
-    /// `rights` now, any later; protection key 0, no flags.
-    #[must_use]
-    pub const fn new(rights: Rights) -> Self {
-        Self { rights, max_rights: Rights::all(), key: 0, flags: VmaFlags::empty(), data: 0 }
-    }
-
-    /// The rights that the mapping may ever be given (`VM_MAYREAD` and the like on Linux).
-    #[must_use]
-    pub const fn max_rights(self, max_rights: Rights) -> Self {
-        Self { max_rights, ..self }
-    }
-
-    /// The protection key of its pages (0..16).
-    #[must_use]
-    pub const fn key(self, key: u8) -> Self {
-        Self { key, ..self }
-    }
-
-    /// What operations do otherwise with it.
-    #[must_use]
-    pub const fn flags(self, flags: VmaFlags) -> Self {
-        Self { flags, ..self }
-    }
-
-    /// A number of the kernel's own: what the mapping is for, or the place in a table where more is written about it; there are as
-    /// many as an address space may have VMAs. It stays with the VMA through splits and forks, and VMAs with different
-    /// numbers are not joined.
-    #[must_use]
-    pub const fn data(self, data: u16) -> Self {
-        Self { data, ..self }
-    }
-}
-
-impl From<Rights> for MapOptions {
-    fn from(rights: Rights) -> Self {
-        Self::new(rights)
-    }
-}
-
-/// Why there can be no such [`Vma`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum VmaError {
-    /// More rights than it may ever be given.
-    RightsExceedMax,
-    /// There are 16 protection keys.
-    InvalidKey,
-    /// Only private memory can be wiped on fork, an unmap is refused or deferred and not both, and nobody asks for one that waits.
-    InvalidFlags,
-    /// An object has no page of such a number.
-    PageOverflow,
-}
-
-impl VmaError {
-    /// The nearest Linux error number (positive).
-    #[must_use]
-    pub const fn errno(self) -> i32 {
-        match self {
-            Self::RightsExceedMax => EACCES,
-            Self::InvalidKey | Self::InvalidFlags => EINVAL,
-            Self::PageOverflow => EOVERFLOW,
-        }
-    }
-}
-
-impl fmt::Display for VmaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::RightsExceedMax => "more rights than the VMA may be given",
-            Self::InvalidKey => "there is no such protection key",
-            Self::InvalidFlags => "flags that contradict each other or the kind of memory",
-            Self::PageOverflow => "beyond the last page that an object can have",
-        })
-    }
-}
-
-impl core::error::Error for VmaError {}
-
 /// A stretch of pages with the same rights and backing.
 ///
 /// It has at least one page, a protection key that there is, and no right beyond its `max_rights`.
@@ -250,11 +121,11 @@ impl Terms {
     }
     #[inline(always)]
     pub(crate) const fn key(self) -> u8 {
-        self.options.key
+        self.options.key_and_flags.key()
     }
     #[inline(always)]
     pub(crate) const fn is_anonymous(self) -> bool {
-        self.filling.is(Filling::ANONYMOUS)
+        self.filling.is_anonymous()
     }
     #[inline(always)]
     pub(crate) const fn is_foreign(self) -> bool {
@@ -263,12 +134,32 @@ impl Terms {
     /// As [`Backing::is_shared`].
     #[inline(always)]
     pub(crate) const fn is_shared(self) -> bool {
-        self.filling.is(Filling::SHARED_OBJECT)
+        self.filling.has(Filling::SHARED)
     }
     /// As [`Backing::is_private`].
     #[inline(always)]
     pub(crate) const fn is_private(self) -> bool {
-        self.filling.is(Filling::ANONYMOUS) || self.filling.is(Filling::PRIVATE_OBJECT)
+        !self.filling.has(Filling::SHARED | Filling::FOREIGN)
+    }
+    /// Nobody pins its pages: [`VmaFlags::UNPINNABLE`].
+    #[inline(always)]
+    pub(crate) const fn is_unpinnable(self) -> bool {
+        self.filling.has(Filling::UNPINNABLE)
+    }
+    /// Pages of an object fill it.
+    #[inline(always)]
+    pub(crate) const fn is_object(self) -> bool {
+        self.filling.is_object()
+    }
+    /// Anonymous, and pinned as any other: one look.
+    #[inline(always)]
+    pub(crate) const fn is_plain(self) -> bool {
+        self.filling.kind == 0
+    }
+    /// The same of one that is known not to be [unpinnable](Self::is_unpinnable).
+    #[inline(always)]
+    pub(crate) const fn pinnable(self) -> Self {
+        Self { filling: Filling { kind: self.filling.kind & !Filling::UNPINNABLE, ..self.filling }, ..self }
     }
 
     /// The same for a fault whose page is to stay where it is: new frames are taken where they may.
@@ -291,35 +182,49 @@ impl Terms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 struct Filling {
+    /// The bits below; none: anonymous.
     kind: u8,
     /// Of foreign memory. All other is write-back, so that in [`Terms`] this has room for [`STAYS`](Self::STAYS).
     memory: MemoryType,
 }
 
 impl Filling {
-    const ANONYMOUS: Self = Self { kind: 0, memory: MemoryType::WRITE_BACK };
-    const PRIVATE_OBJECT: Self = Self { kind: 1, memory: MemoryType::WRITE_BACK };
-    const SHARED_OBJECT: Self = Self { kind: 2, memory: MemoryType::WRITE_BACK };
+    /// An object's pages, and that they are shared.
+    const OBJECT: u8 = 1 << 0;
+    const SHARED: u8 = 1 << 1;
+    const FOREIGN: u8 = 1 << 2;
+    /// As the flag of this name says, which it stays with, for who asks about both at once.
+    const UNPINNABLE: u8 = 1 << 3;
+
     /// Of memory that is not foreign: pages are about to be pinned for long.
     const STAYS: MemoryType = MemoryType::UNCACHED;
 
+    const fn own(kind: u8) -> Self {
+        Self { kind, memory: MemoryType::WRITE_BACK }
+    }
+
     const fn foreign(memory: MemoryType) -> Self {
-        Self { kind: 3, memory }
+        Self { kind: Self::FOREIGN, memory }
     }
 
     #[inline(always)]
-    const fn is(self, other: Self) -> bool {
-        self.kind == other.kind
+    const fn has(self, kind: u8) -> bool {
+        self.kind & kind != 0
+    }
+
+    #[inline(always)]
+    const fn is_anonymous(self) -> bool {
+        !self.has(Self::OBJECT | Self::FOREIGN)
     }
 
     #[inline(always)]
     const fn is_foreign(self) -> bool {
-        self.kind == 3
+        self.has(Self::FOREIGN)
     }
 
     #[inline(always)]
     const fn is_object(self) -> bool {
-        self.is(Self::PRIVATE_OBJECT) || self.is(Self::SHARED_OBJECT)
+        self.has(Self::OBJECT)
     }
 }
 
@@ -332,20 +237,24 @@ impl Vma {
     /// [`VmaError`].
     pub fn new(range: UserRange, backing: Backing, options: impl Into<MapOptions>) -> Result<Self, VmaError> {
         let options = options.into();
-        if options.key >= KEYS {
+        let flags = options.key_and_flags.flags();
+        if options.key_and_flags.key() >= KEYS {
             return Err(VmaError::InvalidKey);
         }
-        let (filling, object, page) = match backing {
-            Backing::Anonymous => (Filling::ANONYMOUS, 0, 0),
+        let (mut filling, object, page) = match backing {
+            Backing::Anonymous => (Filling::own(0), 0, 0),
             Backing::Foreign(memory) => (Filling::foreign(memory), 0, 0),
-            Backing::Object { id, page, shared: false } => (Filling::PRIVATE_OBJECT, id.0, page),
-            Backing::Object { id, page, shared: true } => (Filling::SHARED_OBJECT, id.0, page),
+            Backing::Object { id, page, shared: false } => (Filling::own(Filling::OBJECT), id.0, page),
+            Backing::Object { id, page, shared: true } => (Filling::own(Filling::OBJECT | Filling::SHARED), id.0, page),
         };
+        if flags.contains(VmaFlags::UNPINNABLE) {
+            filling.kind |= Filling::UNPINNABLE;
+        }
         if filling.is_object() && range.pages() > u64::from(u32::MAX - page) {
             return Err(VmaError::PageOverflow);
         }
         let vma = Self { start: range.first_page(), end: range.end_page(), options, filling, object, page };
-        vma.with_rights(options.rights)?.with_flags(options.flags)
+        vma.with_rights(options.rights)?.with_flags(flags)
     }
 
     /// First page.
@@ -389,13 +298,11 @@ impl Vma {
     #[inline(always)]
     pub const fn backing(&self) -> Backing {
         match self.filling {
-            Filling::ANONYMOUS => Backing::Anonymous,
+            anonymous if anonymous.is_anonymous() => Backing::Anonymous,
             foreign if foreign.is_foreign() => Backing::Foreign(foreign.memory),
-            object => Backing::Object {
-                id: ObjectId(self.object),
-                page: self.page,
-                shared: object.is(Filling::SHARED_OBJECT),
-            },
+            object => {
+                Backing::Object { id: ObjectId(self.object), page: self.page, shared: object.has(Filling::SHARED) }
+            }
         }
     }
 
@@ -429,14 +336,14 @@ impl Vma {
     #[must_use]
     #[inline(always)]
     pub const fn key(&self) -> u8 {
-        self.options.key
+        self.options.key_and_flags.key()
     }
 
     /// What operations do otherwise with it.
     #[must_use]
     #[inline(always)]
     pub const fn flags(&self) -> VmaFlags {
-        self.options.flags
+        self.options.key_and_flags.flags()
     }
 
     /// The kernel's own number: see [`MapOptions::data`].
@@ -448,7 +355,7 @@ impl Vma {
     /// Whether a child of fork gets the pages with the VMA. It finds those of an object that is shared when it wants them.
     #[must_use]
     pub const fn pages_are_inherited(&self) -> bool {
-        !self.options.flags.intersects(VmaFlags::DONT_FORK.union(VmaFlags::WIPE_ON_FORK)) && !self.terms().is_shared()
+        !self.flags().intersects(VmaFlags::DONT_FORK.union(VmaFlags::WIPE_ON_FORK)) && !self.terms().is_shared()
     }
 
     /// Pages in the VMA.
@@ -480,11 +387,13 @@ impl Vma {
     /// [`VmaError::InvalidFlags`].
     pub fn with_flags(self, flags: VmaFlags) -> Result<Self, VmaError> {
         let both = VmaFlags::REFUSE_UNMAP_PINNED.union(VmaFlags::DEFER_UNMAP_PINNED);
-        let wipes_foreign = flags.contains(VmaFlags::WIPE_ON_FORK) && !self.terms().is_anonymous();
-        if wipes_foreign || flags.contains(both) || flags.contains(VmaFlags::UNMAP_DEFERRED) {
+        let only_anonymous = VmaFlags::WIPE_ON_FORK.union(VmaFlags::GROWS_DOWN);
+        let other_kind = flags.intersects(only_anonymous) && !self.terms().is_anonymous();
+        let other_pages = flags.contains(VmaFlags::UNPINNABLE) != self.terms().is_unpinnable();
+        if other_kind || other_pages || flags.contains(both) || flags.contains(VmaFlags::UNMAP_DEFERRED) {
             return Err(VmaError::InvalidFlags);
         }
-        Ok(Self { options: MapOptions { flags, ..self.options }, ..self })
+        Ok(Self { options: self.options.flags(flags), ..self })
     }
 
     /// The same pages while their unmap waits for pins: for nobody to access or inherit.
@@ -498,8 +407,8 @@ impl Vma {
     /// ```
     #[must_use]
     pub const fn with_unmap_deferred(self) -> Self {
-        let flags = self.options.flags.union(VmaFlags::UNMAP_DEFERRED).union(VmaFlags::DONT_FORK);
-        let options = MapOptions { rights: Rights::empty(), max_rights: Rights::empty(), flags, ..self.options };
+        let flags = self.flags().union(VmaFlags::UNMAP_DEFERRED).union(VmaFlags::DONT_FORK);
+        let options = MapOptions { rights: Rights::empty(), max_rights: Rights::empty(), ..self.options.flags(flags) };
         Self { options, ..self }
     }
 
@@ -517,6 +426,12 @@ impl Vma {
         if end < upper.end { Some(upper.split_at(end)?.0) } else { Some(upper) }
     }
 
+    /// The same with pages below it, down to `start`. Of anonymous memory, which has no numbers of pages.
+    #[cfg(feature = "alloc")]
+    pub(crate) const fn extended_down(self, start: PageAddr) -> Self {
+        Self { start, ..self }
+    }
+
     /// The same at other addresses.
     #[cfg(feature = "alloc")]
     pub(crate) const fn moved_to(self, start: PageAddr) -> Self {
@@ -529,7 +444,7 @@ impl Vma {
     pub fn try_join(self, upper: Self) -> Option<Self> {
         let alike = (self.options, self.filling, self.object) == (upper.options, upper.filling, upper.object);
         let follows = self.object_page(self.end).is_none_or(|(_, page)| page == upper.page);
-        let waits = self.options.flags.contains(VmaFlags::UNMAP_DEFERRED);
+        let waits = self.flags().contains(VmaFlags::UNMAP_DEFERRED);
         (self.end == upper.start && alike && follows && !waits).then_some(Self { end: upper.end, ..self })
     }
 }
