@@ -13,4 +13,6 @@ pub(crate) use machine::add_on_this_cpu;
 pub(crate) use machine::user_copy;
 pub(crate) use machine::{copy_frames, read_bytes, write_bytes, zero_frames};
 pub(crate) use x86_64::{Demand, ENTRIES, NewRights, PHYSICAL_END};
-pub use x86_64::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, MemoryType, SOFTWARE_BITS, Token};
+pub use x86_64::{
+    Entry, EntryChange, KERNEL_BITS, KeyRights, LeafSize, Level, Levels, MemoryType, SOFTWARE_BITS, Token,
+};

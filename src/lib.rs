@@ -134,7 +134,7 @@ pub use adapters::{
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 pub use adapters::{CurrentSpace, HasSpace, InterruptsOff, PageFault, Share, SingleCpu};
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, PageAddr, Pfn, RangeError, UserHalf, UserRange};
-pub use arch::{Entry, EntryChange, KeyRights, LeafSize, Level, Levels, MemoryType, SOFTWARE_BITS, Token};
+pub use arch::{Entry, EntryChange, KERNEL_BITS, KeyRights, LeafSize, Level, Levels, MemoryType, SOFTWARE_BITS, Token};
 #[doc(hidden)]
 pub use env::EntryCell;
 pub use env::{

@@ -4,7 +4,7 @@ use core::fmt;
 
 use static_assertions::const_assert;
 
-use super::software_bits::{BORROWED, FORK_EXCLUSIVE, FORK_WRITABLE, PROT_NONE, SPECIAL};
+use super::software_bits::{BORROWED, FORK_EXCLUSIVE, FORK_WRITABLE, KERNEL_BITS, PROT_NONE, SPECIAL};
 use super::{EntryChange, KeyRights, LeafSize, Level, MemoryType, Token};
 use crate::addr::Pfn;
 use crate::frame::Shared;
@@ -175,6 +175,42 @@ impl Entry {
             Some(memory) => memory,
             None => MemoryType::WRITE_BACK,
         }
+    }
+
+    /// The kernel's own bits, in their places: see [`KERNEL_BITS`](crate::KERNEL_BITS).
+    ///
+    /// ```
+    /// use pagepin::{Entry, KERNEL_BITS, LeafSize, Pfn, Rights};
+    /// let leaf = Entry::leaf(Pfn::new(0x42), LeafSize::Size4KiB, Rights::READ, 0);
+    /// let lowest = 1 << KERNEL_BITS.trailing_zeros();
+    /// let marked = leaf.with_kernel_bits(lowest);
+    /// assert_eq!((marked.kernel_bits(), marked.with_kernel_bits(0)), (lowest, leaf));
+    /// assert_eq!(leaf.with_kernel_bits(u64::MAX).kernel_bits(), KERNEL_BITS);
+    /// ```
+    #[must_use]
+    #[inline(always)]
+    pub const fn kernel_bits(self) -> u64 {
+        self.0 & KERNEL_BITS
+    }
+
+    /// The same with these bits of the kernel's own; others are left out.
+    ///
+    /// ```
+    /// # use pagepin::{Entry, KERNEL_BITS, Token};
+    /// let token = Token::new(7).unwrap();
+    /// let marked = Entry::token(token).with_kernel_bits(KERNEL_BITS);
+    /// assert_eq!(marked.as_token(), Some(token));
+    /// ```
+    #[must_use]
+    #[inline(always)]
+    pub const fn with_kernel_bits(self, bits: u64) -> Self {
+        Self(self.0 & !KERNEL_BITS | bits & KERNEL_BITS)
+    }
+
+    /// The same for the page that `old` was for: with its bits of the kernel's own. This one was just made, and has none.
+    #[inline(always)]
+    pub(crate) const fn in_place_of(self, old: Self) -> Self {
+        Self(self.0 | old.kernel_bits())
     }
 
     /// Hardware may use it.

@@ -20,5 +20,5 @@ pub(crate) use levels::ENTRIES;
 pub use levels::{LeafSize, Level, Levels};
 pub use memory_type::MemoryType;
 pub use protection_keys::KeyRights;
-pub use software_bits::SOFTWARE_BITS;
+pub use software_bits::{KERNEL_BITS, SOFTWARE_BITS};
 pub use token::Token;

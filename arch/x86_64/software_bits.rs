@@ -24,6 +24,21 @@ pub(super) const FORK_WRITABLE: u64 = 1 << SOFTWARE_BITS[3];
 /// user space has given up.
 pub(super) const BORROWED: u64 = 1 << SOFTWARE_BITS[4];
 
+/// The bits of an entry that belong to the kernel: those that hardware leaves to software and [`SOFTWARE_BITS`] does not name. By default
+/// bits 54 to 58. What the kernel writes there, in a leaf or a token, means nothing to the crate and stays: through protect, move, swap-out and
+/// back, relocation, merge and copies, and in a child of fork. It goes when the page goes, by unmap, discard or truncation.
+///
+/// A kernel sets them where it fills an entry ([`Vmas::fault_foreign`](crate::Vmas::fault_foreign)), or with the mm lock held exclusively, in entries that
+/// are not empty ([`Entry::with_kernel_bits`](crate::Entry::with_kernel_bits)).
+pub const KERNEL_BITS: u64 = {
+    let (mut free, mut i) = (0b111 << 9 | 0x7f << 52, 0);
+    while i < SOFTWARE_BITS.len() {
+        free &= !(1 << SOFTWARE_BITS[i]);
+        i += 1;
+    }
+    free
+};
+
 const fn parse(list: &[u8]) -> [u32; 5] {
     let (mut bits, mut slot, mut i) = ([0; 5], 0, 0);
     while i < list.len() {

@@ -127,7 +127,7 @@ impl<'k, K: Env> Copies<'k, K> {
             return Err(Unresolved::NoMemory);
         };
         self.seen[self.prepared] = slot.entry;
-        self.new[self.prepared] = leaf(copy, LeafSize::Size4KiB, vma, writable);
+        self.new[self.prepared] = leaf(copy, LeafSize::Size4KiB, vma, writable).in_place_of(slot.entry);
         self.originals[self.prepared] = frame;
         self.prepared += 1;
         Ok(true)

@@ -129,7 +129,7 @@ fn bring<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, terms: Terms) -> Change
     };
     match too_early.unwrap_or_else(|| tokens.bring(env, token)) {
         Ok(frame) => {
-            let entry = leaf(frame, LeafSize::Size4KiB, terms, false);
+            let entry = leaf(frame, LeafSize::Size4KiB, terms, false).in_place_of(slot.entry);
             // SAFETY: a leaf of the lowest level, whose reference came with the frame; it is read-only.
             unsafe { broken.fill(entry) };
             tokens.release(env, token);

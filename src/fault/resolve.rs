@@ -388,7 +388,7 @@ fn copy<'k, K: Env>(
         },
     };
     let copy = copy.ok_or(Unresolved::NoMemory)?;
-    let entry = leaf(copy.frame(), size, vma, writable);
+    let entry = leaf(copy.frame(), size, vma, writable).in_place_of(slot.entry);
     // SAFETY: the slot was found under this lock, and the state said that it holds a leaf; published here and now.
     let Some(broken) = (unsafe { tables.break_leaf(slot) }) else { return LOOK_AGAIN };
     copy.into_entry();
@@ -418,7 +418,7 @@ fn copy_owned<K: Env>(
     // allocated, in this order, and nobody else knows it.
     unsafe { env.phys_map().copy_frames(broken.entry().leaf_frame(size), copy, size.order()) };
     // SAFETY: as in `copy`.
-    let old = unsafe { broken.flush().publish(leaf(copy, size, vma, writable)) };
+    let old = unsafe { broken.flush().publish(leaf(copy, size, vma, writable).in_place_of(slot.entry)) };
     old.release(env);
     Ok(Some(FaultOutcome::Copied))
 }

@@ -132,7 +132,9 @@ impl<'k, K: Env> Going<'k, K> {
         for ((entry, new), token) in self.entries.iter().zip(&mut self.new).zip(&self.tokens).take(taken) {
             let frame = self.env.frames().frame(entry.leaf_frame(LeafSize::Size4KiB));
             *new = match token {
-                Some(token) if frame.is_some_and(|frame| frame.word.try_share().is_ok()) => Entry::token(*token),
+                Some(token) if frame.is_some_and(|frame| frame.word.try_share().is_ok()) => {
+                    Entry::token(*token).in_place_of(*entry)
+                }
                 _ => *entry,
             };
         }

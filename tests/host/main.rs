@@ -74,6 +74,7 @@ mod frame_word;
 mod growth;
 mod inspect;
 mod ipi_shootdown;
+mod kernel_bits;
 mod kernel_half;
 mod layouts;
 mod lazily_freed;
