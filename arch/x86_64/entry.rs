@@ -207,6 +207,13 @@ impl Entry {
         Self(self.0 & !KERNEL_BITS | bits & KERNEL_BITS)
     }
 
+    /// The leaf of a copy, which is this mm's own, in place of this one: the same rights but for writing, the same key and bits of the kernel's.
+    #[inline(always)]
+    pub(crate) const fn of_copy(self, frame: Pfn, size: LeafSize, writable: bool) -> Self {
+        let entry = self.with_frame(frame, size).0 & !(SPECIAL | WRITABLE | DIRTY) | ACCESSED;
+        Self(if writable { entry | WRITABLE | DIRTY } else { entry })
+    }
+
     /// The same for the page that `old` was for: with its bits of the kernel's own. This one was just made, and has none.
     #[inline(always)]
     pub(crate) const fn in_place_of(self, old: Self) -> Self {

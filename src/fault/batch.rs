@@ -5,7 +5,7 @@
 //! back; so nobody waits for an entry while it owns one. The word of each copy is made with the pin in it, so no second walk
 //! has to count it.
 
-use super::resolve::{FrameRef, Unresolved, frame_for, hold, leaf, observe, observe_anonymous};
+use super::resolve::{FrameRef, Unresolved, frame_for, hold, observe, observe_anonymous};
 use super::{Action, Request, State, decide};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{self, Entry, LeafSize, Level};
@@ -127,7 +127,7 @@ impl<'k, K: Env> Copies<'k, K> {
             return Err(Unresolved::NoMemory);
         };
         self.seen[self.prepared] = slot.entry;
-        self.new[self.prepared] = leaf(copy, LeafSize::Size4KiB, vma, writable).in_place_of(slot.entry);
+        self.new[self.prepared] = slot.entry.of_copy(copy, LeafSize::Size4KiB, writable);
         self.originals[self.prepared] = frame;
         self.prepared += 1;
         Ok(true)

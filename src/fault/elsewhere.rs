@@ -5,7 +5,7 @@
 //! exchange from nothing; what is there already is owned first and decided then.
 
 use super::decision::{Action, Request};
-use super::resolve::{Unresolved, frame_for, leaf, observe, place_of, resolve_by_looking_again};
+use super::resolve::{Unresolved, frame_for, leaf, marked, observe, place_of, resolve_by_looking_again};
 use super::{FaultError, FaultOutcome, decide};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize};
@@ -129,7 +129,7 @@ fn bring<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, terms: Terms) -> Change
     };
     match too_early.unwrap_or_else(|| tokens.bring(env, token)) {
         Ok(frame) => {
-            let entry = leaf(frame, LeafSize::Size4KiB, terms, false).in_place_of(slot.entry);
+            let entry = marked(leaf(frame, LeafSize::Size4KiB, terms, false), terms).in_place_of(slot.entry);
             // SAFETY: a leaf of the lowest level, whose reference came with the frame; it is read-only.
             unsafe { broken.fill(entry) };
             tokens.release(env, token);
@@ -182,7 +182,7 @@ fn map_object<K: Env>(
     // SAFETY: found under this lock; the page lies in a VMA, and VMAs lie in the user half.
     let Some(at) = place_of(unsafe { tables.place_at(&slot, LeafSize::Size4KiB) })? else { return Ok(None) };
     let entry = leaf(held.frame, LeafSize::Size4KiB, terms, false);
-    let entry = if terms.is_shared() { entry } else { entry.borrowed() };
+    let entry = if terms.is_shared() { marked(entry, terms) } else { entry.borrowed() };
     // SAFETY: the place is of this size, under this lock; the reference goes to the entry, which is read-only.
     if unsafe { tables.fill(at, LeafSize::Size4KiB, entry) }.is_err() {
         return Ok(None);
@@ -206,7 +206,7 @@ fn copy_object<K: Env>(
         .ok_or(FaultError::NoMemory)?;
     // SAFETY: as in `map_object`.
     let Some(at) = place_of(unsafe { tables.place_at(&slot, LeafSize::Size4KiB) })? else { return Ok(None) };
-    let entry = leaf(copy.frame(), LeafSize::Size4KiB, terms, writable);
+    let entry = marked(leaf(copy.frame(), LeafSize::Size4KiB, terms, writable), terms);
     // SAFETY: as in `map_object`; the copy is exclusive.
     if unsafe { tables.fill(at, LeafSize::Size4KiB, entry) }.is_err() {
         return Ok(None);

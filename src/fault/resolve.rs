@@ -102,7 +102,7 @@ fn act_on_usual<'k, K: Env>(
     let entry = slot.entry;
     if entry.is_empty() {
         return match vma.is_plain() {
-            true => act(tables, slot, State::Empty, None, vma, request),
+            true => act::<_, false>(tables, slot, State::Empty, None, vma, request),
             false if vma.is_object() => Err(Unresolved::Elsewhere),
             false => LOOK_AGAIN,
         };
@@ -111,7 +111,7 @@ fn act_on_usual<'k, K: Env>(
         return LOOK_AGAIN;
     };
     let state = State::Anonymous { writable: entry.is_writable(), frame: view };
-    act(tables, slot, state, Some(frame), vma, request)
+    act::<_, false>(tables, slot, state, Some(frame), vma, request)
 }
 
 /// As [`resolve`], whatever is found, as often as it takes.
@@ -147,12 +147,13 @@ fn look_again<K: Env>(
         K::Relax::relax();
         return LOOK_AGAIN;
     };
-    act(&mut tables, slot, state, frame, vma, request)
+    act::<_, true>(&mut tables, slot, state, frame, vma, request)
 }
 
-/// What follows from what was found in `slot`. `None`: look again.
+/// What follows from what was found in `slot`. `None`: look again. `ANY`: the VMA may be unpinnable; otherwise that was seen not to be so, and is not
+/// asked once more.
 #[cfg_attr(not(debug_assertions), inline(always))]
-fn act<'k, K: Env>(
+fn act<'k, K: Env, const ANY: bool>(
     tables: &mut Tables<'k, K>,
     slot: Slot,
     state: State,
@@ -173,11 +174,11 @@ fn act<'k, K: Env>(
             LOOK_AGAIN
         }
         Action::MapZero => map_zero(tables, slot, vma),
-        Action::MapFresh { writable } => map_fresh(tables, slot, vma, writable),
+        Action::MapFresh { writable } => map_fresh::<_, ANY>(tables, slot, vma, writable),
         action @ (Action::Reuse | Action::Claim { .. }) => {
             Ok(keep(tables, slot, frame, action != Action::Claim { writable: false }))
         }
-        Action::Copy { writable } => copy(tables, slot, vma, frame, writable),
+        Action::Copy { writable } => copy::<_, ANY>(tables, slot, vma, frame, writable),
         Action::Bring | Action::MapObject | Action::CopyObject { .. } | Action::WriteObject => {
             Err(Unresolved::Elsewhere)
         }
@@ -274,8 +275,12 @@ pub(super) const fn frame_for(vma: Terms, size: LeafSize) -> FrameRequest {
 pub(super) fn leaf(frame: Pfn, size: LeafSize, vma: Terms, writable: bool) -> Entry {
     let mut rights = vma.rights();
     rights.set(Rights::WRITE, writable);
-    let entry = Entry::leaf(frame, size, rights, vma.key());
-    if vma.is_unpinnable() { entry.borrowed() } else { entry }
+    Entry::leaf(frame, size, rights, vma.key())
+}
+
+/// The leaf as it is in `vma`: with a mark, if nobody may pin it.
+pub(super) fn marked(leaf: Entry, vma: Terms) -> Entry {
+    if vma.is_unpinnable() { leaf.borrowed() } else { leaf }
 }
 
 /// Brings a page back that had lost all rights, read-only.
@@ -322,17 +327,17 @@ const LOOK_AGAIN: Result<Option<FaultOutcome>, Unresolved> = Ok(None);
 #[inline(never)]
 fn map_zero<K: Env>(tables: &mut Tables<'_, K>, slot: Slot, vma: Terms) -> Result<Option<FaultOutcome>, Unresolved> {
     let Some(zero) = tables.env().source().zero_frame() else {
-        return map_fresh(tables, slot, vma, false);
+        return map_fresh::<_, true>(tables, slot, vma, false);
     };
     // SAFETY: found under this lock; the page lies in a VMA, and VMAs lie in the user half.
     let Some(at) = place_of(unsafe { tables.place_at(&slot, LeafSize::Size4KiB) })? else { return LOOK_AGAIN };
-    let entry = leaf(zero, LeafSize::Size4KiB, vma.pinnable(), false).special();
+    let entry = leaf(zero, LeafSize::Size4KiB, vma, false).special();
     // SAFETY: the place is of this size, under this lock; a special entry owns no reference, and it is read-only.
     Ok(unsafe { tables.fill(at, LeafSize::Size4KiB, entry) }.is_ok().then_some(FaultOutcome::MappedZero))
 }
 
 #[inline(always)]
-fn map_fresh<K: Env>(
+fn map_fresh<K: Env, const ANY: bool>(
     tables: &mut Tables<'_, K>,
     slot: Slot,
     vma: Terms,
@@ -342,6 +347,7 @@ fn map_fresh<K: Env>(
     // SAFETY: found under this lock; the page lies in a VMA, and VMAs lie in the user half.
     let Some(at) = place_of(unsafe { tables.place_at(&slot, LeafSize::Size4KiB) })? else { return LOOK_AGAIN };
     let entry = leaf(frame.frame(), LeafSize::Size4KiB, vma, writable);
+    let entry = if ANY { marked(entry, vma) } else { entry };
     // SAFETY: the place is of this size, under this lock; the frame's one reference goes to the entry, and it was handed out
     // exclusive.
     if unsafe { tables.fill(at, LeafSize::Size4KiB, entry) }.is_err() {
@@ -366,7 +372,7 @@ pub(super) fn place_of(place: Result<EntryAddr, TableError>) -> Result<Option<En
 /// The copy is made with nothing owned, so that nobody waits for it. A plain reference keeps the frame what it is meanwhile: no
 /// mm can claim it, so nobody may write it, and it is not handed out again.
 #[inline(always)]
-fn copy<'k, K: Env>(
+fn copy<'k, K: Env, const ANY: bool>(
     tables: &mut Tables<'k, K>,
     slot: Slot,
     vma: Terms,
@@ -388,7 +394,8 @@ fn copy<'k, K: Env>(
         },
     };
     let copy = copy.ok_or(Unresolved::NoMemory)?;
-    let entry = leaf(copy.frame(), size, vma, writable).in_place_of(slot.entry);
+    let entry = slot.entry.of_copy(copy.frame(), size, writable);
+    let entry = if ANY { marked(entry, vma) } else { entry };
     // SAFETY: the slot was found under this lock, and the state said that it holds a leaf; published here and now.
     let Some(broken) = (unsafe { tables.break_leaf(slot) }) else { return LOOK_AGAIN };
     copy.into_entry();
@@ -418,7 +425,7 @@ fn copy_owned<K: Env>(
     // allocated, in this order, and nobody else knows it.
     unsafe { env.phys_map().copy_frames(broken.entry().leaf_frame(size), copy, size.order()) };
     // SAFETY: as in `copy`.
-    let old = unsafe { broken.flush().publish(leaf(copy, size, vma, writable).in_place_of(slot.entry)) };
+    let old = unsafe { broken.flush().publish(marked(slot.entry.of_copy(copy, size, writable), vma)) };
     old.release(env);
     Ok(Some(FaultOutcome::Copied))
 }

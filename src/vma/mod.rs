@@ -156,12 +156,6 @@ impl Terms {
     pub(crate) const fn is_plain(self) -> bool {
         self.filling.kind == 0
     }
-    /// The same of one that is known not to be [unpinnable](Self::is_unpinnable).
-    #[inline(always)]
-    pub(crate) const fn pinnable(self) -> Self {
-        Self { filling: Filling { kind: self.filling.kind & !Filling::UNPINNABLE, ..self.filling }, ..self }
-    }
-
     /// The same for a fault whose page is to stay where it is: new frames are taken where they may.
     pub(crate) const fn staying(self) -> Self {
         if self.is_foreign() {

@@ -80,6 +80,7 @@ fn no_form_takes_a_page<L: Layout>() {
         machine.put_pages(&process, A, 4, 20);
         process.move_pages(A, 4 * PAGE, FAR).unwrap();
         process.move_pages(FAR, 4 * PAGE, A).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|page| machine.get(&process, A + page * PAGE)), [20, 21, 22, 23]);
         for form in FORMS {
             for page in 0..4 {
                 for process in [&process, &child] {
