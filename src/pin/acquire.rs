@@ -14,7 +14,7 @@ use crate::env::{AddressSpace, Counted, DeviceFrames, Env, ExtraParts, Objects, 
 use crate::fault::{self, FaultError, FaultOutcome, Request, Unresolved};
 use crate::frame::Dirty;
 use crate::rights::Rights;
-use crate::vma::{Backing, Vma, VmaFlags};
+use crate::vma::{Backing, Vma};
 
 /// The drivers that own frames.
 type DevicesOf<K> = <<K as Env>::Extras as ExtraParts>::DeviceFrames;
@@ -357,8 +357,11 @@ impl<'a, S: AddressSpace + ?Sized> Wanted<'a, S> {
         if !fault::permits(vma.terms(), request) {
             return Err(PinError::AccessDenied);
         }
+        if vma.terms().is_plain() {
+            return Ok(request);
+        }
         match vma.backing() {
-            _ if vma.flags().contains(VmaFlags::UNPINNABLE) => Err(PinError::NotPinnable),
+            _ if vma.terms().is_unpinnable() => Err(PinError::NotPinnable),
             Backing::Foreign(_) => Err(PinError::NotPinnable),
             Backing::Object { id, shared: true, .. }
                 if LONG && A::WRITES && self.env().extras().objects().is_written_back(id) =>

@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 mod options;
+mod terms;
 
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::MemoryType;
 use crate::rights::Rights;
 use options::KEYS;
 pub use options::{MapOptions, VmaError, VmaFlags};
+pub(crate) use terms::Terms;
 
 /// A number by which the kernel's [`Objects`](crate::Objects) know a file, a memfd, or any other thing that has pages of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,136 +92,12 @@ impl Backing {
 pub struct Vma {
     // Before the addresses: behind them, the compiler copies a VMA in parts that overlap, and the loads of the copy wait for
     // two stores each, a quarter of a fault's time.
-    options: MapOptions,
-    filling: Filling,
-    /// Of an object: which, and its page at the VMA's first. Otherwise 0. Apart from [`Filling`], so that a VMA has 32 bytes.
+    terms: Terms,
+    /// Of an object: which, and its page at the VMA's first. Otherwise 0.
     object: u32,
     page: u32,
     start: PageAddr,
     end: PageAddr,
-}
-
-/// What of a VMA decides about a fault: its rights, its key, and what kind of thing fills it. Eight bytes, so that a fault copies no more
-/// of the VMA that it has found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub(crate) struct Terms {
-    options: MapOptions,
-    filling: Filling,
-}
-
-static_assertions::const_assert!(size_of::<Terms>() == 8);
-
-impl Terms {
-    #[inline(always)]
-    pub(crate) const fn rights(self) -> Rights {
-        self.options.rights
-    }
-    #[inline(always)]
-    pub(crate) const fn max_rights(self) -> Rights {
-        self.options.max_rights
-    }
-    #[inline(always)]
-    pub(crate) const fn key(self) -> u8 {
-        self.options.key_and_flags.key()
-    }
-    #[inline(always)]
-    pub(crate) const fn is_anonymous(self) -> bool {
-        self.filling.is_anonymous()
-    }
-    #[inline(always)]
-    pub(crate) const fn is_foreign(self) -> bool {
-        self.filling.is_foreign()
-    }
-    /// As [`Backing::is_shared`].
-    #[inline(always)]
-    pub(crate) const fn is_shared(self) -> bool {
-        self.filling.has(Filling::SHARED)
-    }
-    /// As [`Backing::is_private`].
-    #[inline(always)]
-    pub(crate) const fn is_private(self) -> bool {
-        !self.filling.has(Filling::SHARED | Filling::FOREIGN)
-    }
-    /// Nobody pins its pages: [`VmaFlags::UNPINNABLE`].
-    #[inline(always)]
-    pub(crate) const fn is_unpinnable(self) -> bool {
-        self.filling.has(Filling::UNPINNABLE)
-    }
-    /// Pages of an object fill it.
-    #[inline(always)]
-    pub(crate) const fn is_object(self) -> bool {
-        self.filling.is_object()
-    }
-    /// Anonymous, and pinned as any other: one look.
-    #[inline(always)]
-    pub(crate) const fn is_plain(self) -> bool {
-        self.filling.kind == 0
-    }
-    /// The same for a fault whose page is to stay where it is: new frames are taken where they may.
-    pub(crate) const fn staying(self) -> Self {
-        if self.is_foreign() {
-            return self;
-        }
-        Self { filling: Filling { memory: Filling::STAYS, ..self.filling }, ..self }
-    }
-
-    /// Whether it was made [`staying`](Self::staying). Not asked of foreign memory, for which no frame is taken.
-    #[inline(always)]
-    pub(crate) const fn stays(self) -> bool {
-        self.filling.memory.pat_index() == Filling::STAYS.pat_index()
-    }
-}
-
-/// A [`Backing`] without its numbers. No enum: the bits that say which it is would be taken apart and put together again with every copy of an
-/// `Option<Vma>`, which would keep its own tag in them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-struct Filling {
-    /// The bits below; none: anonymous.
-    kind: u8,
-    /// Of foreign memory. All other is write-back, so that in [`Terms`] this has room for [`STAYS`](Self::STAYS).
-    memory: MemoryType,
-}
-
-impl Filling {
-    /// An object's pages, and that they are shared.
-    const OBJECT: u8 = 1 << 0;
-    const SHARED: u8 = 1 << 1;
-    const FOREIGN: u8 = 1 << 2;
-    /// As the flag of this name says, which it stays with, for who asks about both at once.
-    const UNPINNABLE: u8 = 1 << 3;
-
-    /// Of memory that is not foreign: pages are about to be pinned for long.
-    const STAYS: MemoryType = MemoryType::UNCACHED;
-
-    const fn own(kind: u8) -> Self {
-        Self { kind, memory: MemoryType::WRITE_BACK }
-    }
-
-    const fn foreign(memory: MemoryType) -> Self {
-        Self { kind: Self::FOREIGN, memory }
-    }
-
-    #[inline(always)]
-    const fn has(self, kind: u8) -> bool {
-        self.kind & kind != 0
-    }
-
-    #[inline(always)]
-    const fn is_anonymous(self) -> bool {
-        !self.has(Self::OBJECT | Self::FOREIGN)
-    }
-
-    #[inline(always)]
-    const fn is_foreign(self) -> bool {
-        self.has(Self::FOREIGN)
-    }
-
-    #[inline(always)]
-    const fn is_object(self) -> bool {
-        self.has(Self::OBJECT)
-    }
 }
 
 static_assertions::const_assert!(size_of::<Vma>() == 32);
@@ -235,19 +113,15 @@ impl Vma {
         if options.key_and_flags.key() >= KEYS {
             return Err(VmaError::InvalidKey);
         }
-        let (mut filling, object, page) = match backing {
-            Backing::Anonymous => (Filling::own(0), 0, 0),
-            Backing::Foreign(memory) => (Filling::foreign(memory), 0, 0),
-            Backing::Object { id, page, shared: false } => (Filling::own(Filling::OBJECT), id.0, page),
-            Backing::Object { id, page, shared: true } => (Filling::own(Filling::OBJECT | Filling::SHARED), id.0, page),
+        let (object, page) = match backing {
+            Backing::Anonymous | Backing::Foreign(_) => (0, 0),
+            Backing::Object { id, page, .. } => (id.0, page),
         };
-        if flags.contains(VmaFlags::UNPINNABLE) {
-            filling.kind |= Filling::UNPINNABLE;
-        }
-        if filling.is_object() && range.pages() > u64::from(u32::MAX - page) {
+        let terms = Terms::new(options, backing);
+        if terms.is_object() && range.pages() > u64::from(u32::MAX - page) {
             return Err(VmaError::PageOverflow);
         }
-        let vma = Self { start: range.first_page(), end: range.end_page(), options, filling, object, page };
+        let vma = Self { start: range.first_page(), end: range.end_page(), terms, object, page };
         vma.with_rights(options.rights)?.with_flags(flags)
     }
 
@@ -269,14 +143,14 @@ impl Vma {
     #[must_use]
     #[inline(always)]
     pub const fn rights(&self) -> Rights {
-        self.options.rights
+        self.terms.rights()
     }
 
     /// What it may ever be given: a forced write needs `WRITE` here.
     #[must_use]
     #[inline(always)]
     pub const fn max_rights(&self) -> Rights {
-        self.options.max_rights
+        self.terms.max_rights()
     }
 
     /// What fills it.
@@ -291,19 +165,17 @@ impl Vma {
     #[must_use]
     #[inline(always)]
     pub const fn backing(&self) -> Backing {
-        match self.filling {
+        match self.terms {
             anonymous if anonymous.is_anonymous() => Backing::Anonymous,
-            foreign if foreign.is_foreign() => Backing::Foreign(foreign.memory),
-            object => {
-                Backing::Object { id: ObjectId(self.object), page: self.page, shared: object.has(Filling::SHARED) }
-            }
+            foreign if foreign.is_foreign() => Backing::Foreign(foreign.memory()),
+            object => Backing::Object { id: ObjectId(self.object), page: self.page, shared: object.is_shared() },
         }
     }
 
     /// What decides about a fault.
     #[inline(always)]
     pub(crate) const fn terms(&self) -> Terms {
-        Terms { options: self.options, filling: self.filling }
+        self.terms
     }
 
     /// The object that fills `page`, which lies in the VMA, and the number of that page in it.
@@ -319,7 +191,7 @@ impl Vma {
     /// ```
     #[must_use]
     pub const fn object_page(&self, page: PageAddr) -> Option<(ObjectId, u32)> {
-        if !self.filling.is_object() {
+        if !self.terms.is_object() {
             return None;
         }
         // Neither wraps: a VMA ends before the last page that an object can have.
@@ -330,20 +202,20 @@ impl Vma {
     #[must_use]
     #[inline(always)]
     pub const fn key(&self) -> u8 {
-        self.options.key_and_flags.key()
+        self.terms.key()
     }
 
     /// What operations do otherwise with it.
     #[must_use]
     #[inline(always)]
     pub const fn flags(&self) -> VmaFlags {
-        self.options.key_and_flags.flags()
+        self.terms.flags()
     }
 
     /// The kernel's own number: see [`MapOptions::data`].
     #[must_use]
     pub const fn data(&self) -> u16 {
-        self.options.data
+        self.terms.data()
     }
 
     /// Whether a child of fork gets the pages with the VMA. It finds those of an object that is shared when it wants them.
@@ -369,10 +241,10 @@ impl Vma {
     /// # Errors
     /// [`VmaError::RightsExceedMax`].
     pub fn with_rights(self, rights: Rights) -> Result<Self, VmaError> {
-        if !self.options.max_rights.contains(rights) {
+        if !self.terms.max_rights().contains(rights) {
             return Err(VmaError::RightsExceedMax);
         }
-        Ok(Self { options: MapOptions { rights, ..self.options }, ..self })
+        Ok(Self { terms: self.terms.with_rights(rights), ..self })
     }
 
     /// The same pages with other flags.
@@ -387,7 +259,7 @@ impl Vma {
         if other_kind || other_pages || flags.contains(both) || flags.contains(VmaFlags::UNMAP_DEFERRED) {
             return Err(VmaError::InvalidFlags);
         }
-        Ok(Self { options: self.options.flags(flags), ..self })
+        Ok(Self { terms: self.terms.with_flags(flags), ..self })
     }
 
     /// The same pages while their unmap waits for pins: for nobody to access or inherit.
@@ -402,8 +274,7 @@ impl Vma {
     #[must_use]
     pub const fn with_unmap_deferred(self) -> Self {
         let flags = self.flags().union(VmaFlags::UNMAP_DEFERRED).union(VmaFlags::DONT_FORK);
-        let options = MapOptions { rights: Rights::empty(), max_rights: Rights::empty(), ..self.options.flags(flags) };
-        Self { options, ..self }
+        Self { terms: self.terms.with_flags(flags).without_rights(), ..self }
     }
 
     /// The parts below `page` and from it on, if both have pages.
@@ -436,7 +307,7 @@ impl Vma {
     /// joined: each waits for its own pins.
     #[must_use]
     pub fn try_join(self, upper: Self) -> Option<Self> {
-        let alike = (self.options, self.filling, self.object) == (upper.options, upper.filling, upper.object);
+        let alike = (self.terms, self.object) == (upper.terms, upper.object);
         let follows = self.object_page(self.end).is_none_or(|(_, page)| page == upper.page);
         let waits = self.flags().contains(VmaFlags::UNMAP_DEFERRED);
         (self.end == upper.start && alike && follows && !waits).then_some(Self { end: upper.end, ..self })

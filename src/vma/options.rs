@@ -50,9 +50,19 @@ impl KeyAndFlags {
     /// Bits of the key: one more than it needs, for a number that is none.
     const KEY_BITS: u32 = 5;
 
-    const fn new(key: u8, flags: VmaFlags) -> Self {
+    pub(super) const fn new(key: u8, flags: VmaFlags) -> Self {
         let key = if key < KEYS { key } else { KEYS };
         Self(flags.bits() << Self::KEY_BITS | key as u16)
+    }
+
+    #[inline(always)]
+    pub(super) const fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
+    #[inline(always)]
+    pub(super) const fn bits(self) -> u16 {
+        self.0
     }
 
     #[inline(always)]
@@ -74,7 +84,7 @@ impl fmt::Debug for KeyAndFlags {
     }
 }
 
-/// What a new mapping may do. Checked where it becomes a [`Vma`].
+/// What a new mapping may do. Checked where it becomes a [`Vma`](crate::Vma).
 ///
 /// ```
 /// use pagepin::{MapOptions, Rights};
@@ -134,7 +144,7 @@ impl From<Rights> for MapOptions {
     }
 }
 
-/// Why there can be no such [`Vma`].
+/// Why there can be no such [`Vma`](crate::Vma).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VmaError {

@@ -107,10 +107,7 @@ pub(super) unsafe fn release_leaves<K: Env>(
         (done, leaves) = (done + run.places, leaves + run.freed + u64::from(!run.other.is_empty()));
         let pfn = run.other.leaf_frame(size);
         if run.other.is_special() {
-            if release_special(freed, run.other) {
-                unmapped.pinned_pages += size.pages();
-                unmapped.still_pinned.add(page.offset((done - 1) * size.pages()), pfn, size.order());
-            }
+            release_special(freed, (page.offset((done - 1) * size.pages()), run.other), unmapped);
         } else if let Some(frame) = frames.frame(pfn).filter(|_| !run.other.is_empty()) {
             if freed.release(pfn, frame.word.put_mapping(Dirty::when(run.other.is_dirty()))) {
                 unmapped.pinned_pages += size.pages();
@@ -121,19 +118,20 @@ pub(super) unsafe fn release_leaves<K: Env>(
     unmapped.pages += leaves * size.pages();
 }
 
-/// Gives up what a place held that pins do not take as it is: a token, or the reference to a page that was borrowed, or of an unpinnable
-/// VMA. Whether pins keep the frame, as those by an object's number do.
+/// Gives up what the place of a page held that pins do not take as it is: a token, or the reference to a page that was borrowed, or that nobody
+/// pins by its address.
 #[cold]
 #[inline(never)]
-fn release_special<K: Env>(freed: &mut FreedRun<'_, K>, other: Entry) -> bool {
+fn release_special<K: Env>(freed: &mut FreedRun<'_, K>, (page, other): (PageAddr, Entry), unmapped: &mut Unmapped) {
     if let Some(token) = other.as_token() {
-        freed.env().extras().tokens().release(freed.env(), token);
-        return false;
+        return freed.env().extras().tokens().release(freed.env(), token);
     }
     let pfn = other.leaf_frame(LeafSize::Size4KiB);
-    match freed.env().frames().frame(pfn).filter(|_| other.was_borrowed()) {
-        Some(frame) => freed.release(pfn, frame.word.put_mapping(Dirty::when(other.is_dirty()))),
-        None => false,
+    let Some(frame) = freed.env().frames().frame(pfn).filter(|_| other.was_borrowed()) else { return };
+    // Pins by an object's number keep it as all others do.
+    if freed.release(pfn, frame.word.put_mapping(Dirty::when(other.is_dirty()))) {
+        unmapped.pinned_pages += 1;
+        unmapped.still_pinned.add(page, pfn, 0);
     }
 }
 
