@@ -6,7 +6,7 @@ use std::rc::Rc;
 use pagepin::frame::{FrameKind, Layout, Snapshot};
 use pagepin::pin::PhysRun;
 use pagepin::space::Resident;
-use pagepin::{AddressSpace, PageAddr, Pfn, Rights, Token, Vma};
+use pagepin::{AddressSpace, PageAddr, Pfn, Rights, Token, Vma, VmaFlags};
 
 use super::contents::{Bytes, SharedBlock};
 use super::decode::windows;
@@ -52,6 +52,12 @@ impl Seen {
 
     pub(super) fn is_pinned(&self, leaf: &Leaf) -> bool {
         !leaf.is_special() && self.words.get(&leaf.frame()).is_some_and(|word| word.pins != 0)
+    }
+
+    /// Whether a pin keeps its frame when it goes: one by an object's number, of a page that is borrowed.
+    pub(super) fn is_kept(&self, leaf: &Leaf) -> bool {
+        let counted = !leaf.is_special() || leaf.is_borrowed();
+        counted && self.word(leaf.frame()).is_some_and(|word| word.pins != 0)
     }
 
     pub(super) fn word(&self, frame: Pfn) -> Option<Snapshot> {
@@ -125,9 +131,9 @@ impl<L: Layout> World<'_, L> {
         for leaf in self.seen.leaves(who) {
             let word = self.seen.word(leaf.frame());
             let counter = match word {
-                _ if leaf.is_borrowed() => &mut wanted.object,
+                Some(word) if leaf.is_borrowed() && word.kind != FrameKind::Anonymous => &mut wanted.object,
                 _ if leaf.is_special() && leaf.frame() == Pfn::new(FIRST) => &mut wanted.zero,
-                _ if leaf.is_special() => &mut wanted.foreign,
+                _ if leaf.is_special() && !leaf.is_borrowed() => &mut wanted.foreign,
                 Some(word) if word.kind == FrameKind::File => &mut wanted.object,
                 Some(word) if word.exclusive => &mut wanted.exclusive,
                 _ => &mut wanted.shared,
@@ -272,7 +278,12 @@ impl<L: Layout> World<'_, L> {
                     };
                     assert!(leaf.is_some_and(expected), "{frame:?}: {leaf:x?}");
                 }
-                (Backing::Anonymous(block), Some(leaf)) => blocks.add(leaf.frame(), block),
+                (Backing::Anonymous(block), Some(leaf)) => {
+                    let is_zero = leaf.is_special() && leaf.frame() == Pfn::new(FIRST);
+                    let secret = mapping.flags.contains(VmaFlags::UNPINNABLE);
+                    assert!(is_zero || leaf.is_borrowed() == secret, "who pins it? {leaf:x?}");
+                    blocks.add(leaf.frame(), block);
+                }
                 (Backing::Object(shown), leaf) => {
                     let token = tokens.get(&(first * PAGE)).filter(|_| leaf.is_none());
                     explained += usize::from(token.is_some());

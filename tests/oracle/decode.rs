@@ -99,7 +99,7 @@ pub(crate) struct Acquire {
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Map(u64, u64, Rights),
-    /// With an upper bound on later rights, a protection key, and what is done about pinned pages.
+    /// With an upper bound on later rights, a protection key, and what is done about pinned pages, or that nobody pins them.
     MapWithKey(u64, u64, Rights, Rights, u8, VmaFlags),
     MapForeign(u64, u64, Rights, Pfn),
     /// Pages of an object: which, from which page on, and whether they are shared.
@@ -258,7 +258,8 @@ fn decode(bytes: &[u8], large: bool) -> Step {
         137 => Op::Delay(u64::from(byte % 2) + 1),
         237..241 => {
             let (max_rights, key, policy) = (RIGHTS[usize::from(byte % 8)], index as u8 % 8, POLICIES[index / 8]);
-            Op::MapWithKey(start, length, rights, max_rights, key, policy)
+            let secret = if byte >> 3 & 3 == 3 { VmaFlags::UNPINNABLE } else { VmaFlags::empty() };
+            Op::MapWithKey(start, length, rights, max_rights, key, policy | secret)
         }
         // Memory with key 0 can always be used, as nearly all of it has that key.
         241..245 => Op::Keys(cpu, number as u32 & !3),

@@ -17,6 +17,7 @@
 //! | INV-11 | [`check`]: every byte of each process, through its tables, and of each pin |
 //! | INV-14 | [`check`]: after a refusal entries, tables and words are those from before |
 //! | objects | [`files`]: each page is one for all who share it; who has copied it sees his own; no write is lost to write-back |
+//! | unpinnable memory | [`check`]: each entry of its own says it, and no other; [`pins`]: nobody gets it |
 //! | resident counts | [`check`]: they are those of the entries |
 //! | INV-15 | there is no panic and no other error than the reference's |
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pagepin::frame::{Dirty, Layout};
 use pagepin::pin::{self, PhysRun, PinAccess, PinError, PinFlags, RawGets, RawPins, Read, Write};
-use pagepin::{LeafSize, Pfn, PinLimit, Rights, UserRange};
+use pagepin::{LeafSize, Pfn, PinLimit, Rights, UserRange, VmaFlags};
 
 use super::contents::Bytes;
 use super::decode::Acquire;
@@ -82,6 +82,9 @@ impl Acquire {
         let forced = self.flags.contains(PinFlags::FORCE) && mapping.max_rights.contains(Rights::WRITE) && private;
         if mapping.rights.is_empty() || (self.write && !mapping.rights.contains(Rights::WRITE) && !forced) {
             return Err(PinError::AccessDenied);
+        }
+        if mapping.flags.contains(VmaFlags::UNPINNABLE) {
+            return Err(PinError::NotPinnable);
         }
         if matches!(&mapping.backing, Backing::Object(shown) if shown.shared && self.is_written_back_of(&shown.file)) {
             return Err(PinError::WrittenBack);
@@ -240,6 +243,9 @@ impl<L: Layout> World<'_, L> {
             (Some(PinError::WouldFault), Some(Ok(_))) => assert!(wanted.never_faults() && needs_fault()),
             // Without the lock it does not learn more, unless the entry says it.
             (Some(PinError::WouldFault), Some(Err(_))) if wanted.form == Form::FastOnly => {}
+            (Some(PinError::NotPinnable), Some(Err(_))) if wanted.form == Form::FastOnly => {
+                assert!(self.seen.leaf(who, first_missing).is_some_and(|leaf| leaf.is_special()));
+            }
             // Nobody asks an object either.
             (Some(PinError::WouldFault), Some(Err(PinError::PastEnd))) if wanted.never_faults() => {}
             (Some(PinError::WouldFault), Some(Err(_))) if wanted.is_alone() && wanted.never_faults() => {}

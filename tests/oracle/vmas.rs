@@ -113,7 +113,7 @@ impl<L: Layout> World<'_, L> {
         for leaf in self.seen.leaves(who).iter().filter(|leaf| range.contains(&(leaf.address / PAGE))) {
             if of(leaf.address) {
                 taken.pages += leaf.size.pages();
-                if self.seen.is_pinned(leaf) {
+                if self.seen.is_kept(leaf) {
                     taken
                         .pinned
                         .extend((0..leaf.size.pages()).map(|i| (leaf.address + i * PAGE, leaf.frame().offset(i))));
@@ -150,7 +150,10 @@ impl<L: Layout> World<'_, L> {
         let number = |page: PageAddr| page.address() / PAGE;
         let part = |vma: &Vma| number(vma.start()).max(range.start)..number(vma.end()).min(range.end);
         let parts = vmas.iter().filter(deferring).map(part).filter(|part| !part.is_empty());
-        let pinned = |part: &Range<u64>| !self.taken(who, part, |_| true).pinned.is_empty();
+        let pinned = |part: &Range<u64>| {
+            let mut inside = self.seen.leaves(who).iter().filter(|leaf| part.contains(&(leaf.address / PAGE)));
+            inside.any(|leaf| self.seen.is_pinned(leaf))
+        };
         parts.filter(pinned).collect()
     }
 
