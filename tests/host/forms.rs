@@ -1,20 +1,15 @@
 //! The forms of the pin family behind one call, for tests that want the same of all of them.
 
+#[path = "form.rs"]
+mod form;
+
 use pagepin::UserRange;
 use pagepin::frame::Layout;
 use pagepin::pin::{self, PinAccess, PinError, PinFlags};
 
 use crate::machine::{Gets, Pins, Process, runs};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    FastOnly,
-    Fast,
-    Slow,
-    Remote,
-}
-
-pub(crate) const FORMS: [Form; 4] = [Form::FastOnly, Form::Fast, Form::Slow, Form::Remote];
+pub(crate) use form::{FORMS, Form};
 
 pub(crate) fn pin<'p, 'm, X: PinAccess, L: Layout>(
     form: Form,

@@ -125,6 +125,10 @@ impl Hold {
         holds.filter(|hold| (hold.form, hold.what) != (Form::FastOnly, What::SolePin))
     }
 
+    fn is_usual(self) -> bool {
+        self == Self::USUAL_PIN || self == Self::USUAL_GET
+    }
+
     fn is_pin(self) -> bool {
         self.what != What::Get
     }
@@ -157,7 +161,7 @@ pub(crate) enum Act {
 }
 
 impl Act {
-    const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Write,
         Self::DeviceWrite,
         Self::Protect,
@@ -197,6 +201,13 @@ pub(crate) struct Case {
     acts: [Option<(Side, Act)>; 2],
 }
 
+impl Case {
+    /// Whether this happens in it.
+    pub(crate) fn has(&self, act: Act) -> bool {
+        self.acts.iter().flatten().any(|(_, other)| *other == act)
+    }
+}
+
 /// How many of the [`cases`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
@@ -208,37 +219,40 @@ pub(crate) enum Extent {
     Pairs,
 }
 
-/// With every fork, by whichever process the page is held.
-pub(crate) fn cases(kind: Kind, extent: Extent) -> Vec<Case> {
+/// With every fork, by whichever process the page is held. Made one by one: not all who play them have a heap.
+pub(crate) fn cases(kind: Kind, extent: Extent) -> impl Iterator<Item = Case> {
     let forks = [
         (Fork::Never, Side::Parent),
         (Fork::BeforeTheHold, Side::Parent),
         (Fork::BeforeTheHold, Side::Child),
         (Fork::AfterTheHold, Side::Parent),
     ];
-    let usual = [Hold::USUAL_PIN, Hold::USUAL_GET].to_vec();
-    let holds = if extent == Extent::Holds { Hold::all().collect() } else { usual };
-    let mut cases = Vec::new();
-    for (fork, holder) in forks {
-        let acts = acts(kind, fork);
-        for hold in &holds {
-            let case = |first, second| Case { kind, fork, holder, hold: *hold, acts: [Some(first), second] };
-            for first in &acts {
-                match extent {
-                    Extent::Pairs => cases.extend(acts.iter().map(|second| case(*first, Some(*second)))),
-                    Extent::Usual | Extent::Holds => cases.push(case(*first, None)),
-                }
-            }
-        }
-    }
-    cases
+    forks.into_iter().flat_map(move |(fork, holder)| {
+        let holds = Hold::all().filter(move |hold| extent == Extent::Holds || hold.is_usual());
+        holds.flat_map(move |hold| {
+            acts(kind, fork).flat_map(move |first| {
+                let case = move |second| Case { kind, fork, holder, hold, acts: [Some(first), second] };
+                seconds(kind, fork, extent).map(case)
+            })
+        })
+    })
 }
 
 /// What may happen, and by whom.
-fn acts(kind: Kind, fork: Fork) -> Vec<(Side, Act)> {
-    let sides: &[Side] = if fork == Fork::Never { &[Side::Parent] } else { &Side::BOTH };
-    let by = |act: Act| sides[..if act.is_of_nobody() { 1 } else { sides.len() }].iter().map(move |side| (*side, act));
-    Act::ALL.into_iter().filter(|act| act.makes_sense(kind)).flat_map(by).collect()
+fn acts(kind: Kind, fork: Fork) -> impl Iterator<Item = (Side, Act)> {
+    let sides = if fork == Fork::Never { 1 } else { 2 };
+    let by = move |act: Act| {
+        let sides = if act.is_of_nobody() { 1 } else { sides };
+        Side::BOTH.into_iter().take(sides).map(move |side| (side, act))
+    };
+    Act::ALL.into_iter().filter(move |act| act.makes_sense(kind)).flat_map(by)
+}
+
+/// And what after it.
+fn seconds(kind: Kind, fork: Fork, extent: Extent) -> impl Iterator<Item = Option<(Side, Act)>> {
+    let pairs = extent == Extent::Pairs;
+    let nothing = [None].into_iter().filter(move |_| !pairs);
+    nothing.chain(acts(kind, fork).filter(move |_| pairs).map(Some))
 }
 
 /// What the page held at first, if its process wrote it.
@@ -309,9 +323,12 @@ pub(crate) fn play(case: &Case, world: &mut impl World) -> bool {
             reference.compare_device(world.device_read());
         }
     }
-    let given_up = acts.iter().flatten().any(|(_, act)| *act == Act::FreeLazily);
+    let given_up = case.has(Act::FreeLazily);
     let reclaim = |world: &mut _, reference: &mut Reference| {
-        for side in Side::BOTH.into_iter().filter(|side| given_up && reference.is_there(*side)).collect::<Vec<_>>() {
+        for side in Side::BOTH {
+            if !given_up || !reference.is_there(side) {
+                continue;
+            }
             World::act(world, side, Act::Reclaim);
             if reference.may_go(side) {
                 reference.reclaim(side, World::read(world, side));

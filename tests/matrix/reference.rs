@@ -22,8 +22,11 @@ enum Held {
     /// What was the process's or the object's is the device's alone: it was unmapped, or cut off.
     Alone(u8),
     /// A get of a process's own byte: some state of it since then, and never another process's.
-    Seen(Side, Vec<u8>),
+    Seen(Side, [u8; STATES]),
 }
+
+/// More states than any case has.
+const STATES: usize = 8;
 
 /// See the [module text](self).
 pub(super) struct Reference {
@@ -71,7 +74,8 @@ impl Reference {
         if let Some(Held::Seen(by, seen)) = &mut self.held
             && *by == side
         {
-            seen.push(byte);
+            seen.rotate_right(1);
+            seen[0] = byte;
         }
         true
     }
@@ -88,7 +92,7 @@ impl Reference {
             Held::Object
         } else {
             self.pages[side as usize] = Some(Page { own: Some(byte), given_up: false });
-            if hold.is_pin() { Held::Own(side) } else { Held::Seen(side, vec![byte]) }
+            if hold.is_pin() { Held::Own(side) } else { Held::Seen(side, [byte; STATES]) }
         });
     }
 
@@ -146,14 +150,13 @@ impl Reference {
                 self.pages[side as usize] = Some(Page { own: None, given_up: false });
             }
             Act::Truncate => {
-                Side::BOTH.into_iter().filter(|side| self.is_there(*side)).collect::<Vec<_>>().into_iter().for_each(
-                    |side| {
-                        if self.pages[side as usize].unwrap().own.is_some() {
-                            self.leave(side);
-                        }
-                        self.pages[side as usize] = Some(Page { own: None, given_up: false });
-                    },
-                );
+                for side in Side::BOTH {
+                    let Some(page) = self.pages[side as usize] else { continue };
+                    if page.own.is_some() {
+                        self.leave(side);
+                    }
+                    self.pages[side as usize] = Some(Page { own: None, given_up: false });
+                }
                 if let (Some(Held::Object), Some(byte)) = (&self.held, self.object) {
                     self.held = Some(Held::Alone(byte));
                 }
