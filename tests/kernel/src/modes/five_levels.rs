@@ -9,6 +9,7 @@ use alloc::{boxed::Box, format, string::String};
 use pagepin::{
     Env, FlatFrameTable, FrameAllocatorSource, OffsetPhysMap, Pfn, Platform, Rights, SingleCpu, SwitchMm,
     fault::FaultError,
+    fault_from_error_code,
     frame::PageFrame,
     pin::{PhysRun, PinFlags, PinnedPages, Read, Write, pin_user_pages_fast},
     space::{KernelHalf, SpaceOptions, UserSpace},
@@ -16,12 +17,14 @@ use pagepin::{
 };
 use spin::Once;
 use x86_64::registers::control::{Cr4, Cr4Flags};
+use x86_64::structures::idt::PageFaultErrorCode;
 
 use super::{Outcome, kernel_tests::check, ready_made::Pool};
 use crate::{
-    apic, cpu, gdt, idt,
+    apic, cpu, gdt, idt, ipi,
     memory::{self, PAGE},
     percpu, println, smp,
+    trap::{self, Trap, UserContext},
 };
 
 /// What came of it.
@@ -70,7 +73,10 @@ fn look() -> Outcome {
         };
         // SAFETY: in ring 0; the tables live for ever. What the lower half has was for the start, which is over.
         let half = unsafe { KernelHalf::take_over(kernel.phys_map()) };
-        half.map_err(why).and_then(|half| life_of_two(&kernel, SpaceOptions::new(half)))
+        half.map_err(why).and_then(|half| {
+            life_of_two(&kernel, SpaceOptions::new(half))?;
+            a_program(&kernel, SpaceOptions::new(half))
+        })
     };
     let used = words.iter().filter(|word| !word.snapshot().is_free()).count();
     // SAFETY: leaked above; the kernel that referred to them is gone.
@@ -145,4 +151,50 @@ fn life_of_two(kernel: &Kernel, options: SpaceOptions) -> Outcome {
     }
     enter(&parent);
     check(PLACES.into_iter().all(is_parents), "the parent has lost something")
+}
+
+/// Where the program below is.
+const CODE: u64 = 0x0042_4242_4242_4000;
+/// `mov [rdi], rsi`, `mov rax, [rdi]`, `int 0x80`.
+const PROGRAM: [u8; 8] = [0x48, 0x89, 0x37, 0x48, 0x8b, 0x07, 0xcd, 0x80];
+
+/// A program in ring 3, at each of the places: its faults, a fork of it, and what the fork writes then.
+fn a_program(kernel: &Kernel, options: SpaceOptions) -> Outcome {
+    let parent = UserSpace::new(kernel, options).map_err(why)?;
+    enter(&parent);
+    parent.map(CODE, PAGE, Rights::READ | Rights::WRITE).map_err(why)?;
+    copy_to_user(&parent, CODE, &PROGRAM).map_err(why)?;
+    parent.protect(CODE, PAGE, Rights::READ | Rights::EXECUTE).map_err(why)?;
+    for place in PLACES {
+        parent.map(place, PAGE, Rights::READ | Rights::WRITE).map_err(why)?;
+        check(store_in_ring_3(&parent, place, place)? > 0, "the first store faults")?;
+    }
+    let child = parent.fork().map_err(why)?;
+    enter(&child);
+    for place in PLACES {
+        check(store_in_ring_3(&child, place, !place)? > 0, "what is shared is not written")?;
+    }
+    enter(&parent);
+    check(PLACES.into_iter().all(|place| load(place) == place), "the child's program wrote its parent's memory")
+}
+
+/// The program stores `value` and finds it there; how many faults that took.
+fn store_in_ring_3(space: &Space<'_>, place: u64, value: u64) -> Result<u32, String> {
+    let mut context = UserContext::new(CODE, 0);
+    (context.rdi, context.rsi) = (place, value);
+    let mut faults = 0;
+    loop {
+        match trap::enter(&mut context) {
+            Trap::Syscall => break,
+            Trap::Interrupt { vector } => ipi::acknowledge(vector),
+            Trap::PageFault { address, code } => {
+                let code = PageFaultErrorCode::from_bits_truncate(code);
+                space.fault(fault_from_error_code(address, code)).map_err(why)?;
+                faults += 1;
+            }
+            exception => return Err(why(exception)),
+        }
+    }
+    check(context.rax == value && load(place) == value, "the program does not find what it stored")?;
+    Ok(faults)
 }
