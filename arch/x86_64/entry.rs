@@ -354,6 +354,20 @@ impl Entry {
         Self(self.0.wrapping_add(1 << 12))
     }
 
+    /// The first of the leaves of the next smaller size that say the same of their parts as this leaf of `size`.
+    pub(crate) const fn first_part(self, size: LeafSize) -> Self {
+        let part = size.part_size();
+        let large = if matches!(part, LeafSize::Size4KiB) { 0 } else { LARGE };
+        let [low, middle, high] = memory_bits(size);
+        Self((self.0 & !(LARGE | low | middle | high)) | large).with_memory_type(part, self.memory_type(size))
+    }
+
+    /// The same of the frames that lie `pages` further on.
+    #[inline(always)]
+    pub(crate) const fn further(self, pages: u64) -> Self {
+        Self(self.0.wrapping_add(pages << 12))
+    }
+
     /// The same up to the accessed and dirty bits, which hardware sets on its own.
     #[inline(always)]
     pub const fn same_mapping(self, other: Self) -> bool {

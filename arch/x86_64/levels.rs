@@ -143,6 +143,15 @@ impl LeafSize {
         }
     }
 
+    /// The size of the leaves that take the place of one of this size when it is split; base pages stay what they are.
+    #[must_use]
+    pub(crate) const fn part_size(self) -> Self {
+        match self {
+            Self::Size4KiB | Self::Size2MiB => Self::Size4KiB,
+            Self::Size1GiB => Self::Size2MiB,
+        }
+    }
+
     /// log2 of the number of base pages.
     #[must_use]
     #[inline(always)]

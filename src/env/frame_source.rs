@@ -2,7 +2,9 @@
 
 use super::{DeviceFrames, Env, ExtraParts, FrameTable, PhysMap, bug_caught};
 use crate::addr::Pfn;
-use crate::frame::{CountError, FrameKind, FrameWord, Ownership, Released};
+use crate::arch::{Entry, LeafSize};
+use crate::frame::{CountError, FrameKind, FrameWord, Layout, Ownership, PageFrame, Released};
+use crate::primitive::safeguard;
 
 /// Where an allocator that keeps zones takes a block from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,6 +204,11 @@ impl<'k, K: Env> OwnedFrame<'k, K> {
         Some(owned)
     }
 
+    /// A frame for a table, with one reference. Its bytes are what they are. `None`: out of memory.
+    pub(crate) fn table(env: &'k K) -> Option<Self> {
+        Self::take(env, FrameKind::Table, FrameRequest::unmovable(0), Ownership::Shared)
+    }
+
     /// As [`allocate`](Self::allocate), with the bytes of the block at `from`.
     ///
     /// # Safety
@@ -302,6 +309,62 @@ impl<K: Env> Drop for FreedRun<'_, K> {
     fn drop(&mut self) {
         self.give_back();
     }
+}
+
+/// Gives back what is held of a block that had `order` when it was taken: one count, or one of each part that it has been split into
+/// since. Each word says for how many frames it stood in the step that gave its count back.
+#[inline(never)]
+pub(crate) fn release_block<K: Env>(
+    env: &K,
+    head: Pfn,
+    order: u8,
+    give_back: impl Fn(&FrameWord<<K::Frames as FrameTable>::Layout>) -> Result<(Released, u8), CountError>,
+) {
+    let (mut next, end) = (head, head.offset(1 << order));
+    let mut freed = FreedRun::new(env);
+    while next < end {
+        match env.frames().frame(next).map(|frame| give_back(&frame.word)) {
+            Some(Ok((outcome, order))) => {
+                freed.release(next, Ok(outcome));
+                next = next.offset(1 << order);
+            }
+            // Of what then follows nobody knows what it is.
+            Some(Err(_)) | None => return bug_caught(env),
+        }
+        if !safeguard!(ReleaseFollowsSplits => true) {
+            return;
+        }
+    }
+}
+
+/// The frame whose word counts what a leaf of `size` holds, present or prot-none: the first that it maps, or, of a part of a block that is borrowed, the
+/// block's head. That is in use as long as the leaf is there, and no other frame of the block is.
+#[inline(always)]
+pub(crate) fn counted_frame<K: Env>(
+    env: &K,
+    leaf: Entry,
+    size: LeafSize,
+) -> Option<(Pfn, &PageFrame<<K::Frames as FrameTable>::Layout>)> {
+    let first = leaf.leaf_frame(size);
+    if leaf.was_borrowed() {
+        return head_of(env, first);
+    }
+    Some((first, env.frames().frame(first)?))
+}
+
+/// Whether a leaf of `size`, which `counted` counts, is a part of a block that is borrowed.
+#[inline(always)]
+pub(crate) fn is_part<L: Layout>(leaf: Entry, size: LeafSize, counted: &PageFrame<L>) -> bool {
+    leaf.is_borrowed() && counted.word.order() > size.order()
+}
+
+#[cold]
+fn head_of<K: Env>(env: &K, frame: Pfn) -> Option<(Pfn, &PageFrame<<K::Frames as FrameTable>::Layout>)> {
+    [LeafSize::Size4KiB, LeafSize::Size2MiB, LeafSize::Size1GiB].into_iter().find_map(|size| {
+        let head = frame.block_start(size.order());
+        let word = env.frames().frame(head)?;
+        (!word.snapshot().is_free() && word.order() >= size.order()).then_some((head, word))
+    })
 }
 
 /// Whether a frame of this kind goes back to a driver.

@@ -58,7 +58,7 @@ pub use cpus::{Cpus, LocalCpu};
 pub use device_frames::DeviceFrames;
 pub use extras::{ExtraParts, Extras};
 pub use frame_source::{FrameRequest, FrameSource, Zone};
-pub(crate) use frame_source::{FreedRun, OwnedFrame, born_pinned, release};
+pub(crate) use frame_source::{FreedRun, OwnedFrame, born_pinned, counted_frame, is_part, release, release_block};
 pub use frame_table::{FlatFrameTable, FrameTable};
 pub use ledger::{PinLedger, PinRecord, SpaceEnd, Through, Ticket};
 pub use ledger_table::{LedgerEntry, LedgerTable, LedgerTicket};

@@ -10,7 +10,7 @@ use super::{Action, Request, State, decide};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{self, Entry, LeafSize, Level};
 use crate::env::{Env, FrameTable, Mm, born_pinned, release};
-use crate::frame::Dirty;
+use crate::frame::{Dirty, Layout, PageFrame};
 use crate::paging::{Slot, Tables};
 use crate::vma::Terms;
 
@@ -85,6 +85,13 @@ fn to_copy<'k, K: Env>(
     }
 }
 
+/// The frame whose word counts what a leaf maps, which is held: its own, or the head of the block that it is a part of.
+#[inline(always)]
+fn head<L: Layout>(leaf: &Entry, counted: &PageFrame<L>) -> Pfn {
+    let frame = leaf.leaf_frame(LeafSize::Size4KiB);
+    if leaf.is_borrowed() { frame.block_start(counted.word.order()) } else { frame }
+}
+
 /// Copies that are to take their originals' places, side by side. Dropped, those that did not are given back.
 struct Copies<'k, K: Env> {
     env: &'k K,
@@ -121,8 +128,8 @@ impl<'k, K: Env> Copies<'k, K> {
         };
         // SAFETY: the reference keeps the original allocated.
         let Some(copy) = (unsafe { born_pinned(self.env, original, frame_for(vma, LeafSize::Size4KiB).zone) }) else {
-            if let (Some(original), Some(frame)) = (original, frame) {
-                release(self.env, original, frame.word.put());
+            if let Some(frame) = frame {
+                release(self.env, head(&slot.entry, frame), frame.word.put());
             }
             return Err(Unresolved::NoMemory);
         };
@@ -139,8 +146,8 @@ impl<'k, K: Env> Copies<'k, K> {
         self.handed_over = published;
         for ((seen, new), frame) in self.seen.iter().zip(&self.new).zip(&self.originals).take(published) {
             if let Some(frame) = frame {
-                let both = frame.word.put_mapping_and_ref(Dirty::when(seen.is_dirty()));
-                release(self.env, seen.leaf_frame(LeafSize::Size4KiB), both);
+                let head = head(seen, frame);
+                release(self.env, head, frame.word.put_mapping_and_ref(Dirty::when(seen.is_dirty())));
             }
             pinned(new.leaf_frame(LeafSize::Size4KiB));
         }
@@ -150,7 +157,7 @@ impl<'k, K: Env> Copies<'k, K> {
     fn give_back(&mut self) {
         for index in self.handed_over..self.prepared {
             if let Some(frame) = self.originals[index] {
-                release(self.env, self.seen[index].leaf_frame(LeafSize::Size4KiB), frame.word.put());
+                release(self.env, head(&self.seen[index], frame), frame.word.put());
             }
             let copy = self.new[index].leaf_frame(LeafSize::Size4KiB);
             if let Some(frame) = self.env.frames().frame(copy) {

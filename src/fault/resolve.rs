@@ -9,7 +9,8 @@ use spin::relax::RelaxStrategy;
 use super::{Action, FrameView, Refusal, Request, State, decide};
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize};
-use crate::env::{EntryAddr, Env, FrameRequest, FrameSource, FrameTable, Mm, OwnedFrame, PhysMap, Zone, release};
+use crate::env::{EntryAddr, Env, FrameRequest, FrameSource, FrameTable, Mm, OwnedFrame, PhysMap, Zone};
+use crate::env::{bug_caught, counted_frame, is_part, release, release_block};
 use crate::frame::{CountError, FrameKind, PageFrame};
 use crate::paging::{OldLeaf, Slot, TableError, Tables};
 use crate::primitive::safeguard;
@@ -218,20 +219,20 @@ pub(super) fn observe<'k, K: Env>(env: &'k K, slot: &Slot) -> Result<Option<Obse
             _ => Err(Unresolved::MalformedTable),
         };
     }
-    let pfn = match slot.size() {
-        // The same twice, but here the masks are constants.
-        LeafSize::Size4KiB => entry.leaf_frame(LeafSize::Size4KiB),
-        large => entry.leaf_frame(large),
-    };
     if !entry.is_counted() {
-        let zero = env.source().zero_frame() == Some(pfn);
+        let zero = env.source().zero_frame() == Some(entry.leaf_frame(slot.size()));
         return Ok(Some((if zero { State::Zero } else { State::Foreign { writable: entry.is_writable() } }, None)));
     }
-    let frame = env.frames().frame(pfn).ok_or(Unresolved::MalformedTable)?;
+    let counted = match slot.size() {
+        // The same twice, but here the masks are constants.
+        LeafSize::Size4KiB => counted_frame(env, entry, LeafSize::Size4KiB),
+        large => counted_frame(env, entry, large),
+    };
+    let (_, frame) = counted.ok_or(Unresolved::MalformedTable)?;
     let (writable, (exclusive, sole, anonymous)) = (entry.is_writable(), frame.word.exclusive_sole_and_anonymous());
     // `EXCLUSIVE` says that the frame is this mm's, or open to pins by whoever maps it. Of others the kind says whose they are. An
-    // anonymous frame that is marked as borrowed is this mm's, and unpinnable.
-    let state = if entry.is_borrowed() && !anonymous {
+    // anonymous frame that is marked as borrowed is this mm's, and unpinnable, or a part of a block.
+    let state = if entry.is_borrowed() && (!anonymous || is_part(entry, slot.size(), frame)) {
         State::Borrowed { writable }
     } else if exclusive || anonymous {
         State::Anonymous { writable, frame: FrameView { exclusive, sole } }
@@ -385,7 +386,7 @@ fn copy<'k, K: Env, const ANY: bool>(
         Some(frame) => match Original::hold(tables, &slot, frame) {
             // SAFETY: the reference keeps the block allocated, and it was a leaf of this size when that was taken.
             Ok(original) => unsafe {
-                let copy = OwnedFrame::copied(env, original.pfn, frame_for(vma, size));
+                let copy = OwnedFrame::copied(env, slot.entry.leaf_frame(size), frame_for(vma, size));
                 (Some(original), copy)
             },
             Err(Unheld::Changed) => return LOOK_AGAIN,
@@ -430,7 +431,7 @@ fn copy_owned<K: Env>(
     Ok(Some(FaultOutcome::Copied))
 }
 
-/// A frame that is being copied, with a plain reference of its own.
+/// A frame that is being copied, or the head of the block that it is a part of, with a plain reference of its own.
 struct Original<'k, K: Env> {
     env: &'k K,
     pfn: Pfn,
@@ -450,7 +451,9 @@ pub(super) enum Unheld {
 /// Takes a plain reference to the frame that `slot` maps, so that it stays what it is.
 #[inline(always)]
 pub(super) fn hold<'k, K: Env>(tables: &Tables<'k, K>, slot: &Slot, frame: FrameRef<'k, K>) -> Result<(), Unheld> {
-    match frame.word.try_get() {
+    // What a part is borrowed from may be larger than the part.
+    let order = if slot.entry.is_borrowed() { frame.word.order() } else { slot.size().order() };
+    match frame.word.try_get_of(Some(order)) {
         Ok(()) => {}
         Err(_) if tables.has_changed(slot) => return Err(Unheld::Changed),
         Err(CountError::Overflow) => return Err(Unheld::Full),
@@ -463,17 +466,34 @@ pub(super) fn hold<'k, K: Env>(tables: &Tables<'k, K>, slot: &Slot, frame: Frame
     };
     let another = safeguard!(CopyLooksAgain => tables.has_changed(slot) || became_own());
     if another {
-        release(tables.env(), slot.entry.leaf_frame(slot.size()), frame.word.put());
+        put_back(tables.env(), slot, frame, order);
         return Err(Unheld::Changed);
     }
     Ok(())
+}
+
+/// What was held is another mm's by now, and may have been split since.
+#[cold]
+fn put_back<K: Env>(env: &K, slot: &Slot, frame: FrameRef<'_, K>, order: u8) {
+    let first = slot.entry.leaf_frame(slot.size());
+    // The word is that of the leaf's first frame, or of the head of a block which had that in it.
+    let heads =
+        [LeafSize::Size4KiB, LeafSize::Size2MiB, LeafSize::Size1GiB].map(|size| first.block_start(size.order()));
+    let is_its = |head: &Pfn| env.frames().frame(*head).is_some_and(|word| core::ptr::eq(word, frame));
+    match heads.into_iter().find(is_its) {
+        Some(head) => release_block(env, head, order, |word| word.put_of_block()),
+        None => bug_caught(env),
+    }
 }
 
 impl<'k, K: Env> Original<'k, K> {
     #[inline(always)]
     fn hold(tables: &Tables<'k, K>, slot: &Slot, frame: FrameRef<'k, K>) -> Result<Self, Unheld> {
         hold(tables, slot, frame)?;
-        Ok(Self { env: tables.env(), pfn: slot.entry.leaf_frame(slot.size()), frame })
+        let pfn = slot.entry.leaf_frame(slot.size());
+        // Held, it is what it is.
+        let pfn = if slot.entry.is_borrowed() { pfn.block_start(frame.word.order()) } else { pfn };
+        Ok(Self { env: tables.env(), pfn, frame })
     }
 
     /// Puts it together with the reference of the entry that was taken from the value seen, and so mapped this frame.

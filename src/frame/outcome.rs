@@ -74,6 +74,10 @@ pub enum CountError {
     NoSole,
     /// The frame is held by gets and cannot be pinned, or the reverse: [`Split23x4x4`](super::Split23x4x4) has one kind at a time.
     OtherKind,
+    /// The frame is the head of a block of another size than what named it: that is out of date, or maps a part of a block.
+    OtherOrder,
+    /// The block is an object's or a driver's, and not taken apart.
+    NotPrivate,
 }
 
 impl CountError {
@@ -84,9 +88,9 @@ impl CountError {
             Self::Overflow => ENOMEM,
             Self::Frozen | Self::NotExclusive | Self::Referenced => EAGAIN,
             Self::Pinned | Self::OtherKind | Self::Sole => EBUSY,
-            Self::NoSole => EOPNOTSUPP,
+            Self::NoSole | Self::NotPrivate => EOPNOTSUPP,
             Self::NotPinnable => EFAULT,
-            Self::Free | Self::Underflow | Self::InUse | Self::NoSuchOrder => EINVAL,
+            Self::Free | Self::Underflow | Self::InUse | Self::NoSuchOrder | Self::OtherOrder => EINVAL,
         }
     }
 }
@@ -107,6 +111,8 @@ impl fmt::Display for CountError {
             Self::Sole => "the frame is pinned, and one pinner wants no other",
             Self::NoSole => "the layout of the frame words knows no sole pins",
             Self::OtherKind => "the frame is held by gets and not by pins, or the reverse",
+            Self::OtherOrder => "the block has another size",
+            Self::NotPrivate => "the block is an object's or a driver's",
         })
     }
 }

@@ -124,6 +124,14 @@ pub enum Safeguard {
     AsksWhatItOwns,
     /// An object's page that has moved is asked about again before the next write.
     AsksWhereItMoves,
+    /// A count is taken in a word of the order that is wanted, or not at all.
+    CountsByOrder,
+    /// The parts of a block have their counts before its head says that it is one frame.
+    PartsBeforeHead,
+    /// The counts of parts follow the head's by differences.
+    PartsByDifference,
+    /// Who held a block gives back its parts when it was split.
+    ReleaseFollowsSplits,
     /// Loads of entries acquire.
     EntryAcquire,
     /// Stores of entries release.

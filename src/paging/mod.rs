@@ -4,6 +4,7 @@ mod cursor;
 mod new_tables;
 mod replace;
 mod replace_run;
+mod split;
 mod tables;
 mod upper;
 

@@ -36,7 +36,8 @@ use core::fmt;
 use super::{Slot, Tables};
 use crate::addr::Pfn;
 use crate::arch::{Entry, LeafSize};
-use crate::env::{EntryAddr, Env, ExtraParts, FlushRange, FrameTable, NoPreempt, PhysMap, StayGuard, release};
+use crate::env::{EntryAddr, Env, ExtraParts, FlushRange, NoPreempt, OwnedFrame, PhysMap, StayGuard};
+use crate::env::{counted_frame, release};
 use crate::frame::Dirty;
 use crate::primitive::safeguard;
 
@@ -255,6 +256,16 @@ impl<K: Env> Settled<'_, '_, K> {
         unsafe { self.tables.map().store_entry(self.slot.at, new) };
     }
 
+    /// Links a table where the old leaf was.
+    ///
+    /// # Safety
+    /// The table has leaves of the next smaller size for the same memory, with at most the rights of the old leaf, and what that held.
+    pub(super) unsafe fn publish_table(self, table: OwnedFrame<'_, K>) {
+        // SAFETY: as in `publish`; the reference to the table goes to the entry.
+        unsafe { self.tables.map().store_entry(self.slot.at, Entry::table(table.into_entry())) };
+        self.tables.added();
+    }
+
     /// Leaves nothing where the old leaf was.
     #[inline]
     pub fn leave_empty(self) -> OldLeaf {
@@ -277,8 +288,7 @@ impl OldLeaf {
         if !self.entry.is_counted() {
             return false;
         }
-        let pfn = self.frame();
-        let Some(frame) = env.frames().frame(pfn) else { return false };
+        let Some((pfn, frame)) = counted_frame(env, self.entry, self.size) else { return false };
         release(env, pfn, frame.word.put_mapping(self.dirty()))
     }
 

@@ -6,7 +6,7 @@
 use super::pinned::ledger;
 use super::{PhysRun, PinAccess, RawGets, RawPins, RunBuffer};
 use crate::addr::Pfn;
-use crate::env::{Counted, Env, FrameTable, PinBudget, PinLedger, Ticket, bug_caught, count, release};
+use crate::env::{Counted, Env, FrameTable, PinBudget, PinLedger, Ticket, count, release, release_block};
 use crate::frame::{Dirty, Layout, PageFrame};
 
 /// Unpins frames in few instructions each; stops at the first that needs [`release_carefully`], or at the end.
@@ -61,10 +61,7 @@ fn release_pages<K: Env, const PIN: bool>(env: &K, run: &PhysRun, dirty: Dirty) 
 #[inline(never)]
 fn release_sole<K: Env>(env: &K, run: &PhysRun, dirty: Dirty) {
     for head in run.heads() {
-        match env.frames().frame(head) {
-            Some(frame) => _ = release(env, head, frame.word.unpin_sole(dirty)),
-            None => bug_caught(env),
-        }
+        release_block(env, head, run.order(), |word| word.unpin_sole_of_block(dirty));
     }
 }
 
@@ -73,9 +70,9 @@ fn release_sole<K: Env>(env: &K, run: &PhysRun, dirty: Dirty) {
 fn release_heads<K: Env, const PIN: bool>(env: &K, run: &PhysRun, dirty: Dirty) {
     for head in run.heads() {
         match env.frames().frame(head) {
-            Some(frame) if PIN && frame.word.unpin_mapped(dirty) => {}
-            Some(frame) => release_carefully::<K, PIN>(env, head, frame, dirty),
-            None => bug_caught(env),
+            Some(frame) if PIN && frame.word.unpin_mapped_of(dirty, run.order()) => {}
+            _ if PIN => release_block(env, head, run.order(), |word| word.unpin_of_block(dirty)),
+            _ => release_block(env, head, run.order(), |word| word.put_user_of_block()),
         }
     }
 }

@@ -66,17 +66,17 @@ impl From<Stop> for PinError {
 /// A walk leaves the read side after it has been to so many places of leaves, or a table's end later.
 const MAX_PLACES_PER_GUARD: u64 = arch::ENTRIES;
 
-/// Counts a frame: a pin, or a plain reference. One look at its word decides, so that it may be recycled meanwhile; and a frame
-/// that is not this mm's own, of whatever kind, is not pinned but unshared first.
+/// Counts a frame, or a block by its head: a pin, or a plain reference. One look at its word decides, so that it may be recycled
+/// meanwhile, as a block of another order even; and a frame that is not this mm's own, of whatever kind, is not pinned but unshared first.
 #[inline(always)]
-fn hold<L: Layout, const PIN: bool>(frame: &PageFrame<L>) -> Result<(), CountError> {
-    if PIN { frame.word.try_pin_exclusive() } else { frame.word.try_get_user() }
+fn hold<L: Layout, const PIN: bool>(frame: &PageFrame<L>, order: u8) -> Result<(), CountError> {
+    if PIN { frame.word.try_pin_exclusive_of(order) } else { frame.word.try_get_user_of(Some(order)) }
 }
 
-/// [`hold`] if nothing is unusual. False: nothing was changed, and `hold` must say why.
+/// [`hold`] a single frame if nothing is unusual. False: nothing was changed, and `hold` must say why.
 #[inline(always)]
 fn hold_usual<L: Layout, const PIN: bool>(frame: &PageFrame<L>) -> bool {
-    if PIN { frame.word.pin_usual() } else { frame.word.try_get_user().is_ok() }
+    if PIN { frame.word.pin_usual(Some(0)) } else { frame.word.try_get_user_of(Some(0)).is_ok() }
 }
 
 /// Undoes [`hold`] for a run.
@@ -161,7 +161,7 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
         let run = leaf.part(page, end).sole();
         let Some(room) = runs.room_for(&run) else { return Some(Stop::Full) };
         let undo = |head: PhysRun| release_run::<K, true>(self.env(), &head.sole(), Dirty::No);
-        if let Err(stop) = self.hold_leaf_by(&leaf, |frame| frame.word.try_pin_sole(), undo) {
+        if let Err(stop) = self.hold_leaf_by(&leaf, |frame, order| frame.word.try_pin_sole_of(Some(order)), undo) {
             return Some(stop);
         }
         runs.push(room, run);
@@ -294,7 +294,7 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
     fn hold_leaf_by(
         &self,
         leaf: &Leaf,
-        hold: impl FnOnce(&PageFrame<<K::Frames as FrameTable>::Layout>) -> Result<(), CountError>,
+        hold: impl FnOnce(&PageFrame<<K::Frames as FrameTable>::Layout>, u8) -> Result<(), CountError>,
         undo: impl FnOnce(PhysRun),
     ) -> Result<(), Stop> {
         let &Leaf { seen, above, size } = leaf;
@@ -305,14 +305,12 @@ impl<'a, K: Env, const WRITE: bool> Walk<'a, K, WRITE> {
         }
         let head = seen.entry.leaf_frame(size);
         let frame = self.env().frames().frame(head).ok_or(Stop::NotPinnable)?;
-        hold(frame).map_err(|error| refused(error, || self.unchanged(seen)))?;
-        // A large leaf over frames that were not handed out as one block has no word that stands for all of it.
-        let one_block = size == LeafSize::Size4KiB || frame.order() == size.order();
+        hold(frame, size.order()).map_err(|error| refused(error, || self.unchanged(seen)))?;
         let raced = safeguard!(LeafReread => !self.unchanged(seen))
             || safeguard!(AboveReread => above.is_some_and(|above| !self.unchanged(above)));
-        if !one_block || raced {
+        if raced {
             undo(PhysRun::from_parts(head, 1, size.order()));
-            return Err(if raced { Stop::Raced } else { Stop::NotPinnable });
+            return Err(Stop::Raced);
         }
         Ok(())
     }
@@ -380,10 +378,10 @@ fn take_entries<K: Env, const PIN: bool, const WRITE: bool, const KEYS: bool>(
         if !open.add(pfn) {
             break Some(Stop::Full);
         }
-        if let Err(error) = hold::<_, PIN>(frame) {
+        if let Err(error) = hold::<_, PIN>(frame, 0) {
             open.take_back();
             // Whether the entry is what it was is for the caller to find out: here it would cost each page a register.
-            break Some(refused(error, || true));
+            break Some(if error == CountError::OtherOrder { Stop::Contended } else { refused(error, || true) });
         }
         if safeguard!(LeafReread => load(first) != entry && !load(first).same_mapping(entry)) {
             open.take_back();
@@ -465,7 +463,9 @@ fn refused(error: CountError, unchanged: impl Fn() -> bool) -> Stop {
     fence(Ordering::Acquire);
     match error {
         CountError::NotExclusive => Stop::Unready,
-        CountError::Free | CountError::Frozen if !unchanged() => Stop::Raced,
+        CountError::Free | CountError::Frozen | CountError::OtherOrder if !unchanged() => Stop::Raced,
+        // A large leaf over frames that were not handed out as one block has no word that stands for all of it.
+        CountError::OtherOrder => Stop::NotPinnable,
         CountError::Overflow => Stop::CountOverflow,
         CountError::OtherKind => Stop::OtherKind,
         CountError::Sole => Stop::Sole,

@@ -5,7 +5,7 @@ use super::pinned::{find_pinned, wait_for_walks};
 use super::protect::withdraw;
 use super::steps::Held;
 use super::vma_map::VmaMap;
-use super::zap::reject_split_edges;
+use super::zap::split_edges;
 use super::{SpaceError, Unmapped, UserSpace};
 use crate::addr::{PageAddr, UserRange};
 use crate::env::Env;
@@ -59,7 +59,7 @@ impl<K: Env, C> UserSpace<K, C> {
         end: PageAddr,
     ) -> Result<Unmapped, SpaceError> {
         let mut held = self.reject_pinned(held, (first, end), refuses)?;
-        reject_split_edges(&self.tables(&held), first, end)?;
+        split_edges(&mut self.tables(&held), first, end)?;
         held.make_room_to_change(first, end)?;
         if parts(&held, (first, end), defers).next().is_none() {
             return self.take_out_in_steps(held, first, end);

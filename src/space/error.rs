@@ -24,7 +24,7 @@ pub enum SpaceError {
     AccessDenied,
     /// A page is pinned and the policy says no.
     Pinned(PageAddr),
-    /// The range begins or ends inside a large leaf.
+    /// A large leaf is in the way that cannot be split: an object's or a driver's block, or none, or one whose count is at its limit.
     LargeLeaf,
     /// There is no such protection key.
     InvalidKey,
@@ -80,7 +80,7 @@ impl fmt::Display for SpaceError {
             Self::PageOverflow => return VmaError::PageOverflow.fmt(f),
             Self::NoObject => return ObjectError::NoObject.fmt(f),
             Self::NoSlot => return TokenError::Full.fmt(f),
-            Self::LargeLeaf => "the range begins or ends inside a large leaf",
+            Self::LargeLeaf => "a large leaf is in the way that cannot be split",
             Self::NoRoom => "no free addresses",
             Self::TooManyVmas => "too many VMAs",
             Self::NoMemory => "out of memory",
@@ -136,6 +136,7 @@ impl From<ZapError> for SpaceError {
     fn from(error: ZapError) -> Self {
         match error {
             ZapError::LargeLeaf => Self::LargeLeaf,
+            ZapError::NoMemory => Self::NoMemory,
             ZapError::MalformedTable => Self::MalformedTable,
         }
     }
@@ -145,6 +146,7 @@ impl From<ProtectError> for SpaceError {
     fn from(error: ProtectError) -> Self {
         match error {
             ProtectError::LargeLeaf => Self::LargeLeaf,
+            ProtectError::NoMemory => Self::NoMemory,
             ProtectError::Pinned(page) => Self::Pinned(page),
             ProtectError::MalformedTable => Self::MalformedTable,
         }

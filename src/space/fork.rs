@@ -15,7 +15,7 @@ use crate::arch::{Entry, LeafSize};
 use crate::env::{
     EntryAddr, Env, ExtraParts, FlushRange, FrameRequest, FrameTable, Mm, OwnedFrame, PhysMap, Reentered,
 };
-use crate::env::{TokenError, Tokens, bug_caught, release};
+use crate::env::{TokenError, Tokens, bug_caught, counted_frame, is_part, release};
 use crate::errno::{EAGAIN, EDEADLK, EFAULT, ENOMEM};
 use crate::frame::{CountError, FrameKind};
 use crate::paging::{Chunk, Cursor, TableError, Tables};
@@ -222,15 +222,23 @@ impl<K: Env> Fork<'_, K> {
         }
     }
 
-    /// The child holds the parent's token as well.
+    /// The child holds the parent's token as well, and has as much of a block as the parent.
     #[cold]
     fn share_elsewhere(&mut self, chunk: &Chunk, table: Pfn, i: u64) -> Result<(), ForkError> {
         let (at, entry) = (EntryAddr::new(table, chunk.index + i), self.parent.load(chunk.at(i)));
-        let Some(token) = entry.as_token() else { return self.share_marked(chunk, table, i) };
-        self.env.extras().tokens().duplicate(token)?;
-        // SAFETY: nobody else has the child, so the table just found is alive; the child is empty there, and a token is not present.
+        if let Some(token) = entry.as_token() {
+            self.env.extras().tokens().duplicate(token)?;
+        } else {
+            let (_, head) = counted_frame(self.env, entry, chunk.size).ok_or(ForkError::MalformedTable)?;
+            if !is_part(entry, chunk.size, head) {
+                return self.share_marked(chunk, table, i);
+            }
+            head.word.try_get()?;
+        }
+        // SAFETY: nobody else has the child, so the table just found is alive; the child is empty there; a token is not present, and a part
+        // of a block is read-only, with the reference just taken.
         unsafe { self.env.phys_map().store_entry(at, entry) };
-        self.forked.shared_pages += 1;
+        self.forked.shared_pages += chunk.size.pages();
         Ok(())
     }
 
@@ -285,6 +293,12 @@ impl<K: Env> Fork<'_, K> {
 fn undo_entry<K: Env>(env: &K, parent_at: EntryAddr, parent: Entry, child: Entry, chunk: Chunk) {
     if let Some(token) = child.as_token() {
         env.extras().tokens().release(env, token);
+    }
+    if let Some((head, frame)) =
+        counted_frame(env, child, chunk.size).filter(|(_, head)| is_part(child, chunk.size, head))
+    {
+        release(env, head, frame.word.put());
+        return;
     }
     if !child.is_counted() {
         return;

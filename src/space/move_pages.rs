@@ -9,7 +9,7 @@
 //! steps, from the lowest up, each together with its VMA: at any moment a page is at one of its two addresses, as a child that is
 //! forked between two steps finds it.
 
-use super::private_pages::maps_anonymous;
+use super::objects::is_objects_page;
 use super::steps::{Held, MOST_VMAS, end_of_some};
 use super::vma_map::VmaMap;
 use super::{SpaceError, UserSpace};
@@ -69,7 +69,7 @@ impl<K: Env, C> UserSpace<K, C> {
     ///
     /// # Errors
     /// [`SpaceError::Range`] (either one), `NoVma` (a hole, or an unmap that waits), `Overlap` (something is at the new addresses, or
-    /// the old ones are among them), `LargeLeaf` (an edge inside one, or one that would not be aligned), `TooManyVmas`, `NoMemory`.
+    /// the old ones are among them), `LargeLeaf` (one that cannot be split has an edge inside, or would not be aligned), `TooManyVmas`, `NoMemory`.
     pub fn move_pages(&self, start: u64, length: u64, to: u64) -> Result<(), SpaceError> {
         let half = self.mm.levels().user_half();
         let (from, into) = (UserRange::pages_only(half, start, length)?, UserRange::pages_only(half, to, length)?);
@@ -145,8 +145,11 @@ impl<K: Env, C> UserSpace<K, C> {
         let first = *next;
         let stop = end_of_some(&self.tables(held), first, end);
         // Pages may have come since the tables were made.
-        if place_all(&mut self.tables(held), route, (first, stop))?.is_some() {
-            return Err(SpaceError::LargeLeaf);
+        while let Some((page, _)) = place_all(&mut self.tables(held), route, (first, stop))? {
+            // There are entries by now, or may be: this leaf arrives in parts.
+            let mut tables = self.tables(held);
+            let slot = tables.find(route.back().target(page))?;
+            tables.split_leaf(slot)?;
         }
         let mut was_present = false;
         let moved = (0..MOST_VMAS).try_for_each(|_| {
@@ -214,21 +217,25 @@ fn parts(route: Route, chunk: &Chunk) -> impl Iterator<Item = (u64, u64)> + use<
     [(0, cut), (cut, count - cut)].into_iter().filter(|(_, count)| *count != 0)
 }
 
-/// Makes the tables for the leaves in `first..stop`. Some: there, where a large leaf is to go, is a table.
+/// Makes the tables for the leaves in `first..stop`, and splits large ones that would not be aligned. Some: there, where a large leaf is to go,
+/// is a table.
 fn place_all<K: Env>(
     tables: &mut Tables<'_, K>,
     route: Route,
     (first, stop): (PageAddr, PageAddr),
 ) -> Result<Option<(PageAddr, LeafSize)>, TableError> {
     let mut cursor = Cursor::new(first, stop);
-    while let Some(chunk) = cursor.next_chunk(tables)? {
+    'chunks: while let Some(chunk) = cursor.next_chunk(tables)? {
         for (from, count) in parts(route, &chunk) {
             if (from..from + count).all(|i| tables.load(chunk.at(i)).is_empty()) {
                 continue;
             }
             let (page, size) = (chunk.page_at(from), chunk.size);
             if !route.is_aligned(page, size) {
-                return Err(TableError::LargeLeaf);
+                let slot = tables.find(page)?;
+                tables.split_leaf(slot)?;
+                cursor = Cursor::new(page.max(first), stop);
+                continue 'chunks;
             }
             // SAFETY: the target range was checked against this mm's levels.
             let at = unsafe { tables.place(route.target(page), size) }?;
@@ -306,8 +313,7 @@ fn move_shown<K: Env>(
         let entry = unsafe { map.change_entry(from, TAKE) };
         let shared = part.backing().is_shared() && entry.is_counted();
         let pfn = entry.leaf_frame(chunk.size);
-        let shown = shared || (entry.is_borrowed() && !maps_anonymous(env, entry));
-        let frame = if shown { env.frames().frame(pfn) } else { None };
+        let frame = if shared || is_objects_page(env, entry, chunk.size) { env.frames().frame(pfn) } else { None };
         let moved = match (frame, part.object_page(page)) {
             (Some(frame), Some((id, page_of))) if safeguard!(StillTheObjects => !env.extras().objects().still(id, page_of, pfn)) =>
             {

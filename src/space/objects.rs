@@ -10,8 +10,9 @@ use super::private_pages::maps_anonymous;
 use super::vma_map::VmaMap;
 use super::{Copies, SpaceError, Unmapped, UserSpace};
 use crate::addr::{PageAddr, UserRange};
-use crate::arch::LeafSize;
-use crate::env::{Env, ExtraParts, FrameTable, Objects, Tokens, bug_caught};
+use crate::arch::{Entry, LeafSize};
+use crate::env::{Env, ExtraParts, FrameTable, Objects, Tokens, bug_caught, counted_frame};
+use crate::frame::FrameKind;
 use crate::paging::{Chunk, Cursor, Settled, Slot, Tables};
 use crate::primitive::safeguard;
 use crate::vma::{Backing, MapOptions, ObjectId, Vma};
@@ -82,7 +83,8 @@ impl<K: Env, C> UserSpace<K, C> {
         let mut gone = Unmapped::default();
         self.visit_object(id, &pages, |tables, slot, vma| {
             let entry = slot.entry;
-            let is_objects = entry.is_borrowed() || (vma.backing().is_shared() && entry.is_counted());
+            let is_objects =
+                is_objects_page(tables.env(), entry, slot.size()) || (vma.backing().is_shared() && entry.is_counted());
             if !is_objects && !(copies == Copies::Forget && (entry.is_counted() || entry.is_token())) {
                 return true;
             }
@@ -232,4 +234,10 @@ pub(super) fn tell_mapped<'a, K: Env>(env: &K, vmas: impl Iterator<Item = &'a Vm
             }
         }
     }
+}
+
+/// Whether what an entry borrows is a page of an object, and no part of a block that processes share.
+pub(super) fn is_objects_page<K: Env>(env: &K, entry: Entry, size: LeafSize) -> bool {
+    let head = || counted_frame(env, entry, size);
+    entry.is_borrowed() && head().is_some_and(|(_, head)| head.kind() != FrameKind::Anonymous)
 }

@@ -3,7 +3,7 @@
 use super::{SpaceError, UserSpace};
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Entry, LeafSize};
-use crate::env::{Env, FrameTable, Mm};
+use crate::env::{Env, Mm, counted_frame};
 use crate::frame::FrameKind;
 use crate::vma::{Vma, VmaFlags};
 
@@ -14,8 +14,8 @@ pub(super) fn is_private(vma: &Vma) -> bool {
 
 /// Whether a leaf that is marked as borrowed is this mm's own after all, and unpinnable.
 pub(super) fn maps_anonymous<K: Env>(env: &K, leaf: Entry) -> bool {
-    let frame = env.frames().frame(leaf.leaf_frame(LeafSize::Size4KiB));
-    leaf.is_counted() && frame.is_some_and(|frame| frame.word.kind() == FrameKind::Anonymous)
+    let counted = if leaf.is_counted() { counted_frame(env, leaf, LeafSize::Size4KiB) } else { None };
+    counted.is_some_and(|(_, frame)| frame.word.kind() == FrameKind::Anonymous)
 }
 
 impl<K: Env, C> UserSpace<K, C> {

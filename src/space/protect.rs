@@ -5,11 +5,11 @@ use core::fmt;
 use super::pinned::first_pinned;
 #[cfg(feature = "alloc")]
 use super::steps::end_of_some;
-use super::zap::reject_split_leaves;
+use super::zap::prepare;
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Entry, LeafSize, NewRights};
 use crate::env::{Env, FlushRange, FrameTable, Mm, PhysMap};
-use crate::errno::{EBUSY, EFAULT, EINVAL};
+use crate::errno::{EBUSY, EFAULT, EINVAL, ENOMEM};
 use crate::paging::{Chunk, Cursor, TableError, Tables};
 use crate::primitive::safeguard;
 use crate::rights::Rights;
@@ -19,8 +19,11 @@ use crate::vma::{Vma, VmaFlags};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProtectError {
-    /// The range begins or ends inside a large leaf.
+    /// The range begins or ends inside a large leaf that cannot be split: an object's or a driver's block, or none, or one whose count is at
+    /// its limit.
     LargeLeaf,
+    /// There is no memory for a table, where a large leaf is to be split.
+    NoMemory,
     /// The page is pinned and its VMA refuses that ([`VmaFlags::REFUSE_PROTECT_PINNED`]).
     Pinned(PageAddr),
     /// Somebody else damaged the tables.
@@ -33,6 +36,7 @@ impl ProtectError {
     pub const fn errno(self) -> i32 {
         match self {
             Self::LargeLeaf => EINVAL,
+            Self::NoMemory => ENOMEM,
             Self::Pinned(_) => EBUSY,
             Self::MalformedTable => EFAULT,
         }
@@ -42,7 +46,8 @@ impl ProtectError {
 impl fmt::Display for ProtectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LargeLeaf => f.write_str("the range begins or ends inside a large leaf"),
+            Self::LargeLeaf => f.write_str("the range begins or ends inside a large leaf that cannot be split"),
+            Self::NoMemory => f.write_str("out of memory"),
             Self::Pinned(page) => write!(f, "the page at {:#x} is pinned", page.address()),
             Self::MalformedTable => f.write_str("the page tables are malformed"),
         }
@@ -55,7 +60,8 @@ impl From<TableError> for ProtectError {
     fn from(error: TableError) -> Self {
         match error {
             TableError::LargeLeaf => Self::LargeLeaf,
-            TableError::Malformed | TableError::NoMemory => Self::MalformedTable,
+            TableError::NoMemory => Self::NoMemory,
+            TableError::Malformed => Self::MalformedTable,
         }
     }
 }
@@ -95,7 +101,7 @@ pub unsafe fn protect_pages<'a, K: Env>(
     let (first, end) = (range.first_page(), range.end_page());
     // SAFETY: the caller holds the mm lock.
     let mut tables = unsafe { Tables::under_mm_lock(mm) };
-    reject_split_leaves(&tables, first, end)?;
+    prepare(&mut tables, first, end)?;
     reject_pinned(&tables, vmas.clone().into_iter(), (first, end), rights)?;
     change_rights(&mut tables, vmas, (first, end), rights)?;
     Ok(())

@@ -19,7 +19,7 @@ use super::mm_lock::Section;
 use super::pinned::first_pinned_of_some;
 use super::protect::change_rights;
 use super::vma_map::VmaMap;
-use super::zap::{Zap, reject_some, reject_split_edges};
+use super::zap::{Zap, reject_some, split_edges};
 use super::{EmptyTables, MOST_PLACES, SpaceError, Unmapped, UserSpace};
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::{Entry, LeafSize};
@@ -55,7 +55,7 @@ impl<K: Env, C> UserSpace<K, C> {
         unsafe { Tables::under_mm_lock(&self.mm) }
     }
 
-    /// Looks in the tables for what makes an operation on the whole range impossible.
+    /// Looks in the tables for what makes an operation on the whole range impossible, and splits large leaves at its edges.
     pub(super) fn checked<'a>(
         &'a self,
         mut held: Held<'a, K>,
@@ -63,10 +63,10 @@ impl<K: Env, C> UserSpace<K, C> {
         end: PageAddr,
     ) -> Result<Held<'a, K>, SpaceError> {
         let mut cursor = Cursor::new(first, end);
-        while !reject_some(&self.tables(&held), &mut cursor, first, end)? {
+        while !reject_some(&self.tables(&held), &mut cursor)? {
             held = self.step_aside(held)?;
         }
-        reject_split_edges(&self.tables(&held), first, end)?;
+        split_edges(&mut self.tables(&held), first, end)?;
         Ok(held)
     }
 
@@ -176,13 +176,13 @@ impl<K: Env, C> UserSpace<K, C> {
         let whole = (range.first_page(), range.end_page());
         let held = self.by_part(held, whole, is_forgotten, |tables, (first, end)| {
             let mut cursor = Cursor::new(first, end);
-            let done = reject_some(tables, &mut cursor, first, end)?;
+            let done = reject_some(tables, &mut cursor)?;
             Ok(if done { end } else { cursor.reached() })
         })?;
         let held = self.reject_pinned(held, whole, deferred::keeps_pinned)?;
         let mut unmapped = Unmapped::default();
         self.by_part(held, whole, is_forgotten, |tables, (first, end)| {
-            reject_split_edges(tables, first, end)?;
+            split_edges(tables, first, end)?;
             let mut zap = Zap::new(first, end, EmptyTables::Keep);
             unmapped = unmapped.and(zap.step(tables, self.env()).release());
             Ok(zap.reached())
@@ -210,13 +210,13 @@ impl<K: Env, C> UserSpace<K, C> {
         mut held: Held<'a, K>,
         (mut next, end): (PageAddr, PageAddr),
         wanted: impl Fn(&Vma) -> bool,
-        mut work: impl FnMut(&Tables<'_, K>, (PageAddr, PageAddr)) -> Result<PageAddr, SpaceError>,
+        mut work: impl FnMut(&mut Tables<'_, K>, (PageAddr, PageAddr)) -> Result<PageAddr, SpaceError>,
     ) -> Result<Held<'a, K>, SpaceError> {
         loop {
             let mut pages = 0;
             for _ in 0..MOST_PARTS {
                 let Some(part) = held.next_part(next, end, MOST_VMAS, &wanted) else { return Ok(held) };
-                next = work(&self.tables(&held), part)?;
+                next = work(&mut self.tables(&held), part)?;
                 if next >= end {
                     return Ok(held);
                 }

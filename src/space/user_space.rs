@@ -247,8 +247,7 @@ impl<K: Env, C> UserSpace<K, C> {
     /// Says what fork is to do with whole pages (`madvise` on Linux). Of thousands of VMAs step by step, as [`UserSpace::protect`].
     ///
     /// # Errors
-    /// [`SpaceError::Range`], `NoVma` (a hole), `InvalidFlags` (wiping what is not private memory), `LargeLeaf` (a child has all
-    /// of one or nothing), `TooManyVmas`, `NoMemory`.
+    /// [`SpaceError::Range`], `NoVma` (a hole), `InvalidFlags` (wiping what is not private memory), `LargeLeaf`, `TooManyVmas`, `NoMemory`.
     pub fn advise(&self, start: u64, length: u64, advice: Advice) -> Result<(), SpaceError> {
         let range = UserRange::pages_only(self.options.levels().user_half(), start, length)?;
         let advised = |vma: Vma| vma.with_flags(advice.applied_to(vma.flags()));

@@ -106,6 +106,8 @@ mod side_by_side;
 #[cfg(all(feature = "instructions", target_arch = "x86_64"))]
 mod sizes;
 mod sole;
+mod split_leaf;
+mod split_word;
 mod staying;
 mod steps;
 mod stored;

@@ -6,13 +6,13 @@ use pagepin::Access;
 use pagepin::frame::{FrameWord, Layout};
 use pagepin::pin::{PinFlags, Read, Write};
 use pagepin::space::SpaceError;
-use pagepin::{LeafSize, MapOptions, MemoryType, PageAddr, Pfn};
+use pagepin::{MapOptions, MemoryType, PageAddr, Pfn};
 
 use crate::forms::{self, FORMS, Form};
-use crate::machine::{A, FAR, FOREIGN, LARGE, Machine, NONE, PAGE, Process, R, RW, UNTOUCHED, range};
+use crate::machine::{A, FAR, FOREIGN, Machine, NONE, PAGE, R, RW, UNTOUCHED, range};
 use crate::undo::{
-    Done, Obstacle, Operation, Scene, apart, done, fault, few_pages, fork_vmas, gap, kernel_entry, large, limited,
-    one_by_one, operation, pinning, populated, refusing, wide, with_empty_child,
+    Done, Obstacle, Operation, Scene, apart, done, fault, few_pages, fork_vmas, gap, kernel_entry, limited, one_by_one,
+    operation, pinning, populated, refusing, wide, with_empty_child,
 };
 
 /// INV-14 for one operation that `obstacle` stops with an error that begins with `why`.
@@ -117,7 +117,6 @@ const P: u64 = 1;
 const U: u64 = 1 << 2;
 const LEAF: u64 = 1 << 7;
 const NOWHERE: u64 = 1 << 45;
-const LARGE_LEAF: u64 = LeafSize::Size2MiB.bytes();
 
 /// Tables that somebody else damaged, behind what was done already: what was done is undone.
 fn damage_in_the_middle_stops_operations_without_a_trace<L: Layout>() {
@@ -212,13 +211,6 @@ fn bad_requests_change_nothing<L: Layout>() {
         let (process, force) = (scene.process(), PinFlags::FORCE);
         done(forms::get::<Write, L>(Form::Slow, process, range(process, A, 6 * PAGE), force, 8))
     });
-    let split = |run: fn(&Process<'_, L>) -> Result<(), SpaceError>| {
-        let operation = operation("split", 0, large, move |_, scene| done(run(scene.process()))).with_large_memory();
-        assert_eq!(operation.refuses().why, "LargeLeaf");
-    };
-    split(|process| process.unmap(LARGE, PAGE).map(drop));
-    split(|process| process.discard(LARGE + LARGE_LEAF, LARGE_LEAF + PAGE).map(drop));
-    split(|process| process.protect(LARGE + PAGE, LARGE_LEAF, NONE));
 }
 
 every_layout!(

@@ -291,7 +291,7 @@ fn foreign_memory_is_mapped_in_steps_and_its_range_is_reserved() {
 
 /// Between two steps of the check somebody else puts a large leaf over the beginning of the range.
 #[test]
-fn a_large_leaf_that_comes_over_an_edge_meanwhile_is_not_cut() {
+fn a_large_leaf_that_comes_over_an_edge_meanwhile_is_cut() {
     let machine = M::new(2048);
     let process = machine.process();
     process.map(LARGE, TABLE, RW).unwrap();
@@ -302,10 +302,6 @@ fn a_large_leaf_that_comes_over_an_edge_meanwhile_is_not_cut() {
     let first = START + TABLE / 2;
     let meanwhile = || process.move_pages(LARGE, TABLE, START).unwrap();
     let (unmapped, raced) = machine.between_sections(0, meanwhile, || process.unmap(first, START + 81 * TABLE - first));
-    assert_eq!((unmapped, raced), (Err(SpaceError::LargeLeaf), true));
-    assert_eq!(
-        (machine.get(&process, START), machine.get(&process, START + 80 * TABLE)),
-        (9, 80),
-        "nothing was changed"
-    );
+    assert_eq!((unmapped.map(|unmapped| unmapped.pages), raced), (Ok(256 + 80), true));
+    assert_eq!(machine.get(&process, START), 9, "what lies in front of the range stays");
 }

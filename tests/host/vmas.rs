@@ -157,26 +157,28 @@ fn advice_that_cannot_be_followed_changes_nothing<L: Layout>() {
     assert_eq!(vma_at(&process.fork().unwrap(), A), None);
 }
 
-/// A large leaf goes to the child whole or not at all: part of it would lie in no VMA there.
-fn advice_splits_no_large_leaf<L: Layout>() {
+/// Advice about a part of a large leaf splits it: the child has the other part, and nothing in no VMA.
+fn advice_splits_a_large_leaf<L: Layout>() {
     let machine = Machine::<L>::new(2048);
     let size = LeafSize::Size2MiB;
     let parent = machine.process();
     parent.map(LARGE, 2 * size.bytes(), RW).unwrap();
     machine.install(&parent, LARGE, size, machine.block(size), 7);
-    for (start, pages) in [(LARGE, 511), (LARGE + PAGE, 1), (LARGE + 511 * PAGE, 10)] {
-        assert_eq!(parent.advise(start, pages * PAGE, Advice::DontFork), Err(SpaceError::LargeLeaf));
-    }
     parent.advise(LARGE + size.bytes(), PAGE, Advice::DontFork).unwrap();
     let child = parent.fork().unwrap();
-    assert!(machine.leaf(&child, LARGE).is_some());
+    assert_eq!(machine.leaf(&child, LARGE).unwrap().size, size, "it was not concerned");
+    drop(child);
+    parent.advise(LARGE + PAGE, PAGE, Advice::DontFork).unwrap();
+    let child = parent.fork().unwrap();
+    assert_eq!([0, 1, 2].map(|page| machine.leaf(&child, LARGE + page * PAGE).is_some()), [true, false, true]);
     parent.advise(LARGE, size.bytes(), Advice::DontFork).unwrap();
     let childless = parent.fork().unwrap();
     assert!(machine.leaf(&childless, LARGE).is_none());
+    machine.audit(&[&parent, &child, &childless], &Default::default());
 }
 
 every_layout!(
-    advice_splits_no_large_leaf,
+    advice_splits_a_large_leaf,
     a_key_that_there_is_not_is_refused,
     neighbours_with_other_limits_stay_apart,
     a_child_gets_nothing_of_what_is_not_forked,

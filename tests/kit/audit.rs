@@ -1,6 +1,6 @@
 //! Every table of every address space against every frame word.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pagepin::Pfn;
 use pagepin::frame::FrameKind;
@@ -25,7 +25,7 @@ pub(crate) fn audit(kernel: &(impl Plug + ?Sized), spaces: &[Root], held: &Held)
         }
         for &leaf in leaves {
             if leaf.is_counted() {
-                mappings.entry(leaf.frame()).or_default().push((mm, leaf));
+                mappings.entry(leaf.counted(kernel)).or_default().push((mm, leaf));
             } else if zero == Some(leaf.frame()) {
                 assert!(!leaf.is_writable(), "INV-6: the zero frame is writable: {leaf:x?}");
             }
@@ -43,7 +43,9 @@ pub(crate) fn audit(kernel: &(impl Plug + ?Sized), spaces: &[Root], held: &Held)
         assert!(!shared || !word.exclusive, "INV-2: exclusive, but mapped by several: {frame:?} {word:?}");
         assert!(word.pins == 0 || word.exclusive, "INV-3: pinned but not exclusive: {frame:?} {word:?}");
     }
-    for frame in kernel.allocated() {
+    // Of a block that was split, the parts as well.
+    let counted = mappings.keys().chain(held.keys()).copied().chain(kernel.allocated()).collect::<BTreeSet<_>>();
+    for frame in counted {
         let word = kernel.snapshot(frame);
         if word.kind != FrameKind::Table {
             let mapped = mappings.get(&frame).map_or(0, |entries| entries.len() as u64);

@@ -37,7 +37,20 @@ impl Leaf {
         self.bits & (SPECIAL | BORROWED) != SPECIAL
     }
 
-    /// Its frame is an object's, and the VMA is private; or the VMA is unpinnable.
+    /// The frame whose word has the reference: its own, or the head of the block that it is a part of.
+    pub(crate) fn counted(&self, kernel: &(impl Plug + ?Sized)) -> Pfn {
+        let heads = [0, 9, 18].map(|order| (order, self.frame().block_start(order)));
+        let in_use = |(order, head): &(u8, Pfn)| {
+            let word = kernel.snapshot(*head);
+            !word.is_free() && word.order >= *order
+        };
+        match self.is_borrowed() {
+            true => heads.into_iter().find(in_use).map_or(self.frame(), |(_, head)| head),
+            false => self.frame(),
+        }
+    }
+
+    /// Its frame is an object's, and the VMA is private; or it is a part of a block that others have as well; or the VMA is unpinnable.
     pub(crate) fn is_borrowed(&self) -> bool {
         self.bits & (SPECIAL | BORROWED) == SPECIAL | BORROWED
     }

@@ -8,7 +8,7 @@ use pagepin::pin::PhysRun;
 use pagepin::space::Resident;
 use pagepin::{AddressSpace, PageAddr, Pfn, Rights, Token, Vma, VmaFlags};
 
-use super::contents::{Bytes, SharedBlock};
+use super::contents::SharedBlock;
 use super::decode::windows;
 use super::reference::{Backing, Mapping, Reference};
 use super::{Effect, World, memory_type};
@@ -92,7 +92,7 @@ fn leaf_at(leaves: &[Leaf], address: u64) -> Option<&Leaf> {
     leaves[..after].last().filter(|leaf| address - leaf.address < leaf.size.bytes())
 }
 
-/// The frames whose words count for `runs`.
+/// The frames whose words counted for `runs` when they were acquired.
 pub(super) fn heads(runs: &[PhysRun]) -> impl Iterator<Item = Pfn> {
     runs.iter().flat_map(|run| {
         let first = run.first().block_start(run.order()).number();
@@ -115,7 +115,7 @@ impl<L: Layout> World<'_, L> {
             self.check_resident(who);
         }
         for (frame, bytes) in self.pins.iter().flat_map(|dma| &dma.pages) {
-            blocks.add_page(*frame, bytes);
+            blocks.add(*frame, &bytes.block);
         }
         self.check_files(|frame, block| blocks.add(frame, &block));
         blocks.check(self.machine);
@@ -124,12 +124,25 @@ impl<L: Layout> World<'_, L> {
         self.check_translations();
     }
 
+    /// The frames that stand for all of a block: as many as it has been split into.
+    fn parts(&self, first: Pfn, order: u8) -> impl Iterator<Item = Pfn> {
+        let end = first.offset(1 << order);
+        let next =
+            move |head: &Pfn| Some(head.offset(1 << self.machine.word(*head).order())).filter(|next| *next < end);
+        std::iter::successors(Some(first), next)
+    }
+
+    /// The frames whose words count for `runs` now.
+    pub(super) fn counted(&self, runs: &[PhysRun]) -> impl Iterator<Item = Pfn> {
+        runs.iter().flat_map(|run| heads(&[*run]).flat_map(|head| self.parts(head, run.order())).collect::<Vec<_>>())
+    }
+
     /// What a process is said to have is what it has.
     fn check_resident(&self, who: usize) {
         let tables = self.seen.tables[who].len() as u64;
         let mut wanted = Resident { tables, swapped: self.seen.tokens[who].len() as u64, ..Resident::default() };
         for leaf in self.seen.leaves(who) {
-            let word = self.seen.word(leaf.frame());
+            let word = self.seen.word(leaf.counted(self.machine));
             let counter = match word {
                 Some(word) if leaf.is_borrowed() && word.kind != FrameKind::Anonymous => &mut wanted.object,
                 _ if leaf.is_special() && leaf.frame() == Pfn::new(FIRST) => &mut wanted.zero,
@@ -146,18 +159,19 @@ impl<L: Layout> World<'_, L> {
     /// Counts (INV-10): each frame's are those of the entries, pins and gets.
     fn audit(&self) -> Seen {
         let mut held: BTreeMap<Pfn, (u64, u64)> = BTreeMap::new();
-        for head in self.pins.iter().flat_map(|dma| heads(dma.raw.runs())) {
+        for head in self.pins.iter().flat_map(|dma| self.counted(dma.raw.runs())) {
             let counts = held.entry(head).or_default();
             *counts = (counts.0 + 1, counts.1 + 1);
         }
-        for head in self.gets.iter().flat_map(|gets| heads(gets.runs())) {
+        for head in self.gets.iter().flat_map(|gets| self.counted(gets.runs())) {
             held.entry(head).or_default().0 += 1;
         }
         let processes: Vec<_> = self.processes.iter().map(|(process, _)| process).collect();
         let (mut leaves, tables): (Vec<_>, Vec<_>) = self.machine.audit(&processes, &held).into_iter().unzip();
         leaves.iter_mut().flatten().for_each(|leaf: &mut Leaf| leaf.bits &= !ACCESSED_AND_DIRTY);
-        let words = self.machine.memory().allocated().into_iter();
-        let words = words.map(|(frame, _)| (frame, self.machine.word(frame).snapshot()));
+        let blocks = self.machine.memory().allocated().into_iter();
+        let words = blocks.flat_map(|(frame, order)| self.parts(frame, order));
+        let words = words.map(|frame| (frame, self.machine.word(frame).snapshot()));
         let words: BTreeMap<_, _> = words.filter(|(_, word)| word.kind != FrameKind::Table).collect();
         assert!(held.keys().all(|frame| words.contains_key(frame)), "a frame was freed that is held");
         let tokens = processes.iter().map(|process| self.machine.tokens(process).into_iter().collect()).collect();
@@ -177,25 +191,9 @@ impl<L: Layout> World<'_, L> {
             assert!(granted, "INV-12: a TLB still has {cached:x?}, the tables {leaf:x?}");
         }
     }
-
-    /// From the next check on every byte is compared once more, also in large leaves that nobody touched.
-    pub(super) fn check_all_bytes(&mut self) {
-        for mapping in self.processes.iter().flat_map(|(_, reference)| reference.mappings()) {
-            let block = match &mapping.1.backing {
-                Backing::Anonymous(block) => Some(block),
-                Backing::Object(shown) => shown.own.as_ref(),
-                Backing::Registers(_) => None,
-            };
-            block.into_iter().for_each(|block| block.borrow_mut().forget_where());
-        }
-        for (_, bytes) in self.pins.iter().flat_map(|dma| &dma.pages) {
-            bytes.block.borrow_mut().forget_where();
-        }
-        self.check(Effect::Nothing);
-    }
 }
 
-/// The blocks of the reference and where they begin in memory, each place once however many pages of it are known.
+/// The pages of the reference and their frames, each place once.
 #[derive(Default)]
 struct Blocks {
     known: BTreeSet<(Pfn, *const ())>,
@@ -210,14 +208,10 @@ impl Blocks {
         }
     }
 
-    fn add_page(&mut self, frame: Pfn, bytes: &Bytes) {
-        self.add(bytes.block_in(frame), &bytes.block);
-    }
-
     fn check<L: Layout>(self, machine: &Machine<L>) {
-        self.blocks.into_iter().for_each(|(first, block)| block.borrow_mut().check(machine, first));
+        self.blocks.into_iter().for_each(|(first, block)| block.borrow().check(machine, first));
         for (token, block) in self.in_slots {
-            assert!(machine.slot_holds(token, block.borrow().page(0)), "INV-11: {token:?} does not hold its page");
+            assert!(machine.slot_holds(token, block.borrow().bytes()), "INV-11: {token:?} does not hold its page");
         }
     }
 }
@@ -237,11 +231,9 @@ fn check_vmas(reference: &Reference, vma_at: impl Fn(PageAddr) -> Option<Vma>) {
         vma == (mapping.rights, mapping.max_rights, mapping.key, mapping.flags, backing)
     };
     for (first, mapping) in reference.mappings() {
-        for page in [first, first + mapping.pages - 1] {
-            let page = PageAddr::containing(page * PAGE);
-            let vma = vma_at(page);
-            assert!(vma.is_some_and(|vma| expected(mapping, &vma, page)), "{mapping:?} became {vma:?}");
-        }
+        let page = PageAddr::containing(first * PAGE);
+        let vma = vma_at(page);
+        assert!(vma.is_some_and(|vma| expected(mapping, &vma, page)), "{mapping:?} became {vma:?}");
     }
     for address in windows() {
         assert_eq!(vma_at(PageAddr::containing(address)).is_some(), reference.page(address).is_some(), "{address:#x}");
@@ -260,14 +252,13 @@ impl<L: Layout> World<'_, L> {
         let mut explained = 0;
         for (first, mapping) in reference.mappings() {
             let leaf = leaf_at(leaves, first * PAGE);
-            explained += usize::from(leaf.is_some());
+            explained += u64::from(leaf.is_some());
             if let Some(leaf) = leaf {
                 let rights = mapping.rights;
                 let writable = !Machine::<L>::is_writable(leaf.bits) || rights.contains(Rights::WRITE);
                 let executable = leaf.bits & NO_EXECUTE != 0 || rights.contains(Rights::EXECUTE);
                 let modest = !leaf.is_present() || (writable && executable && !rights.is_empty());
                 assert!(modest, "INV-9: {leaf:x?} says more than {rights:?}");
-                assert_eq!((leaf.address, leaf.size.pages()), (first * PAGE, mapping.pages));
                 assert_eq!(leaf.bits >> 59 & 15, u64::from(mapping.key), "the protection key of {leaf:x?}");
             }
             match (&mapping.backing, leaf) {
@@ -281,12 +272,13 @@ impl<L: Layout> World<'_, L> {
                 (Backing::Anonymous(block), Some(leaf)) => {
                     let is_zero = leaf.is_special() && leaf.frame() == Pfn::new(FIRST);
                     let secret = mapping.flags.contains(VmaFlags::UNPINNABLE);
-                    assert!(is_zero || leaf.is_borrowed() == secret, "who pins it? {leaf:x?}");
-                    blocks.add(leaf.frame(), block);
+                    let is_part = self.machine.word(leaf.counted(self.machine)).order() > leaf.size.order();
+                    assert!(is_zero || is_part || leaf.is_borrowed() == secret, "who pins it? {leaf:x?}");
+                    blocks.add(leaf.frame().offset(first - leaf.address / PAGE), block);
                 }
                 (Backing::Object(shown), leaf) => {
                     let token = tokens.get(&(first * PAGE)).filter(|_| leaf.is_none());
-                    explained += usize::from(token.is_some());
+                    explained += u64::from(token.is_some());
                     match (self.check_shown(shown, leaf), token, leaf) {
                         (Some(block), Some(token), _) => blocks.in_slots.push((*token, block.clone())),
                         (Some(block), None, Some(leaf)) => blocks.add(leaf.frame(), block),
@@ -299,10 +291,11 @@ impl<L: Layout> World<'_, L> {
                     blocks.in_slots.push((*token, block.clone()));
                 }
                 (Backing::Anonymous(block), None) => {
-                    assert!(mapping.pages == 1 && block.borrow().is_zero(), "page {first:#x} was lost");
+                    assert!(block.borrow().is_zero(), "page {first:#x} was lost");
                 }
             }
         }
-        assert_eq!(explained, leaves.len() + tokens.len(), "an entry outside every VMA");
+        let pages: u64 = leaves.iter().map(|leaf| leaf.size.pages()).sum();
+        assert_eq!(explained, pages + tokens.len() as u64, "an entry outside every VMA");
     }
 }

@@ -312,7 +312,7 @@ impl<L: Layout> World<'_, L> {
             assert_eq!(self.conflict(frame, wanted, true), None, "{frame:?} is held otherwise");
             let expected = !wanted.write || self.machine.shelf().expects_writes(file.id, page);
             assert!(expected, "a device writes page {page}, and the object does not know");
-            (frame, Bytes { block: file.block(page).expect("a page that there is"), page: 0 })
+            (frame, Bytes { block: file.block(page).expect("a page that there is") })
         });
         let pinned: Vec<_> = pinned.collect();
         let next = pages.next();

@@ -23,15 +23,15 @@ impl<L: Layout> World<'_, L> {
         // SAFETY: there is one thread, and it is in no operation; the page lies in the user half, as unmap has checked.
         let place = unsafe { Tables::under_mm_lock(process.mm()).place(PageAddr::containing(start), SIZE) };
         let Some(frame) = place.ok().and_then(|_| self.machine.try_block(SIZE)) else { return Effect::EmptyTables };
-        let block = Block::patterned(SIZE.pages() as usize, seed);
-        for (page, bytes) in (0..).zip(block.borrow().bytes().chunks_exact(PAGE as usize)) {
-            let to = self.machine.frame_ptr(frame.offset(page));
+        let blocks: Vec<_> = (0..SIZE.pages() as usize).map(|page| Block::patterned(page, seed)).collect();
+        for (page, block) in (0..).zip(&blocks) {
+            let (block, to) = (block.borrow(), self.machine.frame_ptr(frame.offset(page)));
             // SAFETY: the block was just allocated and nobody knows it.
-            unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+            unsafe { to.copy_from_nonoverlapping(block.bytes().as_ptr(), PAGE as usize) };
         }
         process.map(start, SIZE.bytes(), rights).unwrap();
         self.machine.install(process, start, SIZE, frame, Entry::leaf(Pfn::new(0), SIZE, rights, 0).bits());
-        reference.map_large(first, SIZE.pages(), rights, block);
+        reference.map_blocks(first, rights, blocks.into_iter());
         Effect::Anything
     }
 }

@@ -236,7 +236,6 @@ fn run_in<L: Layout>(script: Script) {
     };
     world.check(Effect::Anything);
     script.steps.into_iter().for_each(|step| world.step(step));
-    world.check_all_bytes();
     while !world.pins.is_empty() {
         world.apply(0, Op::Unpin(0));
         world.check(Effect::Anything);

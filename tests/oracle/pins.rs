@@ -283,7 +283,7 @@ impl<L: Layout> World<'_, L> {
     /// Why a frame cannot be held, by who held it before.
     pub(super) fn conflict(&self, head: Pfn, wanted: &Acquire, pin: bool) -> Option<PinError> {
         let word = self.seen.word(head)?;
-        let gets = self.gets.iter().filter(|gets| super::check::heads(gets.runs()).any(|held| held == head)).count();
+        let gets = self.gets.iter().filter(|gets| self.counted(gets.runs()).any(|held| held == head)).count();
         let gets = gets as u64;
         let limits = self.kinds.filter(|_| word.pins + gets != 0);
         match limits {
@@ -300,7 +300,7 @@ impl<L: Layout> World<'_, L> {
         let Some(leaf) = self.seen.leaf(who, address) else { return true };
         let writable =
             self.processes[who].1.page(address).is_some_and(|page| page.mapping.rights.contains(Rights::WRITE));
-        let exclusive = self.machine.word(leaf.frame()).snapshot().exclusive;
+        let exclusive = self.machine.word(leaf.frame()).snapshot().exclusive && !leaf.is_borrowed();
         let writes = wanted.write && writable && !Machine::<L>::is_writable(leaf.bits);
         // Without its VMA nobody knows whether the object is written back.
         let unknown = wanted.form == Form::FastOnly && wanted.writes_for_long() && self.shows_object(who, address);
@@ -319,7 +319,7 @@ impl<L: Layout> World<'_, L> {
             // SAFETY: pinned through this machine, and given back once.
             Raw::Read(raw) => unsafe { drop(pin::unpin_user_pages(self.machine, &budget, raw, Dirty::No)) },
             Raw::Write(raw) => {
-                let heads: Vec<_> = super::check::heads(raw.runs()).collect();
+                let heads: Vec<_> = self.counted(raw.runs()).collect();
                 // SAFETY: as above.
                 unsafe { drop(pin::unpin_user_pages(self.machine, &budget, raw, Dirty::Yes)) };
                 let words = heads.into_iter().map(|head| self.machine.word(head).snapshot());

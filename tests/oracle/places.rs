@@ -43,7 +43,7 @@ impl<L: Layout> World<'_, L> {
         let pages: Vec<_> =
             self.processes[who].1.touching(&range).map(|(first, mapping)| (first, mapping.clone())).collect();
         let mut most = 0;
-        for (first, mapping) in pages.into_iter().filter(|(_, mapping)| mapping.pages == 1 && mapping.has_memory()) {
+        for (first, mapping) in pages.into_iter().filter(|(_, mapping)| mapping.has_memory()) {
             let Backing::Anonymous(block) = &mapping.backing else { continue };
             if self.seen.tokens(who).contains_key(&(first * PAGE)) {
                 self.processes[who].1.discard(first..first + 1);

@@ -21,10 +21,9 @@ pub(crate) enum Backing {
     Object(Shown),
 }
 
-/// One page, or the pages of one large leaf, which have the same fate.
+/// One page. Of how large a leaf it is a part is the library's business.
 #[derive(Clone, Debug)]
 pub(crate) struct Mapping {
-    pub(crate) pages: u64,
     pub(crate) rights: Rights,
     /// What it may ever be given.
     pub(crate) max_rights: Rights,
@@ -55,15 +54,14 @@ impl Mapping {
 #[derive(Clone, Copy)]
 pub(crate) struct Page<'m> {
     pub(crate) mapping: &'m Mapping,
-    index: u64,
 }
 
 impl Page<'_> {
     /// Its bytes, unless they are registers, or the object ends before.
     pub(crate) fn bytes(&self) -> Option<Bytes> {
         match &self.mapping.backing {
-            Backing::Anonymous(block) => Some(Bytes { block: block.clone(), page: self.index as usize }),
-            Backing::Object(shown) => Some(Bytes { block: shown.block()?, page: 0 }),
+            Backing::Anonymous(block) => Some(Bytes { block: block.clone() }),
+            Backing::Object(shown) => Some(Bytes { block: shown.block()? }),
             Backing::Registers(_) => None,
         }
     }
@@ -140,9 +138,7 @@ pub(crate) struct Reference {
 
 impl Reference {
     pub(crate) fn page(&self, address: u64) -> Option<Page<'_>> {
-        let number = address / PAGE;
-        let (first, mapping) = self.mappings.range(..=number).next_back()?;
-        (number - first < mapping.pages).then_some(Page { mapping, index: number - first })
+        Some(Page { mapping: self.mappings.get(&(address / PAGE))? })
     }
 
     /// The pages of objects, by their numbers.
@@ -159,23 +155,7 @@ impl Reference {
 
     /// The mappings that `range` touches, by their first page.
     pub(crate) fn touching(&self, range: &Range<u64>) -> impl Iterator<Item = (u64, &Mapping)> {
-        let end = range.end;
-        let first = self.mappings.range(..=range.start).next_back();
-        let first = first.filter(|(first, mapping)| range.start < **first + mapping.pages).map(|(first, _)| *first);
-        let from = first.unwrap_or(range.start);
-        self.mappings.range(from..end.max(from)).map(|(first, mapping)| (*first, mapping))
-    }
-
-    /// A large leaf is changed whole or not at all.
-    pub(crate) fn reject_split(&self, range: &Range<u64>) -> Result<(), SpaceError> {
-        self.reject_split_of(range, |_| true)
-    }
-
-    fn reject_split_of(&self, range: &Range<u64>, of: impl Fn(&Mapping) -> bool) -> Result<(), SpaceError> {
-        let splits = |(first, mapping): (u64, &Mapping)| {
-            of(mapping) && (first < range.start || range.end < first + mapping.pages)
-        };
-        if self.touching(range).any(splits) { Err(SpaceError::LargeLeaf) } else { Ok(()) }
+        self.mappings.range(range.start..range.end.max(range.start)).map(|(first, mapping)| (*first, mapping))
     }
 
     /// Maps what `backing` makes of each page's number.
@@ -191,16 +171,16 @@ impl Reference {
         if self.touching(&range).next().is_some() {
             return Err(SpaceError::Overlap);
         }
-        let mapping = |page| Mapping { pages: 1, rights, max_rights, key, flags, backing: backing(page) };
+        let mapping = |page| Mapping { rights, max_rights, key, flags, backing: backing(page) };
         self.mappings.extend(range.map(|page| (page, mapping(page))));
         Ok(())
     }
 
-    /// Puts one large leaf where nothing is.
-    pub(crate) fn map_large(&mut self, first: u64, pages: u64, rights: Rights, block: SharedBlock) {
-        let backing = Backing::Anonymous(block);
-        let (max_rights, flags) = (Rights::all(), VmaFlags::empty());
-        self.mappings.insert(first, Mapping { pages, rights, max_rights, key: 0, flags, backing });
+    /// Puts pages with contents where nothing is.
+    pub(crate) fn map_blocks(&mut self, first: u64, rights: Rights, blocks: impl Iterator<Item = SharedBlock>) {
+        let (max_rights, flags, key) = (Rights::all(), VmaFlags::empty(), 0);
+        let mapping = |block| Mapping { rights, max_rights, key, flags, backing: Backing::Anonymous(block) };
+        self.mappings.extend((first..).zip(blocks.map(mapping)));
     }
 
     /// Unmaps all but the pages that wait: those nobody may access or inherit.
@@ -221,9 +201,7 @@ impl Reference {
         if self.touching(into).next().is_some() {
             return Err(SpaceError::Overlap);
         }
-        self.reject_split(from)?;
-        let aligned = |mapping: &Mapping| into.start.abs_diff(from.start) % mapping.pages == 0;
-        if self.touching(from).all(|(_, mapping)| aligned(mapping)) { Ok(()) } else { Err(SpaceError::LargeLeaf) }
+        Ok(())
     }
 
     pub(crate) fn move_pages(&mut self, from: Range<u64>, to: u64) {
@@ -234,33 +212,22 @@ impl Reference {
         }
     }
 
-    pub(crate) fn may_discard(&self, range: &Range<u64>) -> Result<(), SpaceError> {
-        self.reject_split_of(range, Mapping::has_contents)
-    }
-
     pub(crate) fn discard(&mut self, range: Range<u64>) {
         let lost = self.touching(&range).filter(|(_, mapping)| mapping.has_contents());
         let lost: Vec<_> = lost.map(|(first, mapping)| (first, mapping.clone())).collect();
-        for (first, mapping) in lost {
-            // What comes back comes in small pages.
-            let backing = |page| match &mapping.backing {
+        for (page, mapping) in lost {
+            let backing = match &mapping.backing {
                 Backing::Object(shown) => Backing::Object(shown.uncopied()),
                 _ => cleared(page),
             };
-            let page = |page| (page, Mapping { pages: 1, backing: backing(page), ..mapping });
-            self.mappings.extend((first..first + mapping.pages).map(page));
+            self.mappings.insert(page, Mapping { backing, ..mapping });
         }
     }
 
     /// Whether every page of `range` is mapped, and not unmapped as far as its process knows.
     fn reject_holes(&self, range: &Range<u64>) -> Result<(), SpaceError> {
-        let overlap = |(first, mapping): (u64, &Mapping)| range.end.min(first + mapping.pages) - range.start.max(first);
-        if self.touching(range).filter(|(_, mapping)| !mapping.is_leaving()).map(overlap).sum::<u64>()
-            != range.end - range.start
-        {
-            return Err(SpaceError::NoVma);
-        }
-        Ok(())
+        let pages = self.touching(range).filter(|(_, mapping)| !mapping.is_leaving()).count() as u64;
+        if pages == range.end - range.start { Ok(()) } else { Err(SpaceError::NoVma) }
     }
 
     /// Why `protect` is refused, if it is.
@@ -269,7 +236,7 @@ impl Reference {
         if self.touching(range).any(|(_, mapping)| !mapping.max_rights.contains(rights)) {
             return Err(SpaceError::AccessDenied);
         }
-        self.reject_split(range)
+        Ok(())
     }
 
     pub(crate) fn protect(&mut self, range: Range<u64>, rights: Rights) {
@@ -283,7 +250,6 @@ impl Reference {
         if advice == Advice::WipeOnFork && !self.touching(&range).all(|(_, mapping)| wipes(mapping)) {
             return Err(SpaceError::InvalidFlags);
         }
-        self.reject_split(&range)?;
         let (flag, set) = match advice {
             Advice::DontFork => (VmaFlags::DONT_FORK, true),
             Advice::DoFork => (VmaFlags::DONT_FORK, false),
@@ -300,8 +266,7 @@ impl Reference {
         for (first, mapping) in self.mappings().filter(|(_, mapping)| !mapping.flags.contains(VmaFlags::DONT_FORK)) {
             match &mapping.backing {
                 Backing::Anonymous(_) if mapping.flags.contains(VmaFlags::WIPE_ON_FORK) => {
-                    let page = |page| (page, Mapping { pages: 1, backing: cleared(page), ..mapping.clone() });
-                    child.mappings.extend((first..first + mapping.pages).map(page));
+                    child.mappings.insert(first, Mapping { backing: cleared(first), ..mapping.clone() });
                 }
                 Backing::Anonymous(block) => {
                     let backing = Backing::Anonymous(block.borrow().copied());

@@ -7,8 +7,9 @@ use pagepin::frame::Layout;
 use pagepin::space::{Advice, ForkError, SpaceError, Unmapped};
 use pagepin::{MapOptions, PageAddr, Pfn, PinLimit, Rights, Vma, VmaFlags};
 
-use super::reference::{Backing, Mapping, Page, cleared, whole_pages};
+use super::reference::{Backing, Mapping, cleared, whole_pages};
 use super::{Effect, World, memory_type};
+use crate::kit::Leaf;
 use crate::machine::PAGE;
 
 /// Most processes at a time.
@@ -55,6 +56,12 @@ impl PartialEq for Taken {
             && self.pinned.len() as u64 + self.missed_pages == reference.pinned.len() as u64
             && reference.pinned.starts_with(&self.pinned)
     }
+}
+
+/// Which pages of a leaf lie in a range of pages.
+fn inside(leaf: &Leaf, range: &Range<u64>) -> Range<u64> {
+    let (first, pages) = (leaf.address / PAGE, leaf.size.pages());
+    range.start.saturating_sub(first).min(pages)..range.end.saturating_sub(first).min(pages)
 }
 
 impl<L: Layout> World<'_, L> {
@@ -110,31 +117,39 @@ impl<L: Layout> World<'_, L> {
         let of = |address: u64| self.processes[who].1.page(address).is_some_and(|page| wanted(page.mapping));
         let tokens = self.seen.tokens(who).keys();
         taken.pages += tokens.filter(|address| range.contains(&(**address / PAGE)) && of(**address)).count() as u64;
-        for leaf in self.seen.leaves(who).iter().filter(|leaf| range.contains(&(leaf.address / PAGE))) {
-            if of(leaf.address) {
-                taken.pages += leaf.size.pages();
+        for leaf in self.seen.leaves(who) {
+            for index in inside(leaf, range).filter(|index| of(leaf.address + index * PAGE)) {
+                taken.pages += 1;
                 if self.seen.is_kept(leaf) {
-                    taken
-                        .pinned
-                        .extend((0..leaf.size.pages()).map(|i| (leaf.address + i * PAGE, leaf.frame().offset(i))));
+                    taken.pinned.push((leaf.address + index * PAGE, leaf.frame().offset(index)));
                 }
             }
         }
         taken
     }
 
+    /// Whether there was no memory for the table of a large leaf that is cut: then nothing has changed but how large leaves are.
+    fn cannot_cut<T: std::fmt::Debug>(&self, result: &Result<T, SpaceError>) -> bool {
+        let starved = self.starved();
+        assert!(!starved || matches!(result, Err(SpaceError::NoMemory)), "{result:?}");
+        starved
+    }
+
     pub(super) fn unmap(&mut self, who: usize, start: u64, length: u64) -> Effect {
         let vmas: Vec<_> = self.processes[who].0.vmas().map(Result::unwrap).collect();
         let result = self.processes[who].0.unmap(start, length);
+        if self.cannot_cut(&result) {
+            return Effect::Anything;
+        }
         let wanted = whole_pages(self.options.kernel_half.levels(), start, length).and_then(|range| {
-            self.processes[who].1.reject_split(&range)?;
             self.reject_unmap(who, &range, VmaFlags::REFUSE_UNMAP_PINNED)?;
             let waiting = self.waiting(who, &range, &vmas);
             let waits = |page: u64| waiting.iter().any(|part| part.contains(&page));
             let mut taken = Taken::default();
-            let leaves = self.seen.leaves(who).iter().map(|leaf| leaf.address);
-            let entries = leaves.chain(self.seen.tokens(who).keys().copied()).map(|address| address / PAGE);
-            for page in entries.filter(|page| range.contains(page)) {
+            let leaves = self.seen.leaves(who).iter();
+            let leaves = leaves.flat_map(|leaf| inside(leaf, &range).map(|index| leaf.address / PAGE + index));
+            let tokens = self.seen.tokens(who).keys().map(|address| address / PAGE).filter(|page| range.contains(page));
+            for page in leaves.chain(tokens) {
                 taken.append(self.taken(who, &(page..page + 1), |_| !waits(page)));
             }
             taken.deferred_pages = waiting.iter().map(|part| part.end - part.start).sum();
@@ -165,13 +180,13 @@ impl<L: Layout> World<'_, L> {
         let waits = |page: u64| waiting.iter().any(|part| part.contains(&page));
         let mut wanted = Taken::default();
         let left = self.processes[who].1.mappings().filter(|(_, mapping)| mapping.is_leaving());
-        let left: Vec<_> = left.map(|(first, mapping)| (first, mapping.pages)).collect();
-        for (page, pages) in left {
+        let left: Vec<_> = left.map(|(first, _)| first).collect();
+        for page in left {
             if waits(page) {
-                wanted.deferred_pages += pages;
+                wanted.deferred_pages += 1;
             } else {
                 wanted.append(self.taken(who, &(page..page + 1), |_| true));
-                self.processes[who].1.unmap(page..page + pages, |_| false);
+                self.processes[who].1.unmap(page..page + 1, |_| false);
             }
         }
         self.judge(result.map(Taken::from), Ok(wanted))
@@ -179,9 +194,11 @@ impl<L: Layout> World<'_, L> {
 
     pub(super) fn discard(&mut self, who: usize, start: u64, length: u64) -> Effect {
         let result = self.processes[who].0.discard(start, length);
+        if self.cannot_cut(&result) {
+            return Effect::Anything;
+        }
         let wanted = whole_pages(self.options.kernel_half.levels(), start, length).and_then(|range| {
             let taken = self.taken(who, &range, Mapping::has_contents);
-            self.processes[who].1.may_discard(&range)?;
             self.reject_unmap(who, &range, VmaFlags::REFUSE_UNMAP_PINNED | VmaFlags::DEFER_UNMAP_PINNED)?;
             self.processes[who].1.discard(range);
             Ok(taken)
@@ -191,13 +208,20 @@ impl<L: Layout> World<'_, L> {
 
     /// By policy, a page that is pinned stays.
     fn reject_unmap(&self, who: usize, range: &Range<u64>, refusing: VmaFlags) -> Result<(), SpaceError> {
-        let mut inside = self.seen.leaves(who).iter().filter(|leaf| range.contains(&(leaf.address / PAGE)));
-        let refuses = |mapping: &Mapping| mapping.flags.intersects(refusing) && !mapping.is_leaving();
-        let pinned = inside.find(|leaf| {
-            let page = self.processes[who].1.page(leaf.address);
-            self.seen.is_pinned(leaf) && page.is_some_and(|page| refuses(page.mapping))
-        });
-        pinned.map_or(Ok(()), |leaf| Err(SpaceError::Pinned(PageAddr::containing(leaf.address))))
+        self.reject_pinned_of(who, range, |mapping| mapping.flags.intersects(refusing) && !mapping.is_leaving())
+    }
+
+    /// Refuses the first page that is pinned in a mapping that `refuses`.
+    fn reject_pinned_of(
+        &self,
+        who: usize,
+        range: &Range<u64>,
+        refuses: impl Fn(&Mapping) -> bool,
+    ) -> Result<(), SpaceError> {
+        let pinned = self.seen.leaves(who).iter().filter(|leaf| self.seen.is_pinned(leaf));
+        let mut pages = pinned.flat_map(|leaf| inside(leaf, range).map(|index| leaf.address + index * PAGE));
+        let first = pages.find(|page| self.processes[who].1.page(*page).is_some_and(|page| refuses(page.mapping)));
+        first.map_or(Ok(()), |page| Err(SpaceError::Pinned(PageAddr::containing(page))))
     }
 
     pub(super) fn protect(&mut self, who: usize, start: u64, length: u64, rights: Rights) -> Effect {
@@ -206,6 +230,9 @@ impl<L: Layout> World<'_, L> {
             return Effect::Nothing;
         }
         let result = self.processes[who].0.protect(start, length, rights);
+        if self.cannot_cut(&result) {
+            return Effect::Anything;
+        }
         let wanted = range.and_then(|range| {
             self.processes[who].1.may_protect(&range, rights)?;
             self.reject_pinned(who, &range, rights)?;
@@ -217,6 +244,9 @@ impl<L: Layout> World<'_, L> {
 
     pub(super) fn advise(&mut self, who: usize, start: u64, length: u64, advice: Advice) -> Effect {
         let result = self.processes[who].0.advise(start, length, advice);
+        if self.cannot_cut(&result) {
+            return Effect::Anything;
+        }
         let range = whole_pages(self.options.kernel_half.levels(), start, length);
         let wanted = range.and_then(|range| self.processes[who].1.advise(range, advice));
         self.judge(result, wanted)
@@ -224,15 +254,11 @@ impl<L: Layout> World<'_, L> {
 
     /// By policy, a page that is pinned keeps the rights that its VMA gives it, whatever its entry grants at the moment.
     fn reject_pinned(&self, who: usize, range: &Range<u64>, rights: Rights) -> Result<(), SpaceError> {
-        let inside = self.seen.leaves(who).iter().filter(|leaf| range.contains(&(leaf.address / PAGE)));
-        let mut loses = inside.filter(|leaf| {
-            let Some(Page { mapping, .. }) = self.processes[who].1.page(leaf.address) else { return false };
+        self.reject_pinned_of(who, range, |mapping| {
             let writes = mapping.rights.contains(Rights::WRITE) && !rights.contains(Rights::WRITE);
             let loses = writes || (rights.is_empty() && !mapping.rights.is_empty());
             loses && mapping.flags.contains(VmaFlags::REFUSE_PROTECT_PINNED)
-        });
-        let pinned = loses.find(|leaf| self.seen.is_pinned(leaf));
-        pinned.map_or(Ok(()), |leaf| Err(SpaceError::Pinned(PageAddr::containing(leaf.address))))
+        })
     }
 
     pub(super) fn fork(&mut self, who: usize) -> Effect {

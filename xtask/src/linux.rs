@@ -67,6 +67,8 @@ pub(crate) const FIGURES: &[Figure] = &[
         "whole leaf; Linux: 216 a leaf + 8.01 x 512 pages, without its 275 a call",
     ),
     figure("unpin_2m_leaf", 6707.0, Some(102.0), "whole leaf; Linux: 13.1 x 512 by page array (0.1 a page by folio)"),
+    ours("fork_2m_leaf", 200.0, "a whole leaf"),
+    ours("split_pinned_4k", 16.0, "per page, by mprotect of one page of each leaf"),
     figure("fork_4k", 144.7, Some(53.0), "fork(), per mapped page, in the parent"),
     figure("unmap_4k", 611.6, Some(60.0), "munmap, per page"),
     ours("exit_4k", 60.0, "the end of an address space, per page of its own"),

@@ -16,7 +16,7 @@ const README: &str = "README.md";
 const PICTURE: &str = "docs/bench.svg";
 
 /// What each figure is called, and whether the README shows it.
-const ROWS: [(&str, &str, bool); 23] = [
+const ROWS: [(&str, &str, bool); 25] = [
     ("pin_fast_4k_b512", "pin, 512 pages in a call", true),
     ("pin_fast_4k_b512_scattered", "the same, no two neighbours in memory", false),
     ("pin_fast_4k_b1", "pin, one page in a call", true),
@@ -26,6 +26,8 @@ const ROWS: [(&str, &str, bool); 23] = [
     ("pin_slow_4k_b512", "pin under the mm lock", false),
     ("pin_fast_2m_leaf", "pin a 2 MiB leaf, all 512 pages", true),
     ("unpin_2m_leaf", "unpin a 2 MiB leaf, all 512 pages", false),
+    ("fork_2m_leaf", "fork, a 2 MiB leaf", false),
+    ("split_pinned_4k", "split a pinned 2 MiB leaf by `mprotect` of a page", false),
     ("fork_4k", "fork", true),
     ("unmap_4k", "unmap", true),
     ("exit_4k", "exit", false),

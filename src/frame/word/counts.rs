@@ -22,8 +22,15 @@ impl<L: Layout> FrameWord<L> {
     /// [`CountError::Free`], [`CountError::Frozen`], [`CountError::Overflow`].
     #[inline]
     pub fn try_get(&self) -> Result<(), CountError> {
+        self.try_get_of(None)
+    }
+
+    /// The same of a block of `order`, or of any.
+    #[inline(always)]
+    pub(crate) fn try_get_of(&self, order: Option<u8>) -> Result<(), CountError> {
         self.step(|word| {
             Self::ref_is_possible(word)?;
+            Self::is_of(word, order)?;
             Ok(word + Self::REF)
         })?;
         Ok(())
@@ -61,7 +68,7 @@ impl<L: Layout> FrameWord<L> {
     /// As [`FrameWord::put`].
     #[inline(always)]
     pub fn put_mapping(&self, dirty: Dirty) -> Result<Released, CountError> {
-        self.put_some::<1>(dirty)
+        Ok(self.put_some::<1>(dirty)?.0)
     }
 
     /// The same, and a plain reference of the caller's with it, in one step.
@@ -70,11 +77,28 @@ impl<L: Layout> FrameWord<L> {
     /// As [`FrameWord::put`].
     #[inline(always)]
     pub(crate) fn put_mapping_and_ref(&self, dirty: Dirty) -> Result<Released, CountError> {
-        self.put_some::<2>(dirty)
+        Ok(self.put_some::<2>(dirty)?.0)
+    }
+
+    /// Gives a plain reference to a block back, and says which order the word had in that step; see [`FrameWord::unpin_of_block`].
+    ///
+    /// ```
+    /// use pagepin::frame::{FrameKind, FrameWord, Ownership, Released};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::Anonymous, 9, Ownership::Exclusive)?;
+    /// assert_eq!(word.put_of_block()?, (Released::Last { order: 9, kind: FrameKind::Anonymous }, 9)); // all of it
+    /// # Ok::<(), pagepin::frame::CountError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`FrameWord::put`].
+    #[inline(always)]
+    pub fn put_of_block(&self) -> Result<(Released, u8), CountError> {
+        self.put_some::<1>(Dirty::No)
     }
 
     #[inline(always)]
-    fn put_some<const REFS: u64>(&self, dirty: Dirty) -> Result<Released, CountError> {
+    fn put_some<const REFS: u64>(&self, dirty: Dirty) -> Result<(Released, u8), CountError> {
         let (mark, some) = (Self::mark(dirty), REFS * Self::REF);
         let word = self.step(|word| {
             if Self::mappings(word) < REFS {
@@ -82,7 +106,7 @@ impl<L: Layout> FrameWord<L> {
             }
             Ok(Self::less(word | mark, some))
         })?;
-        Ok(Self::released(word, some))
+        Ok((Self::released(word, some), L::ORDER.get(word) as u8))
     }
 
     /// The usual case of [`FrameWord::put_mapping`] at the end of a page in few instructions: the only reference to a single frame,
@@ -113,11 +137,18 @@ impl<L: Layout> FrameWord<L> {
     /// As [`FrameWord::try_get`]; [`CountError::OtherKind`]: the frame is pinned, and the layout has room for one kind at a time.
     #[inline]
     pub fn try_get_user(&self) -> Result<(), CountError> {
+        self.try_get_user_of(None)
+    }
+
+    /// The same of a block of `order`, or of any.
+    #[inline(always)]
+    pub(crate) fn try_get_user_of(&self, order: Option<u8>) -> Result<(), CountError> {
         if !L::SEPARATE_GETS {
-            return self.try_get();
+            return self.try_get_of(order);
         }
         self.step(|word| {
             Self::in_use(word)?;
+            Self::is_of(word, order)?;
             if safeguard!(OneKindAtATime => word & L::PINS.mask() != 0) {
                 return Err(CountError::OtherKind);
             }
@@ -141,8 +172,17 @@ impl<L: Layout> FrameWord<L> {
     /// [`CountError::Underflow`]: there was none left.
     #[inline]
     pub fn put_user(&self) -> Result<Released, CountError> {
+        Ok(self.put_user_of_block()?.0)
+    }
+
+    /// The same, and which order the word had in that step; see [`FrameWord::unpin_of_block`].
+    ///
+    /// # Errors
+    /// As [`FrameWord::put_user`].
+    #[inline(always)]
+    pub(crate) fn put_user_of_block(&self) -> Result<(Released, u8), CountError> {
         if !L::SEPARATE_GETS {
-            return self.put();
+            return self.put_of_block();
         }
         let word = self.step(|word| {
             if L::GETS.get(word) == 0 || L::frozen(word) {
@@ -150,7 +190,7 @@ impl<L: Layout> FrameWord<L> {
             }
             Ok(Self::less(word, Self::GET))
         })?;
-        Ok(Self::released(word, Self::GET))
+        Ok((Self::released(word, Self::GET), L::ORDER.get(word) as u8))
     }
 
     /// Pins a frame that is `EXCLUSIVE`: a reference that also keeps it so, and so the page of its mm, until unpinned
@@ -171,15 +211,34 @@ impl<L: Layout> FrameWord<L> {
     /// [`CountError::Overflow`]; [`CountError::OtherKind`]: see [`FrameWord::try_get_user`].
     #[inline(always)]
     pub fn try_pin_exclusive(&self) -> Result<(), CountError> {
-        if self.pin_usual() { Ok(()) } else { self.try_pin_carefully(true) }
+        if self.pin_usual(None) { Ok(()) } else { self.try_pin_carefully(true, None) }
     }
 
-    /// The usual case of [`FrameWord::try_pin_exclusive`] in few instructions: no gets where they count, fewer than half of the
-    /// pins. False: nothing was changed, and `try_pin_exclusive` must decide.
+    /// The same of a block of `order`, and no other: a walker that has an entry of that size in hand may be too late.
+    ///
+    /// ```
+    /// use pagepin::frame::{CountError, FrameKind, FrameWord, Ownership};
+    /// let word: FrameWord = FrameWord::new();
+    /// word.hand_out(FrameKind::Anonymous, 9, Ownership::Exclusive)?;
+    /// assert_eq!(word.try_pin_exclusive_of(0), Err(CountError::OtherOrder));
+    /// word.try_pin_exclusive_of(9)?;
+    /// # Ok::<(), CountError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`FrameWord::try_pin_exclusive`]; [`CountError::OtherOrder`].
     #[inline(always)]
-    pub(crate) fn pin_usual(&self) -> bool {
+    pub fn try_pin_exclusive_of(&self, order: u8) -> Result<(), CountError> {
+        if self.pin_usual(Some(order)) { Ok(()) } else { self.try_pin_carefully(true, Some(order)) }
+    }
+
+    /// The usual case of [`FrameWord::try_pin_exclusive_of`] in few instructions: no gets where they count, fewer than half of the
+    /// pins. False: nothing was changed, and `try_pin_exclusive_of` must decide.
+    #[inline(always)]
+    pub(crate) fn pin_usual(&self, order: Option<u8>) -> bool {
         let word = self.load(Ordering::Relaxed);
-        let usual = word & (L::EXCLUSIVE | L::GETS.mask() | L::PINS.top()) == L::EXCLUSIVE;
+        let (mask, bits) = Self::order_bits(order);
+        let usual = word & (L::EXCLUSIVE | L::GETS.mask() | L::PINS.top() | mask) == L::EXCLUSIVE | bits;
         usual && self.exchange(word, word + Self::PIN).is_ok()
     }
 
@@ -203,7 +262,7 @@ impl<L: Layout> FrameWord<L> {
             Err(CountError::NotExclusive) => match self.kind().pin_needs_exclusive() {
                 None => Err(CountError::NotPinnable),
                 Some(true) => Err(CountError::NotExclusive),
-                Some(false) => self.try_pin_carefully(false),
+                Some(false) => self.try_pin_carefully(false, None),
             },
             result => result,
         }
@@ -211,9 +270,10 @@ impl<L: Layout> FrameWord<L> {
 
     #[cold]
     #[inline(never)]
-    fn try_pin_carefully(&self, exclusive: bool) -> Result<(), CountError> {
+    fn try_pin_carefully(&self, exclusive: bool, order: Option<u8>) -> Result<(), CountError> {
         self.step(|word| {
             Self::in_use(word)?;
+            Self::is_of(word, order)?;
             if safeguard!(PinNeedsExclusive => exclusive && word & L::EXCLUSIVE == 0) {
                 return Err(CountError::NotExclusive);
             }
@@ -244,6 +304,27 @@ impl<L: Layout> FrameWord<L> {
     /// [`FrameWord::unpin_sole`].
     #[inline]
     pub fn unpin(&self, dirty: Dirty) -> Result<Released, CountError> {
+        Ok(self.unpin_of_block(dirty)?.0)
+    }
+
+    /// The same, and which order the word had in that step. Who holds a block gives back one count of its head; if that says a lower
+    /// order than the block was held with, it was split meanwhile, and the holder has a count of each part.
+    ///
+    /// ```
+    /// use pagepin::frame::{Dirty, FrameKind, FrameWord, Ownership};
+    /// let words: [FrameWord; 2] = Default::default();
+    /// words[0].hand_out(FrameKind::Anonymous, 1, Ownership::Exclusive)?; // a block of two frames
+    /// words[0].try_pin_exclusive()?;
+    /// words[0].try_split(0, |tail| words.get(tail))?;
+    /// assert_eq!(words[0].unpin_of_block(Dirty::No)?.1, 0); // and so:
+    /// assert_eq!(words[1].unpin_of_block(Dirty::No)?.1, 0);
+    /// # Ok::<(), pagepin::frame::CountError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`FrameWord::unpin`].
+    #[inline(always)]
+    pub fn unpin_of_block(&self, dirty: Dirty) -> Result<(Released, u8), CountError> {
         let mark = Self::mark(dirty);
         let word = self.step(|word| {
             if word & L::PINS.mask() == 0 || L::frozen(word) {
@@ -254,7 +335,7 @@ impl<L: Layout> FrameWord<L> {
             }
             Ok(Self::less(word | mark, Self::PIN))
         })?;
-        Ok(Self::released(word, Self::PIN))
+        Ok((Self::released(word, Self::PIN), L::ORDER.get(word) as u8))
     }
 
     /// Takes all pins of a frame that is `EXCLUSIVE` and has none: until they are given back there is no other pinner.
@@ -274,11 +355,17 @@ impl<L: Layout> FrameWord<L> {
     /// [`CountError::Sole`]: somebody has pinned the frame. [`CountError::NoSole`]: the layout cannot express it. Otherwise as
     /// [`FrameWord::try_pin_exclusive`], but for an overflow.
     pub fn try_pin_sole(&self) -> Result<(), CountError> {
+        self.try_pin_sole_of(None)
+    }
+
+    /// The same of a block of `order`, or of any.
+    pub(crate) fn try_pin_sole_of(&self, order: Option<u8>) -> Result<(), CountError> {
         if !L::HAS_SOLE {
             return Err(CountError::NoSole);
         }
         self.step(|word| {
             Self::in_use(word)?;
+            Self::is_of(word, order)?;
             if word & L::EXCLUSIVE == 0 {
                 return Err(CountError::NotExclusive);
             }
@@ -304,6 +391,14 @@ impl<L: Layout> FrameWord<L> {
     /// # Errors
     /// [`CountError::Underflow`]: nobody holds all pins of the frame.
     pub fn unpin_sole(&self, dirty: Dirty) -> Result<Released, CountError> {
+        Ok(self.unpin_sole_of_block(dirty)?.0)
+    }
+
+    /// The same, and which order the word had in that step; see [`FrameWord::unpin_of_block`].
+    ///
+    /// # Errors
+    /// As [`FrameWord::unpin_sole`].
+    pub(crate) fn unpin_sole_of_block(&self, dirty: Dirty) -> Result<(Released, u8), CountError> {
         let mark = Self::mark(dirty);
         let word = self.step(|word| {
             if !Self::is_sole(word) {
@@ -311,17 +406,29 @@ impl<L: Layout> FrameWord<L> {
             }
             Ok(Self::less(word | mark, word & L::PINS.mask()))
         })?;
-        Ok(Self::released(word, word & L::PINS.mask()))
+        Ok((Self::released(word, word & L::PINS.mask()), L::ORDER.get(word) as u8))
     }
 
     /// The usual case of [`FrameWord::unpin`] in few instructions: the frame is mapped as well, so that neither the last
     /// reference goes nor can it be frozen. False: nothing was changed, and `unpin` must decide.
     #[inline(always)]
     pub(crate) fn unpin_mapped(&self, dirty: Dirty) -> bool {
+        self.unpin_mapped_if(dirty, |_| true)
+    }
+
+    /// The same of a block that is still of `order`.
+    #[inline(always)]
+    pub(crate) fn unpin_mapped_of(&self, dirty: Dirty, order: u8) -> bool {
+        self.unpin_mapped_if(dirty, |word| Self::is_of(word, Some(order)).is_ok())
+    }
+
+    #[inline(always)]
+    fn unpin_mapped_if(&self, dirty: Dirty, is_whole: impl Fn(u64) -> bool) -> bool {
         let word = self.load(Ordering::Relaxed);
         let next = word.wrapping_sub(Self::PIN) | Self::mark(dirty);
         // To whom all pins were given at once, one less is as much.
-        word & L::PINS.mask() != 0 && next & L::PLAIN.mask() != 0 && self.exchange(word, next).is_ok()
+        let usual = word & L::PINS.mask() != 0 && next & L::PLAIN.mask() != 0 && is_whole(word);
+        usual && self.exchange(word, next).is_ok()
     }
 
     /// What to set in the word to note that the frame was written.

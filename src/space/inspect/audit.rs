@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{Leaf, leaves, tables_of};
+use super::{Leaf, counted, leaves, tables_of};
 use crate::addr::{PageAddr, Pfn};
 use crate::env::{Env, FrameTable};
 use crate::frame::{FrameKind, Snapshot};
@@ -208,7 +208,7 @@ impl Seen {
             }
             room = room.and_then(|()| Ok(self.mappings.try_reserve(1)?));
             if room.is_ok() && leaf.entry.is_counted() {
-                self.mappings.push(Mapping { frame: leaf.frame(), space, writable: leaf.is_writable() });
+                self.mappings.push(Mapping { frame: counted(tables, &leaf).0, space, writable: leaf.is_writable() });
             }
         });
         room?;

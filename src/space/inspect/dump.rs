@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Display};
 
-use super::{Leaf, leaves_of, resident, word_of};
+use super::{Leaf, counted, leaves_of, resident};
 use crate::addr::PageAddr;
 use crate::env::{Env, FrameSource};
 use crate::frame::Snapshot;
@@ -152,8 +152,8 @@ fn find_lines<K: Env>(
     while let Some(chunk) = cursor.next_chunk(tables)? {
         for leaf in leaves_of(tables, chunk) {
             // Of what is not counted, the word says nothing; but all of it that is the zero frame is one.
-            let counted = leaf.entry.is_counted() || zero == Some(leaf.frame());
-            let word = word_of(tables, leaf.frame()).filter(|_| counted);
+            let is_counted = leaf.entry.is_counted() || zero == Some(leaf.frame());
+            let word = counted(tables, &leaf).1.filter(|_| is_counted);
             match line {
                 Some(line) if line.continues(&leaf, word) => line.leaves += 1,
                 _ => {

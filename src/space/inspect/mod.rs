@@ -13,7 +13,7 @@ pub use resident::Resident;
 
 use crate::addr::{PageAddr, Pfn};
 use crate::arch::{Entry, LeafSize, Level};
-use crate::env::{Env, FrameTable};
+use crate::env::{Env, counted_frame};
 use crate::frame::Snapshot;
 use crate::paging::{Chunk, Cursor, TableError, Tables};
 
@@ -71,6 +71,10 @@ fn user_half<K: Env>(tables: &Tables<'_, K>) -> (PageAddr, PageAddr) {
     (half.first_page(), half.end_page())
 }
 
-fn word_of<K: Env>(tables: &Tables<'_, K>, frame: Pfn) -> Option<Snapshot> {
-    tables.env().frames().frame(frame).map(|frame| frame.snapshot())
+/// The frame whose word counts what a leaf holds, and that word: of a part of a block that is borrowed, the block's.
+fn counted<K: Env>(tables: &Tables<'_, K>, leaf: &Leaf) -> (Pfn, Option<Snapshot>) {
+    match counted_frame(tables.env(), leaf.entry, leaf.size) {
+        Some((frame, word)) => (frame, Some(word.snapshot())),
+        None => (leaf.frame(), None),
+    }
 }

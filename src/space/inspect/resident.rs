@@ -1,6 +1,6 @@
 //! [`Resident`]: how much memory an address space has, by what it is.
 
-use super::{leaves_of, user_half, word_of};
+use super::{counted, leaves_of, user_half};
 use crate::arch::{LeafSize, Level};
 use crate::env::{Env, FrameSource};
 use crate::frame::FrameKind;
@@ -90,10 +90,12 @@ impl Resident {
         let zero = tables.env().source().zero_frame();
         self.tables += u64::from(chunk.size == LeafSize::Size4KiB);
         for leaf in leaves_of(tables, chunk) {
-            let counter = match word_of(tables, leaf.frame()) {
+            let counter = match counted(tables, &leaf).1 {
                 _ if leaf.entry.is_token() => &mut self.swapped,
                 Some(word) if leaf.entry.is_borrowed() && word.kind != FrameKind::Anonymous => &mut self.object,
-                _ if leaf.entry.is_special() && zero == Some(leaf.frame()) => &mut self.zero,
+                _ if leaf.entry.is_special() && !leaf.entry.is_borrowed() && zero == Some(leaf.frame()) => {
+                    &mut self.zero
+                }
                 _ if leaf.entry.is_special() && !leaf.entry.is_borrowed() => &mut self.foreign,
                 Some(word) if matches!(word.kind, FrameKind::File | FrameKind::Device) => &mut self.object,
                 Some(word) if word.exclusive => &mut self.exclusive,

@@ -15,7 +15,7 @@ use core::fmt;
 use crate::addr::{PageAddr, UserRange};
 use crate::arch::EntryChange;
 use crate::env::{EntryAddr, Env, FlushRange, Mm, PhysMap, StillPinned, bug_caught};
-use crate::errno::{EFAULT, EINVAL};
+use crate::errno::{EFAULT, EINVAL, ENOMEM};
 use crate::paging::{Cursor, TableError, Tables, Upper};
 use crate::primitive::safeguard;
 
@@ -55,8 +55,11 @@ impl Unmapped {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ZapError {
-    /// The range begins or ends inside a large leaf.
+    /// The range begins or ends inside a large leaf that cannot be split: an object's or a driver's block, or none, or one whose count is at
+    /// its limit.
     LargeLeaf,
+    /// There is no memory for a table, where a large leaf is to be split.
+    NoMemory,
     /// Somebody else damaged the tables.
     MalformedTable,
 }
@@ -67,6 +70,7 @@ impl ZapError {
     pub const fn errno(self) -> i32 {
         match self {
             Self::LargeLeaf => EINVAL,
+            Self::NoMemory => ENOMEM,
             Self::MalformedTable => EFAULT,
         }
     }
@@ -75,7 +79,8 @@ impl ZapError {
 impl fmt::Display for ZapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::LargeLeaf => "the range begins or ends inside a large leaf",
+            Self::LargeLeaf => "the range begins or ends inside a large leaf that cannot be split",
+            Self::NoMemory => "out of memory",
             Self::MalformedTable => "the page tables are malformed",
         })
     }
@@ -87,7 +92,8 @@ impl From<TableError> for ZapError {
     fn from(error: TableError) -> Self {
         match error {
             TableError::LargeLeaf => Self::LargeLeaf,
-            TableError::Malformed | TableError::NoMemory => Self::MalformedTable,
+            TableError::NoMemory => Self::NoMemory,
+            TableError::Malformed => Self::MalformedTable,
         }
     }
 }
@@ -126,8 +132,8 @@ pub enum EmptyTables {
 pub unsafe fn zap_pages<K: Env>(mm: &Mm<K>, range: UserRange, empty: EmptyTables) -> Result<Unmapped, ZapError> {
     let (first, end) = (range.first_page(), range.end_page());
     // SAFETY: the caller holds the mm lock.
-    let tables = unsafe { Tables::under_mm_lock(mm) };
-    reject_split_leaves(&tables, first, end)?;
+    let mut tables = unsafe { Tables::under_mm_lock(mm) };
+    prepare(&mut tables, first, end)?;
     let (mut zap, mut unmapped) = (Zap::new(first, end, empty), Unmapped::default());
     while !zap.is_done() {
         unmapped = unmapped.and(zap.step(&tables, mm.env()).release());
@@ -182,44 +188,31 @@ pub unsafe fn free_tables<K: Env>(mm: &Mm<K>) -> Unmapped {
     unmapped
 }
 
-/// Refuses a range with an edge inside a large leaf, and damaged tables, before anything is changed.
-pub(super) fn reject_split_leaves<K: Env>(
-    tables: &Tables<'_, K>,
-    first: PageAddr,
-    end: PageAddr,
-) -> Result<(), TableError> {
+/// Refuses damaged tables before anything is changed, and sees to it that the range begins and ends with leaves.
+pub(super) fn prepare<K: Env>(tables: &mut Tables<'_, K>, first: PageAddr, end: PageAddr) -> Result<(), TableError> {
     let mut cursor = Cursor::new(first, end);
-    while !reject_some(tables, &mut cursor, first, end)? {}
-    Ok(())
+    while !reject_some(tables, &mut cursor)? {}
+    split_edges(tables, first, end)
 }
 
-/// The same for as much as one step looks at. Whether that is all.
-pub(super) fn reject_some<K: Env>(
-    tables: &Tables<'_, K>,
-    cursor: &mut Cursor,
-    first: PageAddr,
-    end: PageAddr,
-) -> Result<bool, TableError> {
+/// Refuses damaged tables, as far as one step looks. Whether that is all.
+pub(super) fn reject_some<K: Env>(tables: &Tables<'_, K>, cursor: &mut Cursor) -> Result<bool, TableError> {
     for _ in 0..MOST_CHUNKS {
-        match cursor.next_chunk(tables)? {
-            None => return Ok(true),
-            Some(chunk) if chunk.page < first || chunk.end() > end => return Err(TableError::LargeLeaf),
-            Some(_) => {}
+        if cursor.next_chunk(tables)?.is_none() {
+            return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Refuses a range with an edge inside a large leaf.
-#[cfg(feature = "alloc")]
-pub(super) fn reject_split_edges<K: Env>(
-    tables: &Tables<'_, K>,
+/// Splits large leaves that reach over an edge of a range, until none does. What is split stays so if the other edge's cannot be: nobody
+/// but the tables knows.
+pub(super) fn split_edges<K: Env>(
+    tables: &mut Tables<'_, K>,
     first: PageAddr,
     end: PageAddr,
 ) -> Result<(), TableError> {
-    let page_before = |page: PageAddr| PageAddr::containing(page.address() - 1);
-    for page in [first, page_before(end)] {
-        reject_some(tables, &mut Cursor::new(page, page.offset(1)), first, end)?;
-    }
-    Ok(())
+    let last = PageAddr::containing(end.address() - 1);
+    tables.split_edge(first, (first, end))?;
+    tables.split_edge(last, (first, end))
 }

@@ -3,7 +3,9 @@
 use super::Unmapped;
 use crate::addr::{PAGE_SIZE, PageAddr, Pfn};
 use crate::arch::{ENTRIES, Entry, LeafSize, Level};
-use crate::env::{EntryAddr, Env, ExtraParts, FrameTable, FreedRun, PhysMap, ReadSide, Tokens, bug_caught};
+use crate::env::{
+    EntryAddr, Env, ExtraParts, FrameTable, FreedRun, PhysMap, ReadSide, Tokens, bug_caught, counted_frame,
+};
 use crate::frame::Dirty;
 use crate::paging::Upper;
 use crate::primitive::safeguard;
@@ -107,7 +109,8 @@ pub(super) unsafe fn release_leaves<K: Env>(
         (done, leaves) = (done + run.places, leaves + run.freed + u64::from(!run.other.is_empty()));
         let pfn = run.other.leaf_frame(size);
         if run.other.is_special() {
-            release_special(freed, (page.offset((done - 1) * size.pages()), run.other), unmapped);
+            let page = page.offset((done - 1) * size.pages());
+            release_special(freed, (page, run.other, size), unmapped);
         } else if let Some(frame) = frames.frame(pfn).filter(|_| !run.other.is_empty()) {
             if freed.release(pfn, frame.word.put_mapping(Dirty::when(run.other.is_dirty()))) {
                 unmapped.pinned_pages += size.pages();
@@ -122,16 +125,22 @@ pub(super) unsafe fn release_leaves<K: Env>(
 /// pins by its address.
 #[cold]
 #[inline(never)]
-fn release_special<K: Env>(freed: &mut FreedRun<'_, K>, (page, other): (PageAddr, Entry), unmapped: &mut Unmapped) {
+fn release_special<K: Env>(
+    freed: &mut FreedRun<'_, K>,
+    (page, other, size): (PageAddr, Entry, LeafSize),
+    unmapped: &mut Unmapped,
+) {
     if let Some(token) = other.as_token() {
         return freed.env().extras().tokens().release(freed.env(), token);
     }
-    let pfn = other.leaf_frame(LeafSize::Size4KiB);
-    let Some(frame) = freed.env().frames().frame(pfn).filter(|_| other.was_borrowed()) else { return };
+    if !other.was_borrowed() {
+        return;
+    }
+    let Some((pfn, frame)) = counted_frame(freed.env(), other, size) else { return bug_caught(freed.env()) };
     // Pins by an object's number keep it as all others do.
     if freed.release(pfn, frame.word.put_mapping(Dirty::when(other.is_dirty()))) {
-        unmapped.pinned_pages += 1;
-        unmapped.still_pinned.add(page, pfn, 0);
+        unmapped.pinned_pages += size.pages();
+        unmapped.still_pinned.add(page, pfn, size.order());
     }
 }
 

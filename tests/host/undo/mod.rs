@@ -19,7 +19,7 @@ pub(crate) use operations::{fault, fork_vmas, operations};
 pub(crate) use own_vmas::OwnVmas;
 pub(crate) use pins::{few_pages, pinning, pins};
 pub(crate) use scene::{
-    Scene, apart, contended, furnished, gap, kernel_entry, large, limited, one_by_one, populated, refusing, wide,
+    Scene, apart, contended, furnished, gap, kernel_entry, limited, one_by_one, populated, refusing, wide,
     with_empty_child,
 };
 

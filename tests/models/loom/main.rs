@@ -31,12 +31,14 @@ mod revoke;
 #[path = "../runner.rs"]
 mod runner;
 mod shootdown;
+mod split;
 mod table_free;
 mod word;
 
 fn main() -> std::process::ExitCode {
     let models = [
         word::MODELS,
+        split::MODELS,
         pin_fork::MODELS,
         pin_unmap::MODELS,
         copy_on_write::MODELS,

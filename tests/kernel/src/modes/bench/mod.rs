@@ -210,8 +210,8 @@ fn pins() {
     report("unpin_4k_b1", per_page(|pages| base_pages(pages, 1, in_order, false).1));
 }
 
-/// One call for each of `leaves` leaves of 2 MiB, mapped by hand.
-fn large(leaves: u64) -> (u64, u64) {
+/// `leaves` leaves of 2 MiB, mapped by hand.
+fn large_subject(leaves: u64) -> Subject {
     let subject = Subject::new();
     subject.space().map(VMA, leaves * HUGE, Rights::READ | Rights::WRITE).expect("room for a VMA");
     for leaf in 0..leaves {
@@ -230,15 +230,49 @@ fn large(leaves: u64) -> (u64, u64) {
         unsafe { tables.fill(at, size, Entry::leaf(block, size, Rights::READ | Rights::WRITE, 0)) }
             .expect("nothing there");
     }
+    subject
+}
+
+/// One call for each of `leaves` leaves.
+fn large(leaves: u64) -> (u64, u64) {
+    let subject = large_subject(leaves);
     let ranges: Vec<_> = (0..leaves).map(|leaf| subject.range(leaf * 512, 512)).collect();
     pin_and_unpin::<Ticks>(&subject, &ranges, 1, false)
 }
 
+/// A page of each of `leaves` leaves, which are pinned, loses the right to write: the leaves are split.
+fn split_pinned(leaves: u64) -> u64 {
+    let subject = large_subject(leaves);
+    let range = subject.range(0, leaves * 512);
+    let pins =
+        pin_user_pages_fast(subject.space(), Read, range, PinFlags::empty(), vec![PhysRun::default(); leaves as usize]);
+    let taken = ticks(|| {
+        for leaf in 0..leaves {
+            _ = black_box(subject.space().protect(VMA + leaf * HUGE, PAGE, Rights::READ));
+        }
+    });
+    drop(black_box(pins));
+    taken
+}
+
 fn large_leaves() {
-    large(1);
-    let (one, five) = (large(1), large(5));
-    report("pin_fast_2m_leaf", (five.0 - one.0) as f64 / 4.0);
-    report("unpin_2m_leaf", (five.1 - one.1) as f64 / 4.0);
+    let of_one = |measure: fn(u64) -> u64| {
+        measure(1);
+        (measure(5) - measure(1)) as f64 / 4.0
+    };
+    report("pin_fast_2m_leaf", of_one(|leaves| large(leaves).0));
+    report("unpin_2m_leaf", of_one(|leaves| large(leaves).1));
+    report("split_pinned_4k", of_one(split_pinned) / 512.0);
+    report(
+        "fork_2m_leaf",
+        of_one(|leaves| {
+            let subject = large_subject(leaves);
+            let mut child = None;
+            let taken = ticks(|| child = subject.space().fork().ok());
+            black_box(child);
+            taken
+        }),
+    );
 }
 
 fn operations() {
