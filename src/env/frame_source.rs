@@ -4,7 +4,6 @@ use super::{DeviceFrames, Env, ExtraParts, FrameTable, PhysMap, bug_caught};
 use crate::addr::Pfn;
 use crate::arch::{Entry, LeafSize};
 use crate::frame::{CountError, FrameKind, FrameWord, Layout, Ownership, PageFrame, Released};
-use crate::primitive::safeguard;
 
 /// Where an allocator that keeps zones takes a block from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -330,9 +329,6 @@ pub(crate) fn release_block<K: Env>(
             }
             // Of what then follows nobody knows what it is.
             Some(Err(_)) | None => return bug_caught(env),
-        }
-        if !safeguard!(ReleaseFollowsSplits => true) {
-            return;
         }
     }
 }

@@ -130,8 +130,6 @@ pub enum Safeguard {
     PartsBeforeHead,
     /// The counts of parts follow the head's by differences.
     PartsByDifference,
-    /// Who held a block gives back its parts when it was split.
-    ReleaseFollowsSplits,
     /// Loads of entries acquire.
     EntryAcquire,
     /// Stores of entries release.

@@ -139,7 +139,8 @@ impl<L: Layout> FrameWord<L> {
             };
             Some((word & !Self::COUNTS) | counts | (now & L::DIRTY))
         };
-        if !safeguard!(PartsByDifference => true) {
+        let by_difference = safeguard!(PartsByDifference => true);
+        if !by_difference {
             self.word
                 .store((now & !L::ORDER.mask()) | (self.load(Ordering::Relaxed) & L::ORDER.mask()), Ordering::Relaxed);
             return;
