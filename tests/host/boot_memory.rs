@@ -324,6 +324,46 @@ fn what_comes_back_across_a_zones_end_stays_in_its_zones() {
     }
 }
 
+/// Nor does a block that begins below and was handed out in pieces.
+#[test]
+fn a_block_over_a_zones_end_is_refused() {
+    let regions = [usable(0, 2 * MIB), usable(4 * MIB, 16 * MIB)];
+    let memory = Memory::of(&regions);
+    let (_, source) = made(&memory, &regions).unwrap();
+    let blocks: Vec<_> = std::iter::from_fn(|| source.allocate(FrameRequest::movable(6))).map(Pfn::number).collect();
+    assert!((0..8).all(|index| blocks.contains(&(index * 64))), "all of the lower region");
+    let free = source.free_frames();
+    // SAFETY: these frames were handed out.
+    unsafe { source.free(Pfn::new(0), 9) };
+    assert_eq!((source.refused(), source.free_frames()), (1, free));
+    // SAFETY: as above.
+    unsafe { source.free(Pfn::new(0), 8) };
+    assert_eq!((source.refused(), source.free_frames()), (1, free + 256), "it ends where the zone does");
+}
+
+/// A usable region right behind another: a block may lie in both.
+#[test]
+fn regions_side_by_side_are_one_memory() {
+    let regions = [
+        usable(4 * MIB, 7 * MIB),
+        Region::taken(2 * MIB, 3 * MIB),
+        usable(7 * MIB, 10 * MIB),
+        usable(16 * MIB, 32 * MIB),
+    ];
+    let memory = Memory::of(&regions);
+    let (table, source) = made(&memory, &regions).unwrap();
+    assert_eq!(
+        table
+            .spans()
+            .filter(|(first, _)| first.number() < 4096)
+            .map(|(first, words)| (first.number(), words.len()))
+            .collect::<Vec<_>>(),
+        [(1024, 1536)]
+    );
+    let blocks: Vec<_> = std::iter::from_fn(|| source.allocate(FrameRequest::movable(9))).map(Pfn::number).collect();
+    assert!(blocks.contains(&1536), "{blocks:?}");
+}
+
 #[test]
 fn memory_may_end_where_addresses_end() {
     let end: u64 = 1 << 52;

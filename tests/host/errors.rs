@@ -397,6 +397,7 @@ fn every_error_has_a_number_of_linux() {
         (ObjectError::NotReady(NotReady(1)), again),
     ];
     objects.iter().for_each(|(error, number)| assert_eq!(error.errno(), *number, "{error:?}"));
+    assert_eq!([NotReady(1), NotReady(9)].map(NotReady::errno), [again, again]);
     let tokens = [TokenError::Full, TokenError::NoMemory, TokenError::Lost, TokenError::NotReady(NotReady(1))];
     assert_eq!(tokens.map(TokenError::errno), [memory, memory, io, again]);
 }

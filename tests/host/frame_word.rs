@@ -19,6 +19,17 @@ fn set_refs<L: Layout>(frame: &FrameWord<L>, refs: u64) {
 const HELD: Result<Released, CountError> = Ok(Released::Held { pinned: false });
 const HELD_PINNED: Result<Released, CountError> = Ok(Released::Held { pinned: true });
 
+fn dirt_is_taken_once_and_an_objects_page_alone_is_opened<L: Layout>() {
+    let frame = anonymous::<L>(Ownership::Shared);
+    assert_eq!(frame.take_dirty(), Ok(false));
+    frame.mark_dirty().unwrap();
+    assert_eq!((frame.take_dirty(), frame.take_dirty(), frame.snapshot().dirty), (Ok(true), Ok(false), false));
+    assert_eq!((frame.open(), frame.snapshot().exclusive), (Err(CountError::NotExclusive), false));
+    let file = FrameWord::<L>::new();
+    file.hand_out(FrameKind::File, 0, Ownership::Shared).unwrap();
+    assert_eq!((file.open(), file.snapshot().exclusive), (Ok(()), true));
+}
+
 fn a_free_frame_refuses_everything_but_being_handed_out<L: Layout>() {
     let frame = FrameWord::<L>::new();
     assert!(frame.snapshot().is_free() && !frame.snapshot().is_sole());
@@ -299,6 +310,7 @@ every_layout!(
     undoing_a_share_restores_the_word,
     only_some_kinds_are_pinnable,
     dirt_is_noted_and_goes_with_the_last_reference,
+    dirt_is_taken_once_and_an_objects_page_alone_is_opened,
     pins_stop_at_the_limit,
     all_pins_and_no_mapping_is_not_frozen,
     an_order_that_does_not_fit_is_refused,

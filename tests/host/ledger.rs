@@ -94,6 +94,16 @@ fn a_record_says_who_what_how_and_since_when() {
     assert_eq!((ledger.records().count(), ledger.missed(), ledger.misused()), (0, 0, 0));
 }
 
+/// A record names a space or an object, and says which.
+#[test]
+fn what_pins_went_through_is_told_apart() {
+    let (root, id) = (Pfn::new(1), ObjectId(3));
+    let (space, object) = (Through::space(root), Through::object(id));
+    assert_eq!((space.as_space(), space.as_object()), (Some(root), None));
+    assert_eq!((object.as_space(), object.as_object()), (None, Some(id)));
+    assert_eq!([format!("{space:?}"), format!("{object:?}")], [format!("Space({root:?})"), format!("{id:?}")]);
+}
+
 /// However the pins come back, the record goes; what ends without a guard finds its ticket in the raw pins.
 #[test]
 fn every_way_back_strikes_the_record_out() {

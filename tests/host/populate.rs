@@ -89,6 +89,13 @@ fn an_object_that_is_never_ready_is_asked_once<L: Layout>() {
     machine.clear_shelf();
 }
 
+#[test]
+fn where_it_stopped_and_why_is_said() {
+    let error = Unpopulated { page: PageAddr::containing(A + 1), reason: FaultError::NoMemory };
+    assert_eq!(error.to_string(), format!("the page at {A:#x}: {}", FaultError::NoMemory));
+    assert_eq!((error.errno(), FaultError::NoMemory.errno()), (12, 12));
+}
+
 /// Shared parts alone, cut to the range; a hole is told at the end.
 fn the_shared_parts_of_a_range<L: Layout>() {
     let machine = Machine::<L>::new(64);

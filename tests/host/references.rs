@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use pagepin::frame::{PageFrame, Wide};
 use pagepin::pin::PhysRun;
 use pagepin::{
-    Access, FlushRange, FrameRequest, FrameSource, FrameTable, LeafSize, ObjectError, ObjectId, Objects, Pfn,
-    PinLedger, PinRecord, ReadSide, Shootdown, SwitchMm, Token, TokenError, Tokens,
+    Access, DeviceFrames, FlushRange, FrameRequest, FrameSource, FrameTable, LeafSize, ObjectError, ObjectId, Objects,
+    Pfn, PinLedger, PinRecord, ReadSide, Shootdown, SwitchMm, Token, TokenError, Tokens,
 };
 
 use crate::machine::Machine;
@@ -264,6 +264,32 @@ fn frames_are_asked_for_through_a_reference() {
     let expected =
         ["allocate 3", &format!("free {frame} 2"), &format!("free run {frame} 4"), &format!("frame {frame}")];
     assert_eq!(asked.heard(), [&expected[..], &["spans", "spans"]].concat());
+}
+
+/// A driver that has one frame.
+struct OneFrame<'a>(&'a Asked);
+
+// SAFETY: it gives out none.
+unsafe impl DeviceFrames for OneFrame<'_> {
+    fn released(&self, frame: Pfn, order: u8) {
+        self.0.note(format!("released {frame:?} {order}"));
+    }
+    fn of_one_owner(&self, first: Pfn, _: u64) -> u64 {
+        self.0.note(format!("owner {first:?}"));
+        1
+    }
+}
+
+#[test]
+fn drivers_are_asked_through_a_reference() {
+    fn ask(frames: impl DeviceFrames) {
+        frames.released(FRAME, 3);
+        assert_eq!(frames.of_one_owner(FRAME, 7), 1);
+    }
+    let asked = Asked::default();
+    ask(&OneFrame(&asked));
+    assert_eq!(asked.heard(), [format!("released {FRAME:?} 3"), format!("owner {FRAME:?}")]);
+    assert_eq!(().of_one_owner(FRAME, 7), 7, "all are nobody's");
 }
 
 /// All that a ledger hears that need not listen.
