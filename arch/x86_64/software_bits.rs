@@ -39,7 +39,7 @@ pub const KERNEL_BITS: u64 = {
     free
 };
 
-const fn parse(list: &[u8]) -> [u32; 5] {
+pub(super) const fn parse(list: &[u8]) -> [u32; 5] {
     let (mut bits, mut slot, mut i) = ([0; 5], 0, 0);
     while i < list.len() {
         match list[i] {

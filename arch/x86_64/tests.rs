@@ -6,7 +6,7 @@ extern crate std;
 use std::vec::Vec;
 
 use super::entry::Demand;
-use super::software_bits::{BORROWED, FORK_EXCLUSIVE, FORK_WRITABLE, PROT_NONE, SPECIAL};
+use super::software_bits::{BORROWED, FORK_EXCLUSIVE, FORK_WRITABLE, PROT_NONE, SPECIAL, parse};
 use super::{Entry, EntryChange, KeyRights, LeafSize, MemoryType, NewRights, Token};
 use crate::addr::Pfn;
 use crate::frame::Shared;
@@ -46,6 +46,14 @@ fn entries() -> impl Iterator<Item = Entry> {
 
 fn has(entry: Entry, bits: u64) -> bool {
     entry.bits() & bits == bits
+}
+
+#[test]
+fn software_bits_are_five_numbers() {
+    assert_eq!(parse(b"11,58,54,9,55"), [11, 58, 54, 9, 55]);
+    for list in [&b"9,10,52,53"[..], b"9,10,52,53,11,54", b"9;10;52;53;11", b"9,10,x,53,11", b""] {
+        assert!(std::panic::catch_unwind(|| parse(list)).is_err(), "{list:?}");
+    }
 }
 
 #[test]

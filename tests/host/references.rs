@@ -287,8 +287,9 @@ fn drivers_are_asked_through_a_reference() {
         assert_eq!(frames.of_one_owner(FRAME, 7), 1);
     }
     let asked = Asked::default();
-    ask(&OneFrame(&asked));
-    assert_eq!(asked.heard(), [format!("released {FRAME:?} 3"), format!("owner {FRAME:?}")]);
+    let driver = OneFrame(&asked);
+    ask(&driver);
+    assert_eq!(driver.0.heard(), [format!("released {FRAME:?} 3"), format!("owner {FRAME:?}")]);
     assert_eq!(().of_one_owner(FRAME, 7), 7, "all are nobody's");
 }
 

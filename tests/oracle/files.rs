@@ -166,7 +166,7 @@ impl<L: Layout> World<'_, L> {
     }
 
     /// What objects have in memory, and how many show them.
-    pub(super) fn check_files<'s>(&'s self, mut add: impl FnMut(Pfn, SharedBlock)) {
+    pub(super) fn check_files(&self, mut add: impl FnMut(Pfn, SharedBlock)) {
         for file in &self.files {
             for page in 0..OBJECT_PAGES {
                 let (block, frame) = (file.block(page), self.machine.shelf().frame(file.id, page));

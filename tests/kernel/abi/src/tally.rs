@@ -7,8 +7,8 @@ pub struct Tally {
     pub zero: u64,
     /// Stores and pokes into a large leaf.
     pub large: u64,
-    /// Operations on a part of a large leaf that were refused.
-    pub refused: u64,
+    /// Operations that split large leaves, or found them split.
+    pub split: u64,
     /// Stores of a child into device memory that its parent has seen.
     pub device: u64,
     /// Forks for which there was no memory.
@@ -22,14 +22,14 @@ impl Tally {
     /// As a note holds it; what is more than that can say is the most it can say.
     #[must_use]
     pub fn to_bits(self) -> u64 {
-        let counts = [self.zero, self.large, self.refused, self.device, self.unforked];
+        let counts = [self.zero, self.large, self.split, self.device, self.unforked];
         counts.iter().rfold(0, |bits, &count| bits << Self::BITS | count.min(Self::MAX))
     }
 
     #[must_use]
     pub fn from_bits(bits: u64) -> Self {
-        let [zero, large, refused, device, unforked] =
+        let [zero, large, split, device, unforked] =
             core::array::from_fn(|place| bits >> (place as u32 * Self::BITS) & Self::MAX);
-        Self { zero, large, refused, device, unforked }
+        Self { zero, large, split, device, unforked }
     }
 }

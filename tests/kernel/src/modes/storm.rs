@@ -66,9 +66,9 @@ pub fn run_once(seed: u32, rounds: u16, twin: bool) -> Outcome {
     let milliseconds = (time::now() - start) / 1000;
     println!("storm with {kind}: seed={seed},rounds={rounds}, {workers} workers, {milliseconds} ms");
     let counts = counts();
-    let [zero, large, refused, device, unforked] = counts;
+    let [zero, large, split, device, unforked] = counts;
     println!(
-        "  {zero} zero frames pinned, {large} writes to large leaves, {refused} of their parts refused, \
+        "  {zero} zero frames pinned, {large} writes to large leaves, {split} changes of a part of them, \
          {device} stores by children into device memory, {unforked} forks without memory"
     );
     let missing = !twin && rounds >= ROUNDS && counts.contains(&0);
@@ -79,8 +79,8 @@ pub fn run_once(seed: u32, rounds: u16, twin: bool) -> Outcome {
 /// What the workers have counted, together.
 fn counts() -> [u64; 5] {
     let tallies = (0..NOTES).filter_map(|slot| notes::read(slot).ok()).map(Tally::from_bits);
-    tallies.fold([0; 5], |sum, Tally { zero, large, refused, device, unforked }| {
-        let counts = [zero, large, refused, device, unforked];
+    tallies.fold([0; 5], |sum, Tally { zero, large, split, device, unforked }| {
+        let counts = [zero, large, split, device, unforked];
         core::array::from_fn(|place| sum[place] + counts[place])
     })
 }

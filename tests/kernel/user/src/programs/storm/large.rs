@@ -62,6 +62,7 @@ impl Worker {
         pinner::lure_to(touched.start);
         let (start, bytes) = (vma + first * layout::PAGE, (end - first) * layout::PAGE);
         memory::insist(|| calls::protect(start, bytes, prot)).unwrap();
+        self.tally.split += 1;
         for page in touched {
             self.verify("after it was split", page);
         }
