@@ -341,6 +341,19 @@ fn a_block_over_a_zones_end_is_refused() {
     assert_eq!((source.refused(), source.free_frames()), (1, free + 256), "it ends where the zone does");
 }
 
+#[test]
+fn whole_frames_lie_within_a_region() {
+    let whole = |start, end| {
+        let whole = usable(start, end).whole_frames();
+        (whole.start(), whole.end())
+    };
+    assert_eq!(whole(0x1000, 0x3000), (0x1000, 0x3000));
+    assert_eq!(whole(0x1001, 0x3fff), (0x2000, 0x3000));
+    assert_eq!(whole(0x1001, 0x2000), (0x2000, 0x2000));
+    assert_eq!(whole(0x1001, 0x1fff), (0x1000, 0x1000), "none");
+    assert_eq!(whole(u64::MAX - 1, u64::MAX), (u64::MAX - 0xfff, u64::MAX - 0xfff), "none, where addresses end");
+}
+
 /// A usable region right behind another: a block may lie in both.
 #[test]
 fn regions_side_by_side_are_one_memory() {

@@ -398,6 +398,14 @@ fn every_error_has_a_number_of_linux() {
     ];
     objects.iter().for_each(|(error, number)| assert_eq!(error.errno(), *number, "{error:?}"));
     assert_eq!([NotReady(1), NotReady(9)].map(NotReady::errno), [again, again]);
+    let growth = [
+        GrowError::NoVma,
+        GrowError::GuardGap,
+        GrowError::AccessDenied,
+        GrowError::Limit,
+        GrowError::Reentered(Reentered),
+    ];
+    assert_eq!(growth.map(GrowError::errno), [fault, fault, access, memory, deadlock]);
     let tokens = [TokenError::Full, TokenError::NoMemory, TokenError::Lost, TokenError::NotReady(NotReady(1))];
     assert_eq!(tokens.map(TokenError::errno), [memory, memory, io, again]);
 }

@@ -33,3 +33,28 @@ fn each_number_of_the_table_is_in_the_picture_and_the_file() {
         assert!(figures.iter().any(|figure| (figure - pagepin).abs() <= 0.5), "{row:?} is no figure");
     }
 }
+
+/// The page of layouts is measured by another command, of which one column is the layout of the figures.
+#[test]
+fn the_page_of_layouts_has_the_same_figures() {
+    const ROWS: [(&str, &str); 5] = [
+        ("pin_fast_4k_b512", "instructions: fast pin, 512 pages a call"),
+        ("pin_fast_4k_b1", "fast pin, 1 page a call"),
+        ("unpin_4k", "unpin"),
+        ("fork_4k", "fork"),
+        ("unshare_net", "read pin of a page shared by fork, without the copy"),
+    ];
+    let (table, figures) = (markdown::table(&tree::text("docs/LAYOUTS.md"), "per page"), tree::text("docs/bench.json"));
+    let wide = table.heading.iter().position(|name| name == "Wide").unwrap();
+    for (key, name) in ROWS {
+        let figure = figures.lines().find_map(|line| line.trim().strip_prefix(&format!("\"{key}\": ")));
+        let figure: f64 = figure.and_then(|figure| figure.trim_end_matches(',').parse().ok()).unwrap();
+        // The first of that name: instructions come before locked ones.
+        let row = table.rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("no row of {name}"));
+        assert_eq!(
+            row[wide],
+            format!("{figure:.1}"),
+            "{name}: `cargo xtask layouts` and `bench --publish` of one state"
+        );
+    }
+}

@@ -29,7 +29,7 @@ use crate::{memory, percpu, shootdown::Machine};
 pub use frames::{free_count as free_frame_count, kernel_frame, make_blocks_scarce};
 pub use objects::memory;
 pub use picture::print_memory;
-pub use pins::{Pin, Whose, highest_pins};
+pub use pins::{Pin, Whose, take_highest_pins};
 pub use platform::{Booked, Kernel, LEDGER, QUARANTINE, booked, delay_flushes, kernel};
 pub use twin::register;
 

@@ -60,9 +60,9 @@ fn note_pins(runs: &[PhysRun]) {
     }
 }
 
-/// The most pins that a frame ever had at once.
-pub fn highest_pins() -> u64 {
-    HIGHEST.load(Ordering::Relaxed)
+/// The most pins that a frame had at once since it was last asked.
+pub fn take_highest_pins() -> u64 {
+    HIGHEST.swap(0, Ordering::Relaxed)
 }
 
 /// For the disk, by doing what it has to do, or while another CPU does.

@@ -48,7 +48,6 @@ pub fn run(options: &str, report: &mut dyn FnMut(&str, Outcome)) {
     results.extend(before_storm.iter().filter(|card| wanted(card.letter)).filter_map(play));
     results.extend(wanted(STORM).then(play_storm));
     results.extend(after_storm.iter().filter(|card| wanted(card.letter)).filter_map(play));
-    println!("@bench highest_pins {}.00", mm::highest_pins());
     println!("\n{RULE}\n");
     mm::print_memory("memory after");
     let after = mm::free_frame_count();
@@ -61,6 +60,11 @@ pub fn run(options: &str, report: &mut dyn FnMut(&str, Outcome)) {
     }
     let balance = if before == after { Ok(()) } else { Err(alloc::format!("{before} frames before, {after} after")) };
     report("as_many_frames_are_free_as_before", balance);
+}
+
+/// Of a scene that is over, both runs.
+fn print_highest_pins(letter: char) {
+    println!("@bench highest_pins_{letter} {}.00", mm::take_highest_pins());
 }
 
 fn head(letter: char, title: &str) {
@@ -82,6 +86,7 @@ fn play(card: &'static Card) -> Option<Result> {
     println!("\n  PAGEPIN: {}.\n", card.library);
     let library = card.run(false, true);
     judge_library(card.letter, &library, "Nothing is lost.");
+    print_highest_pins(card.letter);
     Some(Result { tests: [card.test(false), card.test(true)], library, twin })
 }
 
@@ -113,5 +118,6 @@ fn play_storm() -> Result {
     println!("\n  PAGEPIN: pins.\n");
     let library = storm::run_once(storm::first_seed(), storm::ROUNDS, false);
     judge_library(letter, &library, "Every byte is right, every count is zero, and every frame is back.");
+    print_highest_pins(letter);
     Result { tests: storm::TESTS, library, twin }
 }
