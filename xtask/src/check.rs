@@ -63,7 +63,6 @@ pub(crate) const CHECKS: &[Check] = &[
     Check::host("features", "every set of features compiles", |c| powerset::check(&|| c.cargo())),
     Check::host("oldest", "the oldest supported compiler", |c| published::oldest(&c.project)),
     Check::host("models", "the loom models and their twins", |c| loom::check(&c.project)),
-    Check::host("scenarios", "the shuttle scenarios and their twins", |c| shuttle::check(&c.project)),
     Check::kernel("set-up", "what the machine lacks for the kernel", |c| c.set_up()),
     Check::kernel("lint-kernel", "clippy on the test kernel and the examples", |c| c.lint_kernel()),
     Check::kernel("kernel-tests", "the test kernel in QEMU", |c| c.kernel_tests(TEST_MODE)),
@@ -72,6 +71,8 @@ pub(crate) const CHECKS: &[Check] = &[
     Check::kernel("tutorial", "the kernels that the tutorial makes", |c| c.tutorial()),
     Check::kernel("elsewhere", "hosts and kernels that are no x86_64", |c| c.elsewhere()),
     Check::kernel("dependent", "a bare-metal kernel of an older edition", |c| c.dependent()),
+    // It needs nothing of a kernel: so both kinds take about as long.
+    Check::kernel("scenarios", "the shuttle scenarios and their twins", |c| shuttle::check(&c.project)),
 ];
 
 /// The names for the command line, which refuses others.
